@@ -1,0 +1,57 @@
+"""The tree keeps its shape: every op has its files, every kernel its op, and no file grows long."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import ussfast.ops  # noqa: F401  (registers the ops)
+from ussfast.ops._op import OPS
+
+ROOT = Path(__file__).parents[1]
+LONGEST = 300
+# Files that may be longer, each with the reason.
+ALLOWED_LONG: dict[str, str] = {}
+
+
+def ours() -> list[Path]:
+    """Source files of the project: all in our folders, less what git ignores where there is git."""
+    folders = ("ussfast", "csrc", "tests", "bench", "export")
+    found = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    found += [ROOT / "setup.py", ROOT / "Makefile"]
+    suffixes = {".py", ".cpp", ".cu", ".cuh", ".h", ""}
+    listed = [p for p in found if p.suffix in suffixes and p.is_file() and "__pycache__" not in p.parts]
+    names, command = "\n".join(map(str, listed)), ["git", "check-ignore", "--stdin"]
+    ignored = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, input=names).stdout
+    return [path for path in listed if str(path) not in ignored.splitlines()]
+
+
+def test_every_op_has_a_module_a_bench_and_a_kernel():
+    assert OPS
+    for name in OPS:
+        assert (ROOT / f"ussfast/ops/{name}.py").is_file()
+        assert (ROOT / f"bench/ops/bench_{name}.py").is_file(), f"{name} has no bench"
+        kernels = [f"csrc/cpu/{name}.cpp", f"csrc/cuda/{name}.cu", f"ussfast/ops/_triton/{name}.py"]
+        assert any((ROOT / kernel).is_file() for kernel in kernels), f"{name} has no kernel: why is it an op?"
+
+
+def test_every_kernel_and_op_module_belongs_to_an_op():
+    files = [*ROOT.glob("csrc/*/*.cpp"), *ROOT.glob("csrc/*/*.cu"), *ROOT.glob("csrc/common/*.h")]
+    files += [*ROOT.glob("ussfast/ops/*.py"), *ROOT.glob("ussfast/ops/_triton/*.py")]
+    files += ROOT.glob("bench/ops/bench_*.py")
+    shared = {"isa", "__init__", "_op"}
+    strays = [str(p.relative_to(ROOT)) for p in files if p.stem.removeprefix("bench_") not in {*OPS, *shared}]
+    assert not strays
+
+
+def test_a_kernel_registers_its_own_op():
+    for path in [*ROOT.glob("csrc/cpu/*.cpp"), *ROOT.glob("csrc/cuda/*.cu")]:
+        registered = re.findall(r'm\.impl\("(\w+)"', path.read_text())
+        assert path.stem == "isa" or registered == [path.stem], f"{path.name} registers {registered}"
+
+
+def test_files_stay_short():
+    lengths = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in ours()}
+    assert {"ussfast/ops/_op.py", "csrc/cpu/isa.h", "setup.py", "Makefile"} <= lengths.keys()
+    long = {name: n for name, n in lengths.items() if n > LONGEST and name not in ALLOWED_LONG}
+    assert not long, f"over {LONGEST} lines: {long}"
+    assert ALLOWED_LONG.keys() <= lengths.keys(), "an allowance for a file that is gone"

@@ -1,0 +1,69 @@
+"""ussfast: universal sound separation, fast.
+
+    import ussfast
+    out = ussfast.Separator("default", prompts=("speech", "sfxbg")).separate("talk.wav")
+    out.save("stems")
+
+Names are imported on first use, so that `import ussfast` and the command line's help do not wait for torch. The
+custom ops are registered by `import ussfast.ops`, which any of the engine's names brings along.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ussfast.errors import (
+    AudioError,
+    CheckpointError,
+    DeviceError,
+    InputError,
+    OutOfMemoryError,
+    OutputError,
+    PromptError,
+    UssfastError,
+)
+
+if TYPE_CHECKING:
+    from ussfast.checkpoint import ModelInfo
+    from ussfast.prompts import Prompt, PromptBank
+    from ussfast.segments import SegmentPolicy
+    from ussfast.separation import Separation
+    from ussfast.separator import Separator
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ModelInfo": "checkpoint",
+    "Prompt": "prompts",
+    "PromptBank": "prompts",
+    "SegmentPolicy": "segments",
+    "Separation": "separation",
+    "Separator": "separator",
+}
+
+__all__ = [
+    "AudioError",
+    "CheckpointError",
+    "DeviceError",
+    "InputError",
+    "ModelInfo",
+    "OutOfMemoryError",
+    "OutputError",
+    "Prompt",
+    "PromptBank",
+    "PromptError",
+    "SegmentPolicy",
+    "Separation",
+    "Separator",
+    "UssfastError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ussfast' has no attribute {name!r}")
+    return getattr(import_module(f"ussfast.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

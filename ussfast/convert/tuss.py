@@ -1,0 +1,104 @@
+"""Checkpoints of TUSS and of its conventional twin: hparams.yaml and the keys of their separators.
+
+Our decoder splits its last layer's channels as (source, re/im, bin), which is what the published weights mean.
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from ussfast.convert._keys import Keys, read_band_split, read_stack
+from ussfast.convert._yaml import Table
+from ussfast.errors import CheckpointError
+from ussfast.models.band_split import tuss_bands
+from ussfast.models.bslocoformer import BsLocoformerConfig
+from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, StftConfig
+from ussfast.models.tuss import TussConfig
+
+
+def stft_config(encoder: Table) -> StftConfig:
+    n_fft = encoder.get("fft_size", int)
+    return StftConfig(
+        n_fft=n_fft,
+        hop=encoder.get("hop_length", int),
+        window_length=encoder.get("window_length", int, n_fft),
+        window=encoder.choice("window_type", {"sqrt_hann": "sqrt_hann", "hann": "hann"}, "sqrt_hann"),
+        normalize=encoder.choice("normalize", {None: None, "default": "default", "window": "window"}, None),
+    )
+
+
+def stack_config(table: Table, blocks: int) -> StackConfig:
+    def ffns(name: str) -> tuple[FfnConfig, ...]:
+        rows = [entry.table("conf") for entry in table.tables(name)]
+        return tuple(
+            FfnConfig(row.get("dim_inner", int), row.get("conv1d_kernel", int), row.get("conv1d_shift", int))
+            for row in rows
+        )
+
+    return StackConfig(
+        blocks=blocks,
+        dim=table.get("emb_dim", int),
+        groups=table.get("num_groups", int),
+        heads=table.get("n_heads", int),
+        attention_dim=table.get("attention_dim", int),
+        freq_ffn=ffns("freq_ffn_config"),
+        time_ffn=ffns("frame_ffn_config"),
+        order=table.choice("tf_order", {"ft": "ft", "tf": "tf"}, "ft"),
+        eps=table.get("eps", float, 1e-5),
+    )
+
+
+def read_config(hparams: dict[str, Any]) -> TussConfig | BsLocoformerConfig:
+    """Our configuration from the published hparams.yaml (or the part of it under `model`)."""
+    root = Table(hparams, "hparams")
+    if "encoder_conf" not in hparams and isinstance(hparams.get("model"), dict):
+        root = root.table("model")
+    conf = root.table("model_conf")
+    rate = conf.get("sample_rate", int)
+    css = root.table("css_conf", optional=True)
+    common: dict[str, Any] = {
+        "sample_rate": rate,
+        "stft": stft_config(root.table("encoder_conf")),
+        "level": LevelConfig(enabled=root.get("variance_normalization", bool, True)),
+        "segment_seconds": css.get("segment_size", float, 6.0),
+    }
+    kind = root.get("model_name", str)
+    if kind == "tuss":
+        return TussConfig(
+            prompts=tuple(conf.get("prompts", list)),
+            cross_prompt=stack_config(
+                conf.table("conf_cross_prompt_module"), conf.get("nblocks_cross_prompt_module", int)
+            ),
+            extraction=stack_config(
+                conf.table("conf_cond_tse_module"), conf.get("nblocks_cond_tse_module", int)
+            ),
+            sos=conf.get("use_sos_token", bool, True),
+            **common,
+        )
+    if kind == "bslocoformer_stack":
+        return BsLocoformerConfig(
+            sources=conf.get("num_spk", int),
+            first=stack_config(conf.table("config_first_block"), conf.get("n_first_blocks", int)),
+            second=stack_config(conf.table("config_second_block"), conf.get("n_second_blocks", int)),
+            **common,
+        )
+    raise CheckpointError(f"hparams model_name {kind!r} is not supported; 'tuss' and 'bslocoformer_stack' are")
+
+
+def read_weights(state: dict[str, Tensor], config: TussConfig | BsLocoformerConfig) -> dict[str, Tensor]:
+    """Our tensors from published ones, strictly; prefixes `model.` and `separator.` are optional."""
+    keys = Keys({name.removeprefix("model.").removeprefix("separator."): t for name, t in state.items()})
+    bands = config.bands or tuss_bands(config.sample_rate, config.stft.bins)
+    out = read_band_split(keys, "band_split_module", bands)
+    if isinstance(config, TussConfig):
+        out |= read_stack(keys, "cross_prompt_module", "cross_prompt", config.cross_prompt)
+        out |= read_stack(keys, "cond_tse_module", "extraction", config.extraction)
+        out["prompts"] = keys.stack([f"prompts.{name}" for name in config.prompts]).flatten(1)
+        if config.sos:
+            out["sos"] = keys.take("sos_token").flatten()
+        keys.finish("TUSS model")
+    else:
+        out |= read_stack(keys, "first_block", "first", config.first)
+        out |= read_stack(keys, "second_block", "second", config.second)
+        keys.finish("band-split TF-Locoformer")
+    return out

@@ -1,0 +1,1 @@
+"""Measuring separation: metrics and development mixtures."""

@@ -1,0 +1,99 @@
+"""Development mixtures made from a manifest's held-out split: five tasks, always the same for one seed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ussfast.errors import InputError
+from ussfast.train.data import AudioPool
+from ussfast.train.mixing import STEMS
+
+TASKS = ("speech_enhancement", "speech_speech", "sfx_sfx", "music", "cinematic")
+
+
+@dataclass(frozen=True)
+class DevMixture:
+    """mixture float32 [samples], references [sources, samples], the prompt of each source."""
+
+    task: str
+    mixture: np.ndarray
+    references: np.ndarray
+    prompts: tuple[str, ...]
+
+
+def dev_mixtures(pool: AudioPool, count: int = 40, seconds: float = 5.0, seed: int = 0) -> Iterator[DevMixture]:
+    """`count` mixtures per task, in the order of TASKS; the first k of a task do not depend on `count`.
+
+    speech_enhancement: speech + sfxbg (-10..+5 dB); speech_speech: two speakers (0..-3 dB); sfx_sfx: two labels
+    (0..-3 dB); music: the four stems of one song as they are; cinematic: speech + sfxbg (-8..0 dB) + drums, bass and
+    other of one song as musicbg (-8..0 dB). Levels are relative to the first source's active level.
+    """
+    for number, task in enumerate(TASKS):
+        draw = _Draw(pool, round(seconds * pool.rate))
+        for item in range(count):
+            draw.rng = np.random.default_rng((seed, number, item))
+            prompts, sources = draw.sources(task)
+            scale = min(1.0, 0.95 / max(1e-9, float(np.abs(sources.sum(0)).max())))
+            sources = (sources * scale).astype(np.float32)
+            yield DevMixture(task, sources.sum(0), sources, prompts)
+
+
+class _Draw:
+    def __init__(self, pool: AudioPool, count: int):
+        self.pool, self.count = pool, count
+        self.rng = np.random.default_rng(0)
+        self.items = {p: [i for i, x in enumerate(pool.items) if x.prompt == p] for p in ("speech", "sfx", "sfxbg")}
+        self.songs: dict[str, dict[str, int]] = {}
+        for i, item in enumerate(pool.items):
+            if item.song and item.prompt in STEMS:
+                self.songs.setdefault(item.song, {})[item.prompt] = i
+        if not all(self.items.values()) or not self.songs:
+            raise InputError("the dev split needs items of speech, sfx, sfxbg and at least one song with stems")
+
+    def sources(self, task: str) -> tuple[tuple[str, ...], np.ndarray]:
+        rng = self.rng
+        if task == "music":
+            return STEMS, np.stack(self.song(STEMS))
+        if task == "cinematic":
+            music = np.sum(self.song(("drums", "bass", "other")), 0)
+            parts = [self.pick("speech")[0], self.pick("sfxbg")[0] * _db(rng.uniform(-8, 0))]
+            return ("speech", "sfxbg", "musicbg"), np.stack([*parts, _leveled(music) * _db(rng.uniform(-8, 0))])
+        if task == "speech_enhancement":
+            parts = [self.pick("speech")[0], self.pick("sfxbg")[0] * _db(rng.uniform(-10, 5))]
+            return ("speech", "sfxbg"), np.stack(parts)
+        name = "speech" if task == "speech_speech" else "sfx"
+        first, group = self.pick(name)
+        second, _ = self.pick(name, group)
+        return (name, name), np.stack([first, second * _db(rng.uniform(-3, 0))])
+
+    def pick(self, prompt: str, other_than: str | None = None) -> tuple[np.ndarray, str]:
+        """A leveled crop and its group (speaker or label), another one than the group given."""
+        choices = [i for i in self.items[prompt] if self.pool.items[i].group != other_than]
+        for _ in range(20):
+            index = int(self.rng.choice(choices))
+            crop = self.cut(index, self.rng.random())
+            if np.mean(crop**2) > 1e-6:
+                break
+        return _leveled(crop), self.pool.items[index].group
+
+    def song(self, stems: tuple[str, ...]) -> list[np.ndarray]:
+        song = self.songs[str(self.rng.choice(sorted(self.songs)))]
+        place = self.rng.random()
+        return [self.cut(song[stem], place) for stem in stems]
+
+    def cut(self, index: int, place: float) -> np.ndarray:
+        offset = round(place * (int(self.pool.length[index]) - self.count))
+        return self.pool.crops(np.array([index]), np.array([offset]), self.count)[0].cpu().numpy().astype(np.float64)
+
+
+def _db(value: float) -> float:
+    return float(10 ** (value / 20))
+
+
+def _leveled(x: np.ndarray, level_db: float = -25.0) -> np.ndarray:
+    """Scaled to an active level: RMS over the 50 ms blocks that are within 40 dB of the loudest one."""
+    size = 1600
+    blocks = np.square(x[: len(x) // size * size]).reshape(-1, size).mean(1)
+    active = blocks[blocks > blocks.max() * 1e-4]
+    return x * (_db(level_db) / np.sqrt(active.mean())) if len(active) else x

@@ -1,0 +1,144 @@
+"""What config.json of a model directory says: its format, strictly read, and the facts that users see."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ussfast.errors import CheckpointError, InputError
+from ussfast.models import SpectralModel, architecture_of, config_from_dict
+from ussfast.models.config import from_dict
+
+FORMAT, VERSION = "ussfast-model", 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+EXPECTED = (
+    "'default', a directory with config.json and model.safetensors, or owner/name (owner/name@revision) of a "
+    "model on the Hugging Face Hub"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a model without its weights.
+
+    Attributes:
+        name: its own name; from `available`, the one that `resolve` takes.
+        source: where the weights come from (url, file, sha256, ...), as the publisher or converter wrote it.
+        sample_rate: Hz.
+        parameters: their number, shared rotary frequencies included once.
+        prompts: names of the prompts in the checkpoint; empty for an unconditional model.
+        labels: names of an unconditional model's sources (source-1, ... where their order is free), else empty.
+        path: its directory; None for a model that is not from a file.
+        config: configuration dataclass of the architecture.
+    """
+
+    name: str
+    architecture: str
+    license: str
+    source: Mapping[str, Any]
+    sample_rate: int
+    parameters: int
+    prompts: tuple[str, ...]
+    labels: tuple[str, ...]
+    path: Path | None
+    config: Any
+
+    @classmethod
+    def of(
+        cls,
+        model: SpectralModel,
+        *,
+        name: str,
+        architecture: str | None = None,
+        license: str = "unknown",
+        source: Mapping[str, Any] | None = None,
+    ) -> "ModelInfo":
+        """The facts of a model in memory; `architecture` by default that of its configuration."""
+        info = describe(
+            model.config, architecture or architecture_of(model.config), model.parameter_count(), name
+        )
+        return dataclasses.replace(info, license=license, source=dict(source or {}))
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsFile:
+    """The "weights" table of config.json; dtype is that of the stored parameters."""
+
+    file: str
+    sha256: str
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDirectory:
+    """The entries of config.json."""
+
+    format: str
+    version: int
+    name: str
+    license: str
+    source: dict
+    architecture: str
+    config: dict
+    parameters: int
+    weights: WeightsFile
+
+
+def describe(config: Any, architecture: str, parameters: int, name: str) -> ModelInfo:
+    """What a configuration says of its model; the rest is left unknown."""
+    prompts = tuple(getattr(config, "prompts", ()))
+    labels: tuple[str, ...] = ()
+    if not prompts:
+        labels = config.labels or tuple(f"source-{i + 1}" for i in range(config.sources))
+    return ModelInfo(
+        name=name,
+        architecture=architecture,
+        license="unknown",
+        source={},
+        sample_rate=config.sample_rate,
+        parameters=parameters,
+        prompts=prompts,
+        labels=labels,
+        path=None,
+        config=config,
+    )
+
+
+def read_info(directory: str | os.PathLike[str]) -> ModelInfo:
+    """What config.json of a model directory says; CheckpointError if it is not one that this ussfast reads."""
+    return read(Path(directory))[0]
+
+
+def read(directory: Path) -> tuple[ModelInfo, WeightsFile]:
+    """The facts and the weights file of a model directory; raises like read_info."""
+    path = directory / CONFIG
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory}: no such directory; a model is {EXPECTED}")
+    if not path.is_file():
+        raise CheckpointError(f"{directory}: {_without_config(directory)}")
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON: {error}") from None
+    found = (data.get("format"), data.get("version")) if isinstance(data, dict) else (None, None)
+    if found != (FORMAT, VERSION):
+        what = f"{found[0]!r}, version {found[1]!r}" if found[0] else _without_config(directory)
+        raise CheckpointError(f"{path}: {what}; this ussfast reads {FORMAT!r}, version {VERSION}")
+    try:
+        content = from_dict(ModelDirectory, data, "the file")
+        config = config_from_dict(content.architecture, content.config)
+    except InputError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    info = describe(config, content.architecture, content.parameters, content.name)
+    info = dataclasses.replace(info, license=content.license, source=content.source, path=directory)
+    return info, content.weights
+
+
+def _without_config(directory: Path) -> str:
+    published = ("hparams.yaml", "config.yaml", "checkpoints", "*.pth", "*.ckpt")
+    if any(next(directory.glob(pattern), None) for pattern in published):
+        return f"looks like a published checkpoint: make a model of it with 'ussfast convert {directory} DESTINATION'"
+    return f"not a ussfast model directory ({CONFIG} of ours is missing)"

@@ -1,0 +1,33 @@
+"""Architectures by name: a configuration dataclass and a module each."""
+
+from typing import Any
+
+from ussfast.errors import CheckpointError
+from ussfast.models._base import SpectralModel
+from ussfast.models.bslocoformer import BsLocoformer, BsLocoformerConfig
+from ussfast.models.config import from_dict
+from ussfast.models.tflocoformer import TfLocoformer, TfLocoformerConfig
+from ussfast.models.tuss import Tuss, TussConfig
+
+ARCHITECTURES: dict[str, tuple[type, type[SpectralModel]]] = {
+    "tuss": (TussConfig, Tuss),
+    "bslocoformer": (BsLocoformerConfig, BsLocoformer),
+    "tflocoformer": (TfLocoformerConfig, TfLocoformer),
+}
+
+
+def architecture_of(config: Any) -> str:
+    """The architecture's name for a configuration object."""
+    return next(name for name, (cls, _) in ARCHITECTURES.items() if cls is type(config))
+
+
+def config_from_dict(architecture: str, data: Any) -> Any:
+    """The configuration object of an architecture from its JSON form; CheckpointError when it does not fit."""
+    if architecture not in ARCHITECTURES:
+        raise CheckpointError(f"unknown architecture {architecture!r}; known are {sorted(ARCHITECTURES)}")
+    return from_dict(ARCHITECTURES[architecture][0], data, f"config of {architecture}")
+
+
+def build(config: Any) -> SpectralModel:
+    """A freshly initialised model of the configuration's architecture."""
+    return ARCHITECTURES[architecture_of(config)][1](config)

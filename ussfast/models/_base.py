@@ -1,0 +1,55 @@
+"""What all spectral separators share: level, STFT in front, inverse STFT behind."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ussfast import stft
+from ussfast.models.config import LevelConfig, StftConfig
+
+
+class SpectralModel(nn.Module):
+    """A network from one spectrum to one spectrum per source, and its waveform form.
+
+    Subclasses set `config` (with sample_rate, stft, level, segment_seconds), `prompt_names` (empty when
+    unconditional) and define `forward(spec, prompts)`.
+    """
+
+    config: Any
+    prompt_names: tuple[str, ...] = ()
+
+    def prompt_vectors(self, names: tuple[str, ...]) -> Tensor | None:
+        """[sources, dim] vectors of the checkpoint's class prompts; None for unconditional models."""
+        return None
+
+    def forward(self, spec: Tensor, prompts: Tensor | None) -> Tensor:
+        """[batch, frames, bins] complex, prompts [sources, dim] -> [batch, sources, frames, bins] complex."""
+        raise NotImplementedError
+
+    def separate(self, audio: Tensor, prompts: Tensor | None, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Separates waveforms at the model's rate; the input is not modified.
+
+        Args:
+            audio: [batch, samples] float32, at least two samples and not constant zero.
+            prompts: [sources, dim] (the same for the batch) or [batch, sources, dim]; None if unconditional.
+            dtype: of the network's matrix products (autocast); level and STFTs always run in float32.
+        Returns:
+            [batch, sources, samples] float32.
+        """
+        config: StftConfig = self.config.stft
+        level: LevelConfig = self.config.level
+        scale = audio.std(-1, keepdim=True) + level.eps if level.enabled else None
+        spec = stft.analyze(audio if scale is None else audio / scale, config)
+        with torch.autocast(audio.device.type, dtype, enabled=dtype != torch.float32):
+            stems = self(spec, prompts)
+        out = stft.synthesize(stems, config, audio.shape[-1])
+        return out if scale is None else out * scale[:, None]
+
+    def parameter_count(self) -> int:
+        """Parameters as the published totals count them: rotary frequencies once per stack and path included."""
+        return sum(t.numel() for t in (*self.parameters(), *self.buffers()))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype

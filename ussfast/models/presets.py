@@ -1,0 +1,98 @@
+"""Configurations of the published models, by name: for benchmarks, and to train or convert without their YAML."""
+
+import difflib
+
+from ussfast.errors import InputError
+from ussfast.models.bslocoformer import BsLocoformerConfig
+from ussfast.models.config import FfnConfig, StackConfig, StftConfig
+from ussfast.models.tflocoformer import TfLocoformerConfig
+from ussfast.models.tuss import TussConfig
+
+TUSS_PROMPTS = ("speech", "sfx", "sfxbg", "drums", "bass", "vocals", "other", "musicbg")
+TUSS_STFT = StftConfig(n_fft=2048, hop=512, window_length=2048)
+
+
+def _tuss_stack(
+    blocks: int, dim: int, heads: int, attention_dim: int, hidden: int, time_kernel: int
+) -> StackConfig:
+    freq, time = FfnConfig(hidden, kernel=4), FfnConfig(hidden, kernel=time_kernel)
+    return StackConfig(
+        blocks=blocks,
+        dim=dim,
+        groups=8,
+        heads=heads,
+        attention_dim=attention_dim,
+        freq_ffn=(freq, freq),
+        time_ffn=(time, time),
+    )
+
+
+def _tuss(dim: int, heads: int, blocks: int, extraction_blocks: int) -> TussConfig:
+    # Kernel 1 along time in the first stack keeps convolutions from smearing prompts into frames.
+    return TussConfig(
+        sample_rate=48000,
+        stft=TUSS_STFT,
+        prompts=TUSS_PROMPTS,
+        cross_prompt=_tuss_stack(blocks, dim, heads, 2 * dim, 384, time_kernel=1),
+        extraction=_tuss_stack(extraction_blocks, dim, heads, 3 * dim // 2, 256, time_kernel=4),
+    )
+
+
+def _conventional(dim: int, heads: int, blocks: int) -> BsLocoformerConfig:
+    # The published large model took depth and attention width of its second stack from the medium one.
+    return BsLocoformerConfig(
+        sample_rate=48000,
+        stft=TUSS_STFT,
+        sources=4,
+        first=_tuss_stack(blocks, dim, heads, 2 * dim, 384, time_kernel=1),
+        second=_tuss_stack(2, dim, heads, 96, 256, time_kernel=4),
+    )
+
+
+def _tflocoformer(
+    sample_rate: int, n_fft: int, hop: int, sources: int, blocks: int, dim: int, hidden: int, kernel: int
+) -> TfLocoformerConfig:
+    ffn = FfnConfig(hidden, kernel)
+    return TfLocoformerConfig(
+        sample_rate=sample_rate,
+        stft=StftConfig(n_fft, hop, window_length=n_fft, window="hann", padding="reflect"),
+        sources=sources,
+        stack=StackConfig(
+            blocks=blocks,
+            dim=dim,
+            groups=4,
+            heads=4,
+            attention_dim=128,
+            freq_ffn=(ffn, ffn),
+            time_ffn=(ffn, ffn),
+        ),
+    )
+
+
+_WSJ0 = _tflocoformer(8000, 128, 64, sources=2, blocks=6, dim=128, hidden=384, kernel=4)
+_WHAMR_SMALL = _tflocoformer(8000, 256, 64, sources=2, blocks=4, dim=96, hidden=128, kernel=8)
+
+PRESETS: dict[str, TussConfig | BsLocoformerConfig | TfLocoformerConfig] = {
+    "tuss-medium": _tuss(dim=64, heads=4, blocks=4, extraction_blocks=2),
+    "tuss-large": _tuss(dim=128, heads=8, blocks=6, extraction_blocks=3),
+    "conventional-medium": _conventional(dim=64, heads=4, blocks=4),
+    "conventional-large": _conventional(dim=128, heads=8, blocks=6),
+    "tflocoformer-s": _WHAMR_SMALL,
+    "tflocoformer-m": _WSJ0,
+    "tflocoformer-l": _tflocoformer(8000, 128, 64, sources=2, blocks=9, dim=128, hidden=384, kernel=4),
+    "tflocoformer-wsj0": _WSJ0,
+    "tflocoformer-librimix": _WSJ0,
+    "tflocoformer-whamr": _tflocoformer(8000, 256, 64, sources=2, blocks=6, dim=128, hidden=192, kernel=8),
+    "tflocoformer-whamr-small": _WHAMR_SMALL,
+    "tflocoformer-dns": _tflocoformer(16000, 256, 128, sources=1, blocks=6, dim=128, hidden=384, kernel=4),
+}
+"""Sizes s, m, l of the TF-Locoformer paper are the WHAMR! small, the WSJ0-2mix and the nine-block variant."""
+
+
+def preset(name: str) -> TussConfig | BsLocoformerConfig | TfLocoformerConfig:
+    """The configuration of that name; InputError with the nearest names if there is none."""
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(PRESETS)}"
+        raise InputError(f"no preset {name!r}; {hint}")
+    return PRESETS[name]

@@ -1,0 +1,87 @@
+"""TUSS: learnable prompts attend with the mixture's frames, then each conditions its own extraction.
+
+Source: Saijo et al., "Task-Aware Unified Source Separation", ICASSP 2025.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ussfast.errors import InputError, PromptError
+from ussfast.models._base import SpectralModel
+from ussfast.models.band_split import BandMerge, BandSplit, tuss_bands
+from ussfast.models.config import LevelConfig, StackConfig, StftConfig
+from ussfast.models.locoformer import Stack
+
+
+@dataclass(frozen=True)
+class TussConfig:
+    """bands: widths in bins, low to high; None takes the published rule for the sample rate.
+
+    decoder_expansion: width of the decoder's hidden layers in multiples of dim.
+    segment_seconds: window that the model was trained on, the default for long audio.
+    """
+
+    sample_rate: int
+    stft: StftConfig
+    prompts: tuple[str, ...]
+    cross_prompt: StackConfig
+    extraction: StackConfig
+    sos: bool = True
+    bands: tuple[int, ...] | None = None
+    decoder_expansion: int = 4
+    level: LevelConfig = LevelConfig()
+    segment_seconds: float = 6.0
+
+    def __post_init__(self) -> None:
+        if not self.prompts or len(set(self.prompts)) != len(self.prompts):
+            raise InputError(f"prompts must be distinct names, at least one, got {list(self.prompts)}")
+        if self.cross_prompt.dim != self.extraction.dim:
+            raise InputError(
+                f"both stacks need the same dim, got {self.cross_prompt.dim} and {self.extraction.dim}"
+            )
+        check_bands(self.bands, self.stft)
+
+
+def check_bands(bands: tuple[int, ...] | None, stft: StftConfig) -> None:
+    if bands is not None and (sum(bands) != stft.bins or min(bands, default=0) < 1):
+        raise InputError(f"bands must be positive and sum to {stft.bins} bins, got a sum of {sum(bands)}")
+
+
+class Tuss(SpectralModel):
+    def __init__(self, config: TussConfig):
+        super().__init__()
+        self.config = config
+        self.prompt_names = config.prompts
+        dim = config.cross_prompt.dim
+        bands = config.bands or tuss_bands(config.sample_rate, config.stft.bins)
+        self.encoder = BandSplit(bands, dim)
+        self.prompts = nn.Parameter(torch.randn(len(config.prompts), dim))
+        self.sos = nn.Parameter(torch.randn(dim)) if config.sos else None
+        self.cross_prompt = Stack(config.cross_prompt)
+        self.extraction = Stack(config.extraction)
+        self.decoder = BandMerge(bands, dim, sources=1, expansion=config.decoder_expansion)
+
+    def prompt_vectors(self, names: tuple[str, ...]) -> Tensor:
+        unknown = [name for name in names if name not in self.prompt_names]
+        if unknown or not names:
+            raise PromptError(f"unknown prompts {unknown}; the model knows {list(self.prompt_names)}")
+        return self.prompts[[self.prompt_names.index(name) for name in names]]
+
+    def forward(self, spec: Tensor, prompts: Tensor | None) -> Tensor:
+        """[batch, frames, bins] complex, prompts [(batch,) sources, dim] -> [batch, sources, frames, bins]."""
+        if prompts is None:
+            raise PromptError(f"a TUSS model needs prompts; it knows {list(self.prompt_names)}")
+        frames = self.encoder(spec)  # [batch, frames, bands, dim]
+        batch, _, bands, dim = frames.shape
+        sources = prompts.shape[-2]
+        rows = prompts.to(frames.dtype).expand(batch, sources, dim)
+        if self.sos is not None:
+            rows = torch.cat((rows, self.sos.expand(batch, 1, dim)), 1)
+        rows = rows[:, :, None].expand(-1, -1, bands, -1)
+        mixed = self.cross_prompt(torch.cat((rows, frames), 1))
+        # The SOS row has done its work inside the stack; prompts scale every frame, band by band.
+        conditioned = mixed[:, None, rows.shape[1] :] * mixed[:, :sources, None]
+        mask = self.decoder(self.extraction(conditioned.flatten(0, 1)))
+        return mask.view(batch, sources, *spec.shape[1:]) * spec[:, None]

@@ -1,0 +1,13 @@
+"""Fused operations. Importing this package registers every op and loads the kernels this machine can run.
+
+USSFAST_IMPL=reference keeps all of them on plain PyTorch; `use_reference()` does so for a block of code.
+"""
+
+from ussfast.ops._op import use_reference
+from ussfast.ops.rms_group_norm import rms_group_norm
+
+from ussfast import _ext  # isort: skip  (loads kernels for the ops defined above)
+
+_ext.load()
+
+__all__ = ["rms_group_norm", "use_reference"]

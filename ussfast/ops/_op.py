@@ -1,0 +1,102 @@
+"""One definition per op: schema, reference, fake kernel and gradient all come from one OpSpec."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ussfast.errors import InputError
+
+LIB = torch.library.Library("ussfast", "DEF")
+OPS: dict[str, "OpSpec"] = {}
+
+_IMPLEMENTATIONS = ("native", "reference")
+IMPL = os.environ.get("USSFAST_IMPL") or "native"
+if IMPL not in _IMPLEMENTATIONS:
+    raise InputError(f"USSFAST_IMPL={IMPL}: expected one of {', '.join(_IMPLEMENTATIONS)}")
+
+
+class _Choice(threading.local):
+    """Per thread, so that a reference run in one does not slow down native runs in others."""
+
+    reference = False
+
+
+_choice = _Choice()
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """What there is to know about one op.
+
+    name: of the op, its file, its C++ function, its Triton launcher and its bench.
+    signature: schema after the name. No default values in here: the dispatcher drops arguments that equal
+        a default, and Python kernels then miss one. Defaults live in the public function.
+    reference: plain PyTorch on tensors of any strides: truth, fallback, fake kernel, gradient, export
+        lowering. Must not return or mutate an argument.
+    samples: (device, dtype) -> argument tuples that reach every corner: vector tails, size 1, strided input.
+    """
+
+    name: str
+    signature: str
+    reference: Callable[..., Tensor]
+    samples: Callable[[torch.device, torch.dtype], Iterator[tuple[Any, ...]]]
+
+    @property
+    def overload(self):
+        return getattr(torch.ops.ussfast, self.name).default
+
+    def __call__(self, *args: Any) -> Tensor:
+        """Runs the op: through the dispatcher, or the reference inside `use_reference()`."""
+        if _choice.reference:
+            return self.reference(*args).contiguous()
+        return self.overload(*args)
+
+
+@contextmanager
+def use_reference(on: bool = True) -> Iterator[None]:
+    """Inside the `with`, this thread's calls of ussfast's op functions run the plain PyTorch reference.
+
+    Code from torch.compile keeps the choice that held while it was compiled.
+    """
+    before, _choice.reference = _choice.reference, on
+    try:
+        yield
+    finally:
+        _choice.reference = before
+
+
+def define(spec: OpSpec) -> OpSpec:
+    """Registers the op with its reference as kernel for every device; faster kernels come on top of it."""
+
+    def kernel(*args):
+        return spec.reference(*args).contiguous()
+
+    def keep(ctx, inputs, output):
+        ctx.is_tensor = [torch.is_tensor(value) for value in inputs]
+        ctx.constants = [None if torch.is_tensor(value) else value for value in inputs]
+        ctx.save_for_backward(*(value for value in inputs if torch.is_tensor(value)))
+
+    def backward(ctx, grad):
+        # Recomputes the reference. view_as gives each argument a node of its own: one that was computed from
+        # another must not receive that one's gradient again, and second derivatives still flow.
+        saved, need, twice = iter(ctx.saved_tensors), ctx.needs_input_grad, torch.is_grad_enabled()
+        args = [next(saved) if t else value for t, value in zip(ctx.is_tensor, ctx.constants, strict=True)]
+        with torch.enable_grad():
+            args = [a.view_as(a) if n else a for a, n in zip(args, need, strict=True)]
+            wanted = [a for a, n in zip(args, need, strict=True) if n]
+            found = iter(torch.autograd.grad(spec.reference(*args), wanted, grad, create_graph=twice))
+        return tuple(next(found) if n else None for n in need)
+
+    name = f"ussfast::{spec.name}"
+    LIB.define(spec.name + spec.signature, tags=(torch.Tag.pt2_compliant_tag,))
+    LIB.impl(spec.name, kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(name, kernel, lib=LIB)
+    torch.library.register_autograd(name, backward, setup_context=keep, lib=LIB)
+    OPS[spec.name] = spec
+    return spec

@@ -1,0 +1,182 @@
+"""File in, files out: decode, separate and write at the same time, with bounded queues between them."""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ussfast.audio import AudioReader, AudioWriter, Resampler
+from ussfast.errors import AudioError
+
+Progress = Callable[[float, float | None], None]  # seconds done, seconds in all (None if unknown)
+_DEPTH = 4  # blocks that may wait between two stages
+
+
+class _Cancelled(Exception):
+    """Another stage has failed; its error is the one to report."""
+
+
+class _Channel:
+    """A bounded queue between two threads that either side can shut down."""
+
+    def __init__(self, stop: threading.Event):
+        self._queue: queue.Queue[Any] = queue.Queue(_DEPTH)
+        self._stop = stop
+
+    def put(self, item: Any) -> None:
+        while True:
+            if self._stop.is_set():
+                raise _Cancelled
+            try:
+                return self._queue.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def __iter__(self) -> Iterator[Any]:
+        """Items until None arrives."""
+        while True:
+            if self._stop.is_set():
+                raise _Cancelled
+            try:
+                item = self._queue.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            if item is None:
+                return
+            yield item
+
+
+class _Stage(threading.Thread):
+    """A thread that keeps its error for the caller and stops the others when it fails."""
+
+    def __init__(self, name: str, work: Callable[[], None], stop: threading.Event):
+        super().__init__(name=f"ussfast-{name}", daemon=True)
+        self._work, self._stop_all = work, stop
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except _Cancelled:
+            pass
+        except BaseException as error:
+            self.error = error
+            self._stop_all.set()
+
+
+def separate_to_files(
+    reader: AudioReader,
+    model_rate: int,
+    separate: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]],
+    paths: list[Path],
+    residual: bool,
+    format: str | None,
+    bit_depth: int | None,
+    progress: Progress | None,
+) -> None:
+    """Runs one file through `separate` and writes its stems.
+
+    Args:
+        reader: the open input.
+        model_rate: in Hz; audio is converted to it and back.
+        separate: from blocks [channels, n] at the model's rate to blocks [sources, channels, m] at that rate.
+        paths: of the outputs, one per source and the residual last if asked for.
+        residual: also writes the input minus the sum of stems.
+        format, bit_depth: as for AudioWriter.
+        progress: called from the calling thread as separated blocks come.
+    Raises:
+        AudioError, OutputError, or what `separate` raises; no output is left then.
+    """
+    stop = threading.Event()
+    decoded, separated = _Channel(stop), _Channel(stop)
+    # Input blocks that the residual still needs; as many as lie between decoding and writing, so bounded too.
+    originals: deque[np.ndarray] = deque()
+    frames_in = 0
+
+    def decode() -> None:
+        nonlocal frames_in
+        resampler = Resampler(reader.channels, reader.sample_rate, model_rate)
+        for block in reader:
+            frames_in += block.shape[1]
+            if residual:
+                originals.append(block)
+            decoded.put(resampler.push(block))
+        if frames_in == 0:
+            raise AudioError(f"{reader.path}: there is no audio in it")
+        decoded.put(resampler.flush())
+        decoded.put(None)
+
+    def write() -> None:
+        with ExitStack() as stack:
+            writers = [
+                stack.enter_context(
+                    AudioWriter(path, reader.sample_rate, reader.channels, format, bit_depth, reader.frames)
+                )
+                for path in paths
+            ]
+            back = _Back(len(paths) - residual, reader.channels, model_rate, reader.sample_rate)
+            for block in separated:
+                _write(writers, back.push(block), originals if residual else None)
+            _write(writers, back.flush(frames_in), originals if residual else None)
+
+    stages = [_Stage("decode", decode, stop), _Stage("write", write, stop)]
+    total = None if reader.frames is None else reader.frames / reader.sample_rate
+    try:
+        done = 0
+        for block in separate(decoded):
+            separated.put(block)
+            done += block.shape[-1]
+            if progress is not None:
+                progress(done / model_rate, total)
+        separated.put(None)
+    except _Cancelled:
+        pass
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        for stage in stages:
+            stage.join()
+    for stage in stages:
+        if stage.error is not None:
+            raise stage.error
+
+
+class _Back:
+    """All sources from the model's rate to the file's."""
+
+    def __init__(self, sources: int, channels: int, rate_in: int, rate_out: int):
+        self.shape = (sources, channels)
+        self.resampler = Resampler(sources * channels, rate_in, rate_out)
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        return self.resampler.push(block.reshape(-1, block.shape[-1])).reshape(*self.shape, -1)
+
+    def flush(self, frames: int) -> np.ndarray:
+        return self.resampler.flush(frames).reshape(*self.shape, -1)
+
+
+def _write(writers: list[AudioWriter], stems: np.ndarray, originals: deque[np.ndarray] | None) -> None:
+    for writer, stem in zip(writers, stems, strict=False):
+        writer.write(stem)
+    if originals is not None:
+        writers[-1].write(_take(originals, stems.shape[-1]) - stems.sum(0))
+
+
+def _take(blocks: deque[np.ndarray], count: int) -> np.ndarray:
+    """The next `count` frames of the queued blocks."""
+    parts = []
+    while count:
+        block = blocks.popleft()
+        if block.shape[1] > count:
+            blocks.appendleft(block[:, count:])
+            block = block[:, :count]
+        parts.append(block)
+        count -= block.shape[1]
+    return np.concatenate(parts, 1) if parts else np.zeros((1, 0), np.float32)

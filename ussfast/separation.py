@@ -1,0 +1,96 @@
+"""What a separation returns, and writing it to files."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ussfast.audio import AudioWriter
+from ussfast.errors import InputError
+
+_RESIDUAL = "residual"
+
+
+@dataclass(frozen=True, eq=False)
+class Separation:
+    """Separated audio at the input's rate and length.
+
+    labels: one per stem; repeated prompts are numbered.
+    stems: float32 [prompts, channels, samples], never rescaled.
+    sample_rate: in Hz.
+    mixture: float32 [channels, samples], the input.
+    """
+
+    labels: tuple[str, ...]
+    stems: np.ndarray
+    sample_rate: int
+    mixture: np.ndarray
+
+    def __getitem__(self, label: str) -> np.ndarray:
+        """The stem [channels, samples] of a label; KeyError-like InputError naming the labels there are."""
+        if label not in self.labels:
+            raise InputError(f"no stem {label!r}; there are {', '.join(self.labels)}")
+        return self.stems[self.labels.index(label)]
+
+    @property
+    def residual(self) -> np.ndarray:
+        """Mixture minus the sum of stems, [channels, samples]."""
+        return self.mixture - self.stems.sum(0)
+
+    def save(
+        self,
+        directory: str | Path,
+        template: str = "{label}.wav",
+        *,
+        name: str = "mixture",
+        residual: bool = False,
+        format: str | None = None,
+        bit_depth: int | None = None,
+    ) -> list[Path]:
+        """Writes every stem, float32 WAV unless asked otherwise; returns the paths.
+
+        Args:
+            template: file name under `directory`, with {label} (needed), and {name} and {index} if wanted.
+            name: what {name} stands for.
+            residual: also writes the residual, labelled "residual".
+            format: "wav" or "flac"; by default what the template's suffix says.
+            bit_depth: 32 (float) for WAV and 24 for FLAC by default, or 16 or 24.
+        Raises:
+            OutputError: nothing half-written is left.
+        """
+        tracks = list(self.stems) + ([self.residual] if residual else [])
+        paths = stem_paths(Path(directory), template, output_labels(self.labels, residual), name, format)
+        for path, track in zip(paths, tracks, strict=True):
+            with AudioWriter(path, self.sample_rate, track.shape[0], format, bit_depth, track.shape[1]) as writer:
+                writer.write(track)
+        return paths
+
+
+def output_labels(labels: Sequence[str], residual: bool) -> tuple[str, ...]:
+    return (*labels, _RESIDUAL) if residual else tuple(labels)
+
+
+def stem_paths(
+    directory: Path, template: str, labels: Sequence[str], name: str, format: str | None = None
+) -> list[Path]:
+    """Where each stem goes; folders in the template are made. InputError for a template that cannot work."""
+    paths = []
+    for index, label in enumerate(labels):
+        safe = re.sub(r"[^\w.+-]+", "_", label)
+        try:
+            filled = template.format(label=safe, name=name, index=index + 1)
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise InputError(f"template {template!r} may use {{label}}, {{name}} and {{index}} only") from None
+        path = Path(filled)
+        if path.is_absolute() or ".." in path.parts or not path.name:
+            raise InputError(f"template {template!r} must stay inside the output directory")
+        if path.suffix.lower() not in (".wav", ".flac"):
+            path = path.with_name(path.name + ".wav")
+        if format:
+            path = path.with_suffix(f".{format}")
+        paths.append(directory / path)
+    if len(set(paths)) != len(paths):
+        raise InputError(f"template {template!r} gives several stems the same file: put {{label}} into it")
+    return paths

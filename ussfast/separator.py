@@ -1,0 +1,243 @@
+"""The public engine: a model, prompts, and the policy for long audio."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ussfast import checkpoint
+from ussfast.audio import AudioReader, read, resample, validate
+from ussfast.engine import Engine
+from ussfast.errors import InputError, OutOfMemoryError
+from ussfast.model_info import ModelInfo, describe
+from ussfast.models import SpectralModel, architecture_of, build
+from ussfast.pipeline import Progress, separate_to_files
+from ussfast.prompts import PromptBank, check_prompts, equal_groups, number_repeats
+from ussfast.segments import SegmentPolicy, separate_blocks
+from ussfast.separation import Separation, output_labels, stem_paths
+
+# Context of 1 s on each side: see the seam table in the documentation.
+OVERLAP_SECONDS = 2.1
+
+
+class Separator:
+    """Separates audio into named sources.
+
+    Args:
+        model: "default" (embedded), a model directory, or "owner/name" on the Hugging Face Hub.
+        prompts: what to separate, names in `separator.prompts`; repeats allowed. May be left out here and given to
+            `separate`. Models without prompts take none and return all their sources.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        dtype: "auto" (float32), "float32" or "bfloat16" (matrix products of the network).
+        backend: "auto" or "native" (our kernels where they are built), or "reference" (plain PyTorch).
+        segment: window for long audio in seconds; by default what the model was trained on, at least 6 s.
+        overlap: shared by neighbouring windows, in seconds; by default 2.1 s, or a third of a short segment.
+        stitch: "fade", or "published" for the plain averages of the TUSS scripts.
+    Raises:
+        CheckpointError, PromptError, DeviceError, InputError (all of them UssfastErrors and ValueErrors).
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "default",
+        prompts: Sequence[str] | str = (),
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        backend: str = "auto",
+        segment: float | None = None,
+        overlap: float | None = None,
+        stitch: Literal["fade", "published"] = "fade",
+    ):
+        network, info = checkpoint.load_model(checkpoint.resolve(str(model)))
+        self._set_up(network, info, prompts, device, dtype, backend, segment, overlap, stitch)
+
+    @classmethod
+    def from_preset(cls, name: str, prompts: Sequence[str] | str = (), *, seed: int = 0, **settings: Any) -> "Separator":
+        """A published architecture with random weights, for benchmarks.
+
+        Args:
+            name: one of ussfast.models.presets.PRESETS, such as "tuss-medium".
+            seed: of the weights.
+            settings: as for the constructor.
+        """
+        from ussfast.models.presets import preset
+
+        config = preset(name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = build(config)
+        return cls.from_model(network, prompts, name=name, **settings)
+
+    @classmethod
+    def from_model(
+        cls, network: SpectralModel, prompts: Sequence[str] | str = (), *, name: str = "model", **settings: Any
+    ) -> "Separator":
+        """Wraps a network that is already in memory; settings as for the constructor."""
+        separator = cls.__new__(cls)
+        info = describe(network.config, architecture_of(network.config), network.parameter_count(), name)
+        defaults: dict[str, Any] = {
+            "device": "auto", "dtype": "auto", "backend": "auto", "segment": None, "overlap": None, "stitch": "fade",
+        }  # fmt: skip
+        unknown = sorted(settings.keys() - defaults.keys())
+        if unknown:
+            raise InputError(f"unknown settings {', '.join(unknown)}; there are {', '.join(defaults)}")
+        separator._set_up(network, info, prompts, **(defaults | settings))
+        return separator
+
+    def _set_up(
+        self,
+        network: SpectralModel,
+        info: ModelInfo,
+        prompts: Sequence[str] | str,
+        device: str,
+        dtype: str,
+        backend: str,
+        segment: float | None,
+        overlap: float | None,
+        stitch: Literal["fade", "published"],
+    ) -> None:
+        self.info = info
+        if prompts:
+            check_prompts(prompts, network.prompt_names)
+        self.default_prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+        self.policy = default_policy(network.config.segment_seconds, segment, overlap, stitch)
+        self.engine = Engine(network, device, dtype, backend)
+        self.prompts = PromptBank(network)
+
+    @property
+    def sample_rate(self) -> int:
+        """The rate that the model works at, in Hz; input of any rate is converted."""
+        return self.info.sample_rate
+
+    def labels(self, prompts: Sequence[str] | str | None = None) -> tuple[str, ...]:
+        """Labels of the stems, in order: prompts with repeats numbered, or the sources of an unconditional model."""
+        return self._plan(prompts)[0]
+
+    def separate(
+        self, audio: Any, sample_rate: int | None = None, *, prompts: Sequence[str] | str | None = None
+    ) -> Separation:
+        """Separates audio that fits into memory.
+
+        Args:
+            audio: a path, or an array or tensor [samples] or [channels, samples]; it is not modified.
+            sample_rate: of an array, in Hz; by default the model's. Not for paths, which know theirs.
+            prompts: instead of the constructor's.
+        Returns:
+            stems at the input's rate, length and channel count.
+        Raises:
+            AudioError, PromptError, InputError; OutOfMemoryError after one retry with a shorter segment.
+        """
+        if isinstance(audio, (str, Path)):
+            if sample_rate is not None:
+                raise InputError("sample_rate is for arrays; a file has its own")
+            mixture, rate = read(audio)
+        else:
+            mixture, rate = validate(audio), self.sample_rate if sample_rate is None else sample_rate
+        labels, run_with = self._plan(prompts)
+        native = resample(mixture, rate, self.sample_rate) if rate != self.sample_rate else mixture
+
+        def attempt(policy: SegmentPolicy) -> np.ndarray:
+            parts = list(run_with([native], policy))
+            if not parts:  # resampling a handful of samples can leave none
+                return np.zeros((len(labels), *native.shape), np.float32)
+            return np.concatenate(parts, -1)
+
+        stems = self._with_retry(attempt)
+        if rate != self.sample_rate:
+            flat = resample(stems.reshape(-1, stems.shape[-1]), self.sample_rate, rate, mixture.shape[1])
+            stems = flat.reshape(len(labels), *mixture.shape)
+        return Separation(labels, stems, rate, np.array(mixture))
+
+    def separate_file(
+        self,
+        path: str | Path,
+        directory: str | Path,
+        *,
+        prompts: Sequence[str] | str | None = None,
+        template: str = "{label}.wav",
+        residual: bool = False,
+        format: str | None = None,
+        bit_depth: int | None = None,
+        skip_existing: bool = False,
+        progress: Progress | None = None,
+    ) -> list[Path]:
+        """Separates a file of any duration into files, with memory that does not depend on the duration.
+
+        Args:
+            path: of the input.
+            directory: for the outputs; made if it is missing.
+            prompts: instead of the constructor's.
+            template, residual, format, bit_depth: as for Separation.save; {name} is the input's stem.
+            skip_existing: does nothing when all outputs are there already: a stopped batch goes on where it was.
+            progress: called with (seconds done, seconds in all or None).
+        Returns:
+            paths of the outputs, residual last. They appear complete or not at all.
+        """
+        path = Path(path)
+        labels, run_with = self._plan(prompts)
+        paths = stem_paths(Path(directory), template, output_labels(labels, residual), path.stem, format)
+        if skip_existing and all(p.is_file() for p in paths):
+            return paths
+        if any(p.resolve() == path.resolve() for p in paths):
+            raise InputError(f"{path}: an output would overwrite the input; choose another directory or template")
+
+        def attempt(policy: SegmentPolicy) -> None:
+            with AudioReader(path) as reader:
+                separate_to_files(
+                    reader, self.sample_rate, lambda blocks: run_with(blocks, policy), paths, residual, format,
+                    bit_depth, progress,
+                )  # fmt: skip
+
+        self._with_retry(attempt)
+        return paths
+
+    def _plan(
+        self, prompts: Sequence[str] | str | None
+    ) -> tuple[tuple[str, ...], Callable[[Iterable[np.ndarray], SegmentPolicy], Iterator[np.ndarray]]]:
+        """Labels, and how to separate blocks at the model's rate with these prompts."""
+        known = tuple(self.prompts)
+        names = check_prompts(self.default_prompts if prompts is None else prompts, known)
+        if known:
+            labels, groups = number_repeats(names), equal_groups(names)
+            vectors = torch.stack([self.prompts[name].vector for name in names])
+        else:
+            labels, vectors = self.info.labels, None
+            # Without names of its own, a source may come out in any place of the next window.
+            groups = () if getattr(self.engine.model.config, "labels", ()) else (tuple(range(len(labels))),)
+
+        def run_with(blocks: Iterable[np.ndarray], policy: SegmentPolicy) -> Iterator[np.ndarray]:
+            def run(window: np.ndarray) -> np.ndarray:
+                return self.engine.run(window, vectors, len(labels), groups)
+
+            return separate_blocks(blocks, run, self.sample_rate, policy, groups)
+
+        return labels, run_with
+
+    def _with_retry(self, attempt: Callable[[SegmentPolicy], Any]) -> Any:
+        try:
+            return attempt(self.policy)
+        except OutOfMemoryError:
+            pass  # outside of the handler, so that the failed attempt's tensors are gone
+        shorter = self.policy.shorter()
+        try:
+            return attempt(shorter)
+        except OutOfMemoryError as error:
+            raise OutOfMemoryError(
+                f"out of memory on {self.engine.device}, also with a segment of {shorter.segment:g} s: "
+                "use a shorter segment, fewer prompts or a smaller model"
+            ) from error
+
+
+def default_policy(
+    trained: float, segment: float | None, overlap: float | None, stitch: Literal["fade", "published"]
+) -> SegmentPolicy:
+    """Windows for a model that was trained on `trained` seconds; published stitching has no overlap by default."""
+    if stitch == "published":
+        return SegmentPolicy(trained if segment is None else segment, overlap or 0.0, stitch)
+    length = max(6.0, trained) if segment is None else segment
+    shared = min(OVERLAP_SECONDS, length / 3) if overlap is None else overlap
+    return replace(SegmentPolicy(length, shared), stitch=stitch)

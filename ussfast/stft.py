@@ -1,0 +1,73 @@
+"""The STFT in front of every model and its inverse behind it: the only place that knows windows and hops."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ussfast.models.config import StftConfig
+
+
+def window(config: StftConfig, device: torch.device | None = None) -> Tensor:
+    """The analysis (and synthesis) window, float32 [window_length]."""
+    hann = torch.hann_window(config.window_length, device=device)
+    shaped = hann.sqrt() if config.window == "sqrt_hann" else hann
+    return shaped / shaped.sum() if config.normalize == "window" else shaped
+
+
+def analyze(audio: Tensor, config: StftConfig) -> Tensor:
+    """Complex spectrum of `audio`.
+
+    Args:
+        audio: [batch, samples], float32 or float64, at least one sample.
+        config: frame sizes and padding.
+    Returns:
+        [batch, frames, bins] complex; ceil(samples/hop)+1 frames with zero padding, floor(samples/hop)+1 with
+        reflection (which needs more than n_fft/2 samples: shorter audio is zero-padded first).
+    """
+    samples, half = audio.shape[-1], config.n_fft // 2
+    if config.padding == "zero":
+        extra = (-(samples + config.n_fft - config.window_length)) % config.hop
+        if config.window_length < config.n_fft:
+            extra %= config.window_length
+        audio = F.pad(audio, (half, half + extra))
+    elif samples <= half:
+        audio = F.pad(audio, (0, half + 1 - samples))
+    spec = torch.stft(
+        audio,
+        config.n_fft,
+        config.hop,
+        config.window_length,
+        window(config, audio.device).to(audio.dtype),
+        center=config.padding == "reflect",
+        pad_mode="reflect",
+        normalized=config.normalize == "default",
+        return_complex=True,
+    )
+    return spec.transpose(1, 2)
+
+
+def synthesize(spec: Tensor, config: StftConfig, samples: int) -> Tensor:
+    """Audio of a complex spectrum: centred overlap-add divided by the summed squared window.
+
+    Args:
+        spec: [..., frames, bins] complex, as `analyze` returns it.
+        config: the same sizes.
+        samples: length to return, that of the analysed audio.
+    Returns:
+        [..., samples] real.
+    """
+    flat = spec.reshape(-1, *spec.shape[-2:]).transpose(1, 2)
+    real = spec.real.dtype
+    # Only audio shorter than the reflected border had been lengthened by analyze.
+    length = max(samples, config.n_fft // 2 + 1) if config.padding == "reflect" else samples
+    audio = torch.istft(
+        flat,
+        config.n_fft,
+        config.hop,
+        config.window_length,
+        window(config, spec.device).to(real),
+        center=True,
+        normalized=config.normalize == "default",
+        length=length,
+    )
+    return audio[..., :samples].reshape(*spec.shape[:-2], samples)

@@ -1,0 +1,1 @@
+"""Training: audio kept on the training device, dynamic mixing there, and a small resumable trainer."""
