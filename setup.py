@@ -22,7 +22,7 @@ if TARGET not in TARGETS:
 
 # Strict IEEE arithmetic (no -ffast-math): results must not depend on the instruction set beyond rounding.
 # Only errno of sqrt is given up. -Wno-psabi: vector types cross no function that is not inlined.
-FLAGS = ["-O3", "-std=c++20", "-fno-math-errno", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
+FLAGS = ["-O3", "-std=c++20", "-fno-math-errno", "-fopenmp", "-fvisibility=hidden", "-g0", "-Wall", "-Wno-psabi"]
 # OpenMP is compiled in but not linked: its symbols come from the run-time library that torch has loaded,
 # whatever that file is called, because a second one in the same process would compete for the cores.
 LINK_FLAGS = ["-Wl,-z,now"]
@@ -81,4 +81,8 @@ def extension() -> Extension:
     return CppExtension("ussfast._C", **flags, **options)
 
 
-setup(ext_modules=[extension()], cmdclass={"build_ext": Build})
+setup(
+    ext_modules=[extension()],
+    cmdclass={"build_ext": Build},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

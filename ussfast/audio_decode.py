@@ -103,7 +103,7 @@ class SndfileSource:
 class FfmpegSource:
     """An ffmpeg child process that writes float32 to a pipe; `seconds` is what ffprobe estimates."""
 
-    frames = None
+    frames: int | None = None
 
     def __init__(self, path: Path):
         name = str(path.absolute())  # a leading slash: never an option, never a protocol

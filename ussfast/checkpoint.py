@@ -15,6 +15,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ussfast import hub
 from ussfast.atomic import write_failure
@@ -28,6 +29,7 @@ from ussfast.model_info import (
     ModelDirectory,
     ModelInfo,
     WeightsFile,
+    describe,
     read,
     read_info,
 )
@@ -35,12 +37,12 @@ from ussfast.models import SpectralModel, architecture_of, build
 from ussfast.models.config import to_dict
 from ussfast.models.presets import PRESETS
 
-__all__ = ["ModelInfo", "available", "fill", "load_model", "read_info", "resolve", "save_model"]
+__all__ = ["ModelInfo", "available", "describe", "fill", "load_model", "read_info", "resolve", "save_model"]
 
 EMBEDDED = Path(__file__).parent / "weights"
 DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
-HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 
 
 def save_model(
@@ -67,7 +69,7 @@ def save_model(
         OutputError: it could not be written.
     """
     directory = Path(directory).resolve()
-    _check_target(directory, overwrite)
+    check_target(directory, overwrite)
     dtype = dtype or model.dtype
     if dtype not in DTYPES:
         raise CheckpointError(f"weights can be stored as {', '.join(DTYPES.values())}, not {dtype}")
@@ -107,7 +109,8 @@ def save_model(
     return read_info(directory)
 
 
-def _check_target(directory: Path, overwrite: bool) -> None:
+def check_target(directory: Path, overwrite: bool) -> None:
+    """Raises what save_model would raise for this place."""
     if not directory.parent.is_dir():
         raise OutputError(f"{directory}: cannot be written: {directory.parent} is not a directory")
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
@@ -119,9 +122,7 @@ def _check_target(directory: Path, overwrite: bool) -> None:
     if not ours:
         raise InputError(f"{directory}: exists and is not a ussfast model directory: choose another name")
     if not overwrite:
-        raise InputError(
-            f"{directory}: there is a model already: choose another name, or allow overwriting it"
-        )
+        raise InputError(f"{directory}: there is a model already: choose another name, or allow overwriting it")
 
 
 def _move(fresh: Path, directory: Path) -> None:
@@ -172,14 +173,11 @@ def fill(config: Any, tensors: Mapping[str, Tensor], where: str) -> SpectralMode
         CheckpointError: keys missing or unexpected, or shapes that differ; a few of each are named.
     """
     try:
-        # On the meta device nothing is initialised only to be replaced.
-        with torch.device("meta"):
+        with _Uninitialised():
             model = build(config)
-        expected = model.state_dict()
-        if any(key not in expected for key, _ in model.named_buffers()):
-            model = build(config)  # buffers that are computed, not stored
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"{where}: no model can be built from its configuration: {error}") from None
+    expected = model.state_dict()
     shapes = [
         f"{key} {list(tensors[key].shape)} instead of {list(value.shape)}"
         for key, value in expected.items()
@@ -198,6 +196,20 @@ def fill(config: Any, tensors: Mapping[str, Tensor], where: str) -> SpectralMode
     return model.eval()
 
 
+class _Uninitialised(TorchFunctionMode):
+    """Random tensors stay uninitialised: they are about to be replaced, and the caller's generator is left alone.
+
+    The meta device would do the same, but its first use costs two seconds of imports.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        # Both the methods of tensors and the functions of torch.nn.init that end in them.
+        if getattr(func, "__name__", "").endswith(("normal_", "uniform_")):
+            return args[0] if args else kwargs["tensor"]
+        return (torch.empty if func in (torch.randn, torch.rand) else func)(*args, **kwargs)
+
+
 def some(names: Iterable[str], most: int = 3) -> str:
     """The first few of these names and how many more there are."""
     names = list(names)
@@ -206,7 +218,7 @@ def some(names: Iterable[str], most: int = 3) -> str:
 
 
 def resolve(name: str | os.PathLike[str]) -> Path:
-    """The model directory for a name: see EXPECTED for the kinds. Only a Hub name that is not cached downloads.
+    """The model directory for a name; EXPECTED lists what names there are. Only names on the Hub may download.
 
     Raises:
         CheckpointError: there is no such model, or the Hub has none of that name or does not let us read it.
@@ -216,11 +228,9 @@ def resolve(name: str | os.PathLike[str]) -> Path:
     if (EMBEDDED / text / CONFIG).is_file() and Path(text).name == text:
         return EMBEDDED / text
     if text == "default":
-        raise CheckpointError(
-            "this installation has no embedded weights: give a directory or a Hugging Face model"
-        )
+        raise CheckpointError("this installation has no embedded weights: give a directory or a Hugging Face model")
     path = Path(text).expanduser()
-    if path.is_dir():
+    if text and path.is_dir():
         return path
     if path.exists():
         hint = f": try 'ussfast convert {path} DESTINATION'" if path.suffix in (".pth", ".ckpt") else ""
@@ -234,9 +244,7 @@ def resolve(name: str | os.PathLike[str]) -> Path:
 
 def available() -> list[ModelInfo]:
     """Models that need no download: embedded ones, then those of ours in the Hugging Face cache."""
-    found = [(p.parent.name, p.parent) for p in sorted(EMBEDDED.glob(f"*/{CONFIG}"))] + hub.cached(
-        (CONFIG, WEIGHTS)
-    )
+    found = [(p.parent.name, p.parent) for p in sorted(EMBEDDED.glob(f"*/{CONFIG}"))] + hub.cached((CONFIG, WEIGHTS))
     infos = []
     for name, directory in found:
         try:

@@ -1,6 +1,5 @@
 """Models on the Hugging Face Hub and in its cache on this machine; huggingface_hub is needed only here."""
 
-import os
 from pathlib import Path
 
 from ussfast.errors import CheckpointError, UssfastError
@@ -38,12 +37,13 @@ def download(repo: str, revision: str | None, files: tuple[str, ...]) -> Path:
     except errors.RevisionNotFoundError:
         raise CheckpointError(f"the Hugging Face model {repo!r} has no revision {revision!r}") from None
     except errors.HFValidationError:
-        raise CheckpointError(
-            f"no directory {repo!r}, and it cannot be a name on the Hugging Face Hub"
-        ) from None
-    except errors.LocalEntryNotFoundError as error:
-        offline = isinstance(error.__cause__, errors.OfflineModeIsEnabled) or os.environ.get("HF_HUB_OFFLINE")
-        why = "HF_HUB_OFFLINE is set" if offline else "the Hugging Face Hub cannot be reached"
+        raise CheckpointError(f"no directory {repo!r}, and it cannot be a name on the Hugging Face Hub") from None
+    except errors.LocalEntryNotFoundError:
+        why = (
+            "HF_HUB_OFFLINE is set"
+            if huggingface_hub.constants.HF_HUB_OFFLINE
+            else "the Hugging Face Hub cannot be reached"
+        )
         raise UssfastError(f"no directory {repo!r}; {why}, and its cache does not have {what}") from None
     except Exception as error:
         # Timeouts, a full disk, trouble at the Hub: its client raises what its many layers raise.

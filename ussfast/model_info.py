@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ussfast.errors import CheckpointError, InputError
-from ussfast.models import SpectralModel, architecture_of, config_from_dict
+from ussfast.models import config_from_dict
 from ussfast.models.config import from_dict
 
 FORMAT, VERSION = "ussfast-model", 1
@@ -30,7 +30,7 @@ class ModelInfo:
         sample_rate: Hz.
         parameters: their number, shared rotary frequencies included once.
         prompts: names of the prompts in the checkpoint; empty for an unconditional model.
-        labels: names of an unconditional model's sources (source-1, ... where their order is free), else empty.
+        labels: names of an unconditional model's sources, source-1, ... where their order is free; else empty.
         path: its directory; None for a model that is not from a file.
         config: configuration dataclass of the architecture.
     """
@@ -45,22 +45,6 @@ class ModelInfo:
     labels: tuple[str, ...]
     path: Path | None
     config: Any
-
-    @classmethod
-    def of(
-        cls,
-        model: SpectralModel,
-        *,
-        name: str,
-        architecture: str | None = None,
-        license: str = "unknown",
-        source: Mapping[str, Any] | None = None,
-    ) -> "ModelInfo":
-        """The facts of a model in memory; `architecture` by default that of its configuration."""
-        info = describe(
-            model.config, architecture or architecture_of(model.config), model.parameter_count(), name
-        )
-        return dataclasses.replace(info, license=license, source=dict(source or {}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +72,7 @@ class ModelDirectory:
 
 
 def describe(config: Any, architecture: str, parameters: int, name: str) -> ModelInfo:
-    """What a configuration says of its model; the rest is left unknown."""
+    """The ModelInfo of a model in memory; licence and source are left unknown."""
     prompts = tuple(getattr(config, "prompts", ()))
     labels: tuple[str, ...] = ()
     if not prompts:
@@ -108,7 +92,7 @@ def describe(config: Any, architecture: str, parameters: int, name: str) -> Mode
 
 
 def read_info(directory: str | os.PathLike[str]) -> ModelInfo:
-    """What config.json of a model directory says; CheckpointError if it is not one that this ussfast reads."""
+    """What a model directory's config.json says; CheckpointError if it is not one that this ussfast reads."""
     return read(Path(directory))[0]
 
 
@@ -140,5 +124,5 @@ def read(directory: Path) -> tuple[ModelInfo, WeightsFile]:
 def _without_config(directory: Path) -> str:
     published = ("hparams.yaml", "config.yaml", "checkpoints", "*.pth", "*.ckpt")
     if any(next(directory.glob(pattern), None) for pattern in published):
-        return f"looks like a published checkpoint: make a model of it with 'ussfast convert {directory} DESTINATION'"
+        return f"looks like a published checkpoint: run 'ussfast convert {directory} DESTINATION' first"
     return f"not a ussfast model directory ({CONFIG} of ours is missing)"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ussfast.audio import AudioWriter
-from ussfast.errors import InputError
+from ussfast.errors import InputError, OutputError
 
 _RESIDUAL = "residual"
 
@@ -62,6 +62,7 @@ class Separation:
         """
         tracks = list(self.stems) + ([self.residual] if residual else [])
         paths = stem_paths(Path(directory), template, output_labels(self.labels, residual), name, format)
+        make_folders(paths)
         for path, track in zip(paths, tracks, strict=True):
             with AudioWriter(path, self.sample_rate, track.shape[0], format, bit_depth, track.shape[1]) as writer:
                 writer.write(track)
@@ -75,7 +76,7 @@ def output_labels(labels: Sequence[str], residual: bool) -> tuple[str, ...]:
 def stem_paths(
     directory: Path, template: str, labels: Sequence[str], name: str, format: str | None = None
 ) -> list[Path]:
-    """Where each stem goes; folders in the template are made. InputError for a template that cannot work."""
+    """Where each stem goes; InputError for a template that cannot work."""
     paths = []
     for index, label in enumerate(labels):
         safe = re.sub(r"[^\w.+-]+", "_", label)
@@ -94,3 +95,12 @@ def stem_paths(
     if len(set(paths)) != len(paths):
         raise InputError(f"template {template!r} gives several stems the same file: put {{label}} into it")
     return paths
+
+
+def make_folders(paths: Sequence[Path]) -> None:
+    """The folders of these files; OutputError where they cannot be."""
+    for folder in dict.fromkeys(path.parent for path in paths):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be used for output: {error.strerror}") from error

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ussfast import checkpoint
-from ussfast.audio import AudioReader, read, resample, validate
+from ussfast.audio import AudioReader, probe, read, resample, validate
 from ussfast.engine import Engine
 from ussfast.errors import InputError, OutOfMemoryError
 from ussfast.model_info import ModelInfo, describe
@@ -17,7 +17,7 @@ from ussfast.models import SpectralModel, architecture_of, build
 from ussfast.pipeline import Progress, separate_to_files
 from ussfast.prompts import PromptBank, check_prompts, equal_groups, number_repeats
 from ussfast.segments import SegmentPolicy, separate_blocks
-from ussfast.separation import Separation, output_labels, stem_paths
+from ussfast.separation import Separation, make_folders, output_labels, stem_paths
 
 # Context of 1 s on each side: see the seam table in the documentation.
 OVERLAP_SECONDS = 2.1
@@ -56,7 +56,9 @@ class Separator:
         self._set_up(network, info, prompts, device, dtype, backend, segment, overlap, stitch)
 
     @classmethod
-    def from_preset(cls, name: str, prompts: Sequence[str] | str = (), *, seed: int = 0, **settings: Any) -> "Separator":
+    def from_preset(
+        cls, name: str, prompts: Sequence[str] | str = (), *, seed: int = 0, **settings: Any
+    ) -> "Separator":
         """A published architecture with random weights, for benchmarks.
 
         Args:
@@ -184,6 +186,8 @@ class Separator:
             return paths
         if any(p.resolve() == path.resolve() for p in paths):
             raise InputError(f"{path}: an output would overwrite the input; choose another directory or template")
+        probe(path)  # a bad input is reported before any folder is made
+        make_folders(paths)
 
         def attempt(policy: SegmentPolicy) -> None:
             with AudioReader(path) as reader:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ussfast.checkpoint import some
 from ussfast.errors import CheckpointError
 from ussfast.models.band_split import runs
 from ussfast.models.config import StackConfig
@@ -11,8 +12,16 @@ from ussfast.models.config import StackConfig
 class Keys:
     """Hands out tensors of a published state dict and remembers which keys were asked for."""
 
-    def __init__(self, state: dict[str, Tensor]):
-        self.state = state
+    def __init__(self, state: dict[str, Tensor], *prefixes: str):
+        """Of `prefixes`, each key loses those that it has, in this order."""
+        self.state: dict[str, Tensor] = {}
+        for name, tensor in state.items():
+            short = name
+            for prefix in prefixes:
+                short = short.removeprefix(prefix)
+            if short in self.state:
+                raise CheckpointError(f"the weights hold {short} twice, with and without a prefix")
+            self.state[short] = tensor
         self.asked: set[str] = set()
 
     def take(self, name: str) -> Tensor:
@@ -39,14 +48,13 @@ class Keys:
         unexpected = sorted(self.state.keys() - self.asked)
         if missing or unexpected:
             raise CheckpointError(
-                f"the weights are not those of the configured {model}: {_some('missing', missing)}; "
-                f"{_some('unexpected', unexpected)}"
+                f"the weights are not those of the configured {model}: {_counted('missing', missing)}; "
+                f"{_counted('unexpected', unexpected)}"
             )
 
 
-def _some(kind: str, names: list[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{len(names)} {kind} keys" + (f" ({', '.join(names[:most])}{more})" if names else "")
+def _counted(kind: str, names: list[str]) -> str:
+    return f"{len(names)} {kind} keys" + (f" ({some(names)})" if names else "")
 
 
 def read_stack(keys: Keys, theirs: str, ours: str, config: StackConfig) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ class Table:
         value = self.data.get(name, default)
         if value is _REQUIRED:
             raise CheckpointError(f"{self.where} has no entry {name!r}")
-        if value not in choices:
+        if value not in list(choices):  # a list: the value may be of a kind that cannot be looked up
             raise CheckpointError(f"{self.where}.{name} must be one of {list(choices)}, got {value!r}")
         return choices[value]
 
@@ -49,6 +49,12 @@ class Table:
         if value is None:
             raise CheckpointError(f"{self.where} has no table {name!r}")
         return Table(value, f"{self.where}.{name}")
+
+    def list_of(self, name: str, kind: type) -> list[Any]:
+        values = self.get(name, list)
+        if any(not isinstance(value, kind) or isinstance(value, bool) for value in values):
+            raise CheckpointError(f"{self.where}.{name} must list entries of kind {kind.__name__}, got {values}")
+        return values
 
     def tables(self, name: str) -> list["Table"]:
         return [Table(row, f"{self.where}.{name}[{i}]") for i, row in enumerate(self.get(name, list))]

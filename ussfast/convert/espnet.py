@@ -20,7 +20,9 @@ def read_config(yaml: dict[str, Any]) -> TfLocoformerConfig:
     if kind != "tflocoformer":
         raise CheckpointError(f"ESPnet separator {kind!r} is not supported; 'tflocoformer' is")
     conf, encoder = root.table("separator_conf"), root.table("encoder_conf")
-    types, hidden = conf.get("ffn_type", list), conf.get("ffn_hidden_dim", list)
+    root.choice("encoder", {"stft": "stft"}, "stft")
+    encoder.choice("center", {True: True}, True)
+    types, hidden = conf.list_of("ffn_type", str), conf.list_of("ffn_hidden_dim", int)
     if set(types) != {"swiglu_conv1d"} or len(types) != len(hidden):
         raise CheckpointError(f"ffn_type must be 'swiglu_conv1d' once per ffn_hidden_dim {hidden}, got {types}")
     kernel, stride = conf.get("conv1d_kernel", int), conf.get("conv1d_shift", int)
@@ -67,7 +69,7 @@ def sample_rate(root: Table) -> int:
 
 def read_weights(state: dict[str, Tensor], config: TfLocoformerConfig) -> dict[str, Tensor]:
     """Our tensors from published ones, strictly; the prefix `separator.` is optional."""
-    keys = Keys({name.removeprefix("separator."): t for name, t in state.items()})
+    keys = Keys(state, "separator.")
     out = read_stack(keys, "blocks", "stack", config.stack)
     for ours, theirs in (("conv", "conv.0"), ("norm", "conv.1"), ("deconv", "deconv")):
         for kind in ("weight", "bias"):

@@ -53,6 +53,7 @@ def read_config(hparams: dict[str, Any]) -> TussConfig | BsLocoformerConfig:
     root = Table(hparams, "hparams")
     if "encoder_conf" not in hparams and isinstance(hparams.get("model"), dict):
         root = root.table("model")
+    root.choice("encoder_name", {"stft": "stft"}, "stft")
     conf = root.table("model_conf")
     rate = conf.get("sample_rate", int)
     css = root.table("css_conf", optional=True)
@@ -65,19 +66,18 @@ def read_config(hparams: dict[str, Any]) -> TussConfig | BsLocoformerConfig:
     kind = root.get("model_name", str)
     if kind == "tuss":
         return TussConfig(
-            prompts=tuple(conf.get("prompts", list)),
+            prompts=tuple(conf.list_of("prompts", str)),
             cross_prompt=stack_config(
                 conf.table("conf_cross_prompt_module"), conf.get("nblocks_cross_prompt_module", int)
             ),
-            extraction=stack_config(
-                conf.table("conf_cond_tse_module"), conf.get("nblocks_cond_tse_module", int)
-            ),
+            extraction=stack_config(conf.table("conf_cond_tse_module"), conf.get("nblocks_cond_tse_module", int)),
             sos=conf.get("use_sos_token", bool, True),
             **common,
         )
     if kind == "bslocoformer_stack":
         return BsLocoformerConfig(
             sources=conf.get("num_spk", int),
+            labels=_labels(root, conf.get("num_spk", int)),
             first=stack_config(conf.table("config_first_block"), conf.get("n_first_blocks", int)),
             second=stack_config(conf.table("config_second_block"), conf.get("n_second_blocks", int)),
             **common,
@@ -85,9 +85,19 @@ def read_config(hparams: dict[str, Any]) -> TussConfig | BsLocoformerConfig:
     raise CheckpointError(f"hparams model_name {kind!r} is not supported; 'tuss' and 'bslocoformer_stack' are")
 
 
+def _labels(root: Table, sources: int) -> tuple[str, ...]:
+    """Names of the sources where training fixed their order: each prompt once in every mixture, sorted."""
+    prompts = root.table("prompts", optional=True).data
+    counts = root.table("num_srcs_and_weights", optional=True).data
+    always = [count for count, weight in counts.items() if weight] == [sources]
+    once = all(isinstance(row, dict) and row.get("num_appear") == 1 for row in prompts.values())
+    sorted_ = root.get("sort_prompts", bool, False)
+    return tuple(sorted(prompts)) if sorted_ and always and once and len(prompts) == sources else ()
+
+
 def read_weights(state: dict[str, Tensor], config: TussConfig | BsLocoformerConfig) -> dict[str, Tensor]:
     """Our tensors from published ones, strictly; prefixes `model.` and `separator.` are optional."""
-    keys = Keys({name.removeprefix("model.").removeprefix("separator."): t for name, t in state.items()})
+    keys = Keys(state, "model.", "separator.")
     bands = config.bands or tuss_bands(config.sample_rate, config.stft.bins)
     out = read_band_split(keys, "band_split_module", bands)
     if isinstance(config, TussConfig):

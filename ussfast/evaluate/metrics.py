@@ -1,5 +1,6 @@
 """Separation metrics."""
 
+from collections.abc import Sequence
 from itertools import permutations
 
 import numpy as np
@@ -20,7 +21,7 @@ def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
     return float(np.clip(10 * np.log10(ratio), -100.0, 100.0))
 
 
-def best_order(estimates: np.ndarray, references: np.ndarray, names: tuple[str, ...]) -> list[int]:
+def best_order(estimates: np.ndarray, references: np.ndarray, names: Sequence[str]) -> list[int]:
     """Index of the estimate for each reference: equal prompts are exchanged for the best mean SI-SDR.
 
     Args:
@@ -30,9 +31,8 @@ def best_order(estimates: np.ndarray, references: np.ndarray, names: tuple[str, 
     for name in dict.fromkeys(names):
         at = [i for i, other in enumerate(names) if other == name and references[i].any()]
         if len(at) > 1:
-            best = max(
-                permutations(at), key=lambda p: sum(si_sdr(estimates[i], references[j]) for i, j in zip(p, at, strict=True))
-            )
+            score = {(i, j): si_sdr(estimates[i], references[j]) for i in at for j in at}
+            best = max(permutations(at), key=lambda p: sum(score[pair] for pair in zip(p, at, strict=True)))
             for j, i in zip(at, best, strict=True):
                 order[j] = i
     return order

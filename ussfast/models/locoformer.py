@@ -139,7 +139,9 @@ class Block(nn.Module):
 
     def along_time(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
         turned = x.transpose(1, 2)
-        return self.time(turned.flatten(0, 1), table).unflatten(0, turned.shape[:2]).transpose(1, 2)
+        turned = self.time(turned.flatten(0, 1), table).unflatten(0, turned.shape[:2])
+        # The next path would copy anyway; one layout between blocks also means one compiled graph for all of them.
+        return turned.transpose(1, 2).contiguous()
 
     def forward(self, x: Tensor, freq_table: tuple[Tensor, Tensor], time_table: tuple[Tensor, Tensor]) -> Tensor:
         if self.order == "ft":

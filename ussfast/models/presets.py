@@ -1,4 +1,4 @@
-"""Configurations of the published models, by name: for benchmarks, and to train or convert without their YAML."""
+"""Configurations of the published models, by name."""
 
 import difflib
 
@@ -12,9 +12,7 @@ TUSS_PROMPTS = ("speech", "sfx", "sfxbg", "drums", "bass", "vocals", "other", "m
 TUSS_STFT = StftConfig(n_fft=2048, hop=512, window_length=2048)
 
 
-def _tuss_stack(
-    blocks: int, dim: int, heads: int, attention_dim: int, hidden: int, time_kernel: int
-) -> StackConfig:
+def _tuss_stack(blocks: int, dim: int, heads: int, attention_dim: int, hidden: int, time_kernel: int) -> StackConfig:
     freq, time = FfnConfig(hidden, kernel=4), FfnConfig(hidden, kernel=time_kernel)
     return StackConfig(
         blocks=blocks,

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ussfast.errors import CheckpointError
+from ussfast.models import architecture_of, config_from_dict
 from ussfast.train.recipe import Recipe
 
 SHARD_BYTES = 15 * 1024 * 1024
@@ -19,7 +20,12 @@ KEEP = 2
 
 
 def _model_facts(recipe: Recipe) -> dict[str, Any]:
+    """What identifies the model of a recipe, as JSON returns it."""
     return json.loads(json.dumps(dataclasses.asdict(recipe.model)))
+
+
+def _head(recipe: Recipe) -> dict[str, Any]:
+    return {"recipe": recipe.name, "architecture": architecture_of(recipe.model), "model": _model_facts(recipe)}
 
 
 def _write(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -60,7 +66,7 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def save_weights(folder: Path, recipe: Recipe, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Weights alone, with the facts of the step they are from."""
-    _write(folder, weights, {"recipe": recipe.name, "model": _model_facts(recipe), "facts": facts})
+    _write(folder, weights, _head(recipe) | {"facts": facts})
 
 
 def save(
@@ -74,8 +80,7 @@ def save(
             tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
     scalars["param_groups"] = optimizer["param_groups"]
     folder = directory / f"step-{facts['step']:07d}"
-    state = {"recipe": recipe.name, "model": _model_facts(recipe), "facts": facts, "optimizer": scalars}
-    _write(folder, tensors, state)
+    _write(folder, tensors, _head(recipe) | {"facts": facts, "optimizer": scalars})
     for old in sorted(directory.glob("step-*"))[:-KEEP]:
         shutil.rmtree(old)
     return folder
@@ -98,3 +103,11 @@ def load(folder: Path, recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, Any
             _, index, name = key.split(".")
             moments.setdefault(int(index), {})[name] = value
     return weights, {"state": moments, **state["optimizer"]}, state["facts"]
+
+
+def load_weights(folder: Path) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
+    """Model configuration, weights and facts of a full or weights-only checkpoint."""
+    tensors, state = _read(folder)
+    own = {k: v for k, v in tensors.items() if not k.startswith("optimizer.")}
+    weights = {k.removeprefix("model."): v for k, v in own.items()}
+    return config_from_dict(state["architecture"], state["model"]), weights, state["facts"]

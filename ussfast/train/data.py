@@ -17,7 +17,10 @@ from ussfast.errors import InputError
 
 @dataclass(frozen=True)
 class Item:
-    """One manifest entry. group: song, speaker or label; crops of one mixture avoid equal groups."""
+    """One manifest entry. group: song, speaker or label; crops of one mixture avoid equal groups.
+
+    source and license: whom to credit for weights trained on it.
+    """
 
     path: str
     prompt: str
@@ -26,6 +29,9 @@ class Item:
     license_class: str
     native_rate: int
     song: str | None = None
+    source: str = "unknown"
+    license: str = "unknown"
+    seconds: float = 0.0
 
 
 def read_manifest(path: str | Path) -> list[Item]:
@@ -45,6 +51,9 @@ def read_manifest(path: str | Path) -> list[Item]:
                 license_class=row["license_class"],
                 native_rate=int(row["sample_rate"]),
                 song=row.get("song"),
+                source=str(row.get("source", "unknown")),
+                license=str(row.get("license", "unknown")),
+                seconds=float(row.get("seconds", 0.0)),
             )
             for row in rows
         ]

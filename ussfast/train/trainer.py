@@ -85,7 +85,9 @@ class Trainer:
         self.step += 1
         return float(loss.detach())
 
-    def run(self, max_minutes: float | None = None, report: Callable[[dict[str, Any]], None] = lambda row: None) -> bool:
+    def run(
+        self, max_minutes: float | None = None, report: Callable[[dict[str, Any]], None] = lambda row: None
+    ) -> bool:
         """Trains until the recipe's last step or the time is up; both end with a checkpoint. True when finished."""
         run, begun = self.recipe.run, time.monotonic()
         losses: list[float] = []

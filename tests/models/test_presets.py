@@ -1,0 +1,101 @@
+"""Presets against the published key lists (tests/golden/keys): numbers, names and shapes of every tensor."""
+
+import json
+
+import pytest
+import torch
+from golden_io import GOLDEN
+
+from ussfast.checkpoint import fill
+from ussfast.convert import FORMATS, _keys
+from ussfast.errors import CheckpointError, InputError
+from ussfast.models import build, config_from_dict
+from ussfast.models.config import to_dict
+from ussfast.models.presets import PRESETS, preset
+
+PUBLISHED = {
+    "tuss-medium": "tuss.medium.2-4src",
+    "tuss-large": "tuss.large.2-4src",
+    "conventional-medium": "conventional.medium.2-4src",
+    "conventional-large": "conventional.large.2-4src",
+    "tflocoformer-s": "tflocoformer.whamr.small",
+    "tflocoformer-m": "tflocoformer.wsj0_2mix",
+    "tflocoformer-wsj0": "tflocoformer.wsj0_2mix",
+    "tflocoformer-librimix": "tflocoformer.librimix",
+    "tflocoformer-whamr": "tflocoformer.whamr",
+    "tflocoformer-whamr-small": "tflocoformer.whamr.small",
+    "tflocoformer-dns": "tflocoformer.dns_ins20",
+}
+# Presets that share a published model with another one.
+ALIASES = {"tflocoformer-wsj0", "tflocoformer-whamr-small"}
+
+
+def listed(name):
+    return json.loads((GOLDEN / "keys" / f"{PUBLISHED[name]}.json").read_text())
+
+
+def on_meta(name):
+    with torch.device("meta"):
+        return build(preset(name))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameter_counts(name):
+    model, published = on_meta(name), listed(name)
+    assert model.parameter_count() == published["total_parameters"]
+    assert sum(p.numel() for p in model.parameters()) == published["trainable_parameters"]
+
+
+def test_the_large_tflocoformer_and_nothing_else_lacks_a_published_list():
+    assert PRESETS.keys() - PUBLISHED.keys() == {"tflocoformer-l"}
+    assert on_meta("tflocoformer-l").parameter_count() == 22_459_812
+
+
+def reader(name):
+    return FORMATS["espnet" if name.startswith("tflocoformer") else "tuss"].read_weights
+
+
+@pytest.mark.parametrize("name", PUBLISHED.keys() - ALIASES)
+def test_every_published_key_is_used_once_and_fits(name, monkeypatch):
+    config, keys = preset(name), listed(name)["keys"]
+    taken = []
+    take = _keys.Keys.take
+    monkeypatch.setattr(_keys.Keys, "take", lambda self, key: (taken.append(key), take(self, key))[1])
+    # Zeros without memory; stacked tensors are small enough.
+    state = {key: torch.zeros(()).expand(shape) for key, shape in keys.items()}
+    model = fill(config, reader(name)(state, config), name)
+    assert sorted(taken) == sorted(key.removeprefix("separator.") for key in keys)
+    assert not any(value.any() for value in model.state_dict().values())
+
+
+def test_a_missing_an_unexpected_and_a_misshapen_key_are_named():
+    name = "tflocoformer-s"
+    config, keys = preset(name), listed(name)["keys"]
+    state = {key: torch.zeros(()).expand(shape) for key, shape in keys.items()}
+    wrong = {k: v for k, v in state.items() if k != "deconv.bias"} | {"extra.weight": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match=r"1 missing keys \(deconv.bias\); 1 unexpected keys \(extra.weight\)"):
+        reader(name)(wrong, config)
+    tensors = reader(name)(state | {"deconv.bias": torch.zeros(5)}, config)
+    with pytest.raises(CheckpointError, match=r"wrong shape: deconv.bias \[5\] instead of \[4\]"):
+        fill(config, tensors, name)
+
+
+def test_blocks_must_share_their_rotary_frequencies():
+    name = "tflocoformer-s"
+    state = {key: torch.zeros(shape) for key, shape in listed(name)["keys"].items()}
+    state["blocks.1.freq_path.attn.rope.freqs"] += 1
+    with pytest.raises(CheckpointError, match="freq_path.*different rope.freqs"):
+        reader(name)(state, preset(name))
+
+
+def test_presets_survive_json():
+    for name, config in PRESETS.items():
+        architecture = name.split("-")[0].replace("conventional", "bslocoformer")
+        assert config_from_dict(architecture, json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_unknown_names():
+    with pytest.raises(InputError, match="did you mean tuss-medium"):
+        preset("tuss-medum")
+    with pytest.raises(InputError, match="there are tuss-medium, tuss-large"):
+        preset("zzz")

@@ -1,0 +1,3 @@
+from ussfast.cli import main
+
+main()

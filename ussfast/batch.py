@@ -1,0 +1,116 @@
+"""Many files: which there are, where their stems go, progress, and errors that stay with their file."""
+
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ussfast.audio import find_inputs, probe
+from ussfast.errors import AudioError, InputError, UssfastError
+from ussfast.separation import stem_paths
+from ussfast.separator import Separator
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input, and the directory that its stems go under."""
+
+    path: Path
+    directory: Path
+
+
+@dataclass
+class Result:
+    job: Job
+    labels: tuple[str, ...]
+    outputs: list[Path] = field(default_factory=list)
+    error: UssfastError | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        stems = {label: str(path) for label, path in zip(self.labels, self.outputs, strict=False)}
+        return {"input": str(self.job.path), "stems": stems, "error": str(self.error) if self.error else None}
+
+
+def plan(inputs: Sequence[Path], output: Path, template: str) -> list[Job]:
+    """The jobs for these files and folders; a folder's tree is repeated under `output`.
+
+    Raises:
+        AudioError: a path is missing or a folder has no audio.
+        InputError: two inputs would write the same stems.
+    """
+    inside = output.resolve()
+    jobs: dict[Path, Job] = {}
+    for path, place in find_inputs(inputs):
+        # Stems of an earlier run, when the output lies in the input folder, are not inputs.
+        if path not in inputs and inside in path.resolve().parents:
+            continue
+        job = Job(path, output / place.parent)
+        first = stem_paths(job.directory, template, ("label",), path.stem)[0]
+        other = jobs.setdefault(first, job)
+        if other is not job:
+            raise InputError(
+                f"{other.path} and {path} would write the same stems: put {{name}} into the template, "
+                "or separate them into different directories"
+            )
+    if not jobs:
+        raise AudioError(f"{', '.join(map(str, inputs))}: no audio besides what is in the output directory")
+    return list(jobs.values())
+
+
+class _Bar:
+    """Seconds of audio over all files; on a terminal only."""
+
+    def __init__(self, jobs: list[Job], quiet: bool):
+        self.lock, self.done = threading.Lock(), dict[Path, float]()
+        hide = quiet or not sys.stderr.isatty()
+        total = None if hide else sum(filter(None, (_seconds(job.path) for job in jobs)))
+        self.bar = tqdm(
+            total=total or None, disable=hide, unit="s", desc="separating",
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio, {remaining} left, {rate_fmt}",
+        )  # fmt: skip
+
+    def update(self, path: Path, seconds: float) -> None:
+        with self.lock:
+            self.bar.update(seconds - self.done.get(path, 0.0))
+            self.done[path] = seconds
+
+
+def _seconds(path: Path) -> float | None:
+    with suppress(UssfastError):
+        return probe(path).seconds
+    return None  # the error comes when it is this file's turn
+
+
+def separate_all(
+    separator: Separator, jobs: list[Job], *, jobs_at_once: int = 1, quiet: bool = False, options: dict[str, Any]
+) -> list[Result]:
+    """Separates every job; one that fails does not stop the others.
+
+    Args:
+        options: for Separator.separate_file.
+    """
+    bar = _Bar(jobs, quiet)
+
+    def work(job: Job) -> Result:
+        result = Result(job, separator.labels() + (("residual",) if options["residual"] else ()))
+        try:
+            result.outputs = separator.separate_file(
+                job.path, job.directory, progress=lambda done, _: bar.update(job.path, done), **options
+            )
+        except UssfastError as error:
+            result.error = error
+        return result
+
+    try:
+        if jobs_at_once == 1:
+            return [work(job) for job in jobs]
+        with ThreadPoolExecutor(jobs_at_once) as pool:
+            return list(pool.map(work, jobs))
+    finally:
+        bar.bar.close()

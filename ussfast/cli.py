@@ -1,0 +1,222 @@
+"""The command line. Heavy imports happen inside the commands: help answers at once."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ussfast.errors import UssfastError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Universal sound separation: name the sounds you want and get each one on its own track.",
+)
+
+
+class FileFormat(StrEnum):
+    wav = "wav"
+    flac = "flac"
+
+
+class Stitch(StrEnum):
+    fade = "fade"
+    published = "published"
+
+
+class CheckpointFormat(StrEnum):
+    auto = "auto"
+    tuss = "tuss"
+    espnet = "espnet"
+
+
+Model = Annotated[str, typer.Option("--model", "-m", help="default, a model directory, or owner/name on the Hub.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
+
+
+@app.command()
+def separate(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Audio files, or folders to search.")],
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", help="A sound to separate; repeat for more.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where stems go.")] = Path("separated"),
+    model: Model = "default",
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, native or reference.")] = "auto",
+    segment: Annotated[float | None, typer.Option(help="Window for long audio, in seconds.")] = None,
+    overlap: Annotated[float | None, typer.Option(help="Shared by neighbouring windows, in seconds.")] = None,
+    stitch: Annotated[Stitch, typer.Option(help="How windows are joined.")] = Stitch.fade,
+    format: Annotated[FileFormat | None, typer.Option(help="Of the stems; WAV if nothing says otherwise.")] = None,
+    bit_depth: Annotated[
+        int | None, typer.Option(help="16, 24, or 32 (float, WAV only); 32 for WAV and 24 for FLAC if not given.")
+    ] = None,
+    template: Annotated[
+        str, typer.Option(help="Names of stems under DIR: {name} of the input, {label}, {index}.")
+    ] = "{name}/{label}.wav",
+    residual: Annotated[bool, typer.Option("--residual", help="Also write what no stem took.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Files to work on at the same time.")] = 1,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished inputs alone.")] = False,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Separate files into stems, at their own rate, length and channel count."""
+    from ussfast import batch
+    from ussfast.separator import Separator
+
+    files = batch.plan(inputs, output, template)
+    separator = Separator(
+        model, prompt or (), device=device, dtype=dtype, backend=backend, segment=segment, overlap=overlap,
+        stitch=stitch.value,
+    )  # fmt: skip
+    separator.labels()  # missing prompts are an error before any file is read
+    results = batch.separate_all(
+        separator,
+        files,
+        jobs_at_once=jobs,
+        quiet=quiet or as_json,
+        options={
+            "template": template,
+            "residual": residual,
+            "format": format.value if format else None,
+            "bit_depth": bit_depth,
+            "skip_existing": skip_existing,
+        },
+    )
+    if as_json:
+        print(json.dumps([result.as_dict() for result in results], indent=1))
+    failures = [result.error for result in results if result.error is not None]
+    for error in failures:
+        _complain(error)
+    if failures:
+        raise typer.Exit(max(error.exit_code for error in failures))
+    if not quiet and not as_json:
+        for result in results:
+            for path in result.outputs:
+                print(path)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the models that can be used without a download."""
+    from ussfast import checkpoint
+    from ussfast.models.presets import PRESETS
+
+    found = checkpoint.available()
+    if as_json:
+        rows = [
+            {"name": m.name, "architecture": m.architecture, "license": m.license, "sample_rate": m.sample_rate,
+             "parameters": m.parameters, "prompts": list(m.prompts), "labels": list(m.labels)}
+            for m in found
+        ]  # fmt: skip
+        print(json.dumps({"models": rows, "presets": sorted(PRESETS)}, indent=1))
+        return
+    for m in found:
+        print(f"{m.name}  ({m.architecture}, {m.parameters / 1e6:.2f} M parameters, {m.sample_rate} Hz)")
+        print(f"  license: {m.license}")
+        print(f"  {'prompts' if m.prompts else 'sources'}: {', '.join(m.prompts or m.labels)}")
+    if not found:
+        print("no embedded or cached models")
+    print(f"presets (random weights, for benchmarks): {', '.join(sorted(PRESETS))}")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A published checkpoint: file or directory.")],
+    destination: Annotated[Path, typer.Argument(metavar="DST", help="The model directory to make.")],
+    format: Annotated[CheckpointFormat, typer.Option(help="Of the source.")] = CheckpointFormat.auto,
+    name: Annotated[str | None, typer.Option(help="Of the model; DST's name by default.")] = None,
+    license: Annotated[str | None, typer.Option(help="Of the weights, as their publisher says.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.")] = False,
+) -> None:
+    """Turn a published checkpoint into a model directory."""
+    from ussfast.convert import convert as run
+
+    info = run(source, destination, format=format.value, name=name, license=license, overwrite=overwrite)
+    print(f"{destination}: {info.architecture}, {info.parameters / 1e6:.2f} M parameters, {info.sample_rate} Hz")
+
+
+@app.command()
+def info(as_json: AsJson = False) -> None:
+    """Tell which kernels are in use, and why others are not."""
+    import torch
+
+    import ussfast
+    from ussfast import _ext
+
+    cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    rows = _ext.kernels()
+    if as_json:
+        facts = {"version": ussfast.__version__, "torch": torch.__version__, "cuda": cuda, "isa": _ext.cpu_isa()}
+        print(json.dumps(facts | {"kernels": rows}, indent=1))
+        return
+    print(f"ussfast {ussfast.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"CUDA devices: {', '.join(cuda) or 'none'}")
+    for row in rows:
+        print(f"{row['op']:16} {row['device']:5} {row['kernel']}" + (f"  ({row['why']})" if row["why"] else ""))
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or 'default'.")],
+    data: Annotated[Path, typer.Option(metavar="MANIFEST", help="manifest.json of the training audio.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Run folder; resumed if it has one.")],
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after this long, with a checkpoint.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Train a model; stops and resumes at checkpoints."""
+    from ussfast.train.run import train_recipe
+
+    train_recipe(recipe, data, output, max_minutes, device)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option(metavar="MANIFEST", help="manifest.json with a dev split.")],
+    model: Model = "default",
+    device: Device = "auto",
+    count: Annotated[int, typer.Option(min=1, help="Mixtures per task.")] = 40,
+    as_json: AsJson = False,
+) -> None:
+    """Measure SI-SDR improvement on the development mixtures of a manifest."""
+    from ussfast.evaluate.run import evaluate_model, table
+
+    scores = evaluate_model(model, data, device, count)
+    print(json.dumps(scores, indent=1) if as_json else table(scores))
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where stems go.")] = Path("demo-out"),
+    device: Device = "auto",
+) -> None:
+    """Separate a bundled recording with the embedded model and say how well it went."""
+    from ussfast.demo import run
+
+    run(output, device)
+
+
+def _complain(error: BaseException) -> None:
+    print(f"ussfast: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Runs the command line; bad input exits with 2, failures with 1, an interrupt with 130."""
+    try:
+        app(arguments)
+    except UssfastError as error:
+        _complain(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+

@@ -1,0 +1,121 @@
+"""Published checkpoint files: which ones, what is in them, and the YAML that belongs to them."""
+
+import hashlib
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ussfast.errors import CheckpointError
+
+SUFFIXES = (".pth", ".ckpt", ".safetensors")
+
+
+def weight_files(source: Path) -> list[Path]:
+    """The weight files meant by a file or directory; several are to be averaged, as the publishers do.
+
+    Raises:
+        CheckpointError: there is none, or several outside a folder named checkpoints.
+    """
+    if source.is_file():
+        if source.suffix not in SUFFIXES:
+            raise CheckpointError(f"{source}: weights end in {', '.join(SUFFIXES)}")
+        return [source]
+    if not source.is_dir():
+        raise CheckpointError(f"{source}: no such file or directory")
+    folder = source / "checkpoints" if (source / "checkpoints").is_dir() else source
+    found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
+    # Training leaves the best checkpoints and the last one; only the best count.
+    best = [p for p in found if p.name != "last.ckpt"] or found
+    if not best:
+        raise CheckpointError(f"{folder}: no weights here (files that end in {', '.join(SUFFIXES)})")
+    if len(best) > 1 and folder.name != "checkpoints":
+        names = ", ".join(p.name for p in best)
+        raise CheckpointError(f"{folder}: several files of weights ({names}): give one of them")
+    return best
+
+
+def read_average(files: list[Path]) -> dict[str, Tensor]:
+    """The state dict of these files: the mean of floating tensors, and as published the sum of whole numbers."""
+    total = read_state(files[0])
+    for path in files[1:]:
+        state = read_state(path)
+        if shapes(state) != shapes(total):
+            raise CheckpointError(f"{path}: other keys or shapes than {files[0].name}: they cannot be averaged")
+        total = {key: value + state[key] for key, value in total.items()}
+    return {key: value / len(files) if value.is_floating_point() else value for key, value in total.items()}
+
+
+def shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in state.items()}
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file by published key; pickles are only read as far as they hold plain data."""
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load(path.read_bytes())
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(f"{path}: not readable as safetensors: {error}") from None
+    with path.open("rb") as file:
+        if file.read(40).startswith(b"version https://git-lfs.github.com"):
+            raise CheckpointError(f"{path}: a git-LFS pointer, not the weights: fetch them with 'git lfs pull'")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"contains code ({found[1]})" if found else "contains code, or is damaged"
+        raise CheckpointError(f"{path}: {what} and will not be loaded; only plain tensors are") from None
+    except Exception as error:
+        # What torch.load raises for a damaged file depends on where it is damaged.
+        raise CheckpointError(f"{path}: damaged, or not a PyTorch checkpoint ({type(error).__name__})") from None
+    if isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
+        data = data["state_dict"]
+    if not isinstance(data, dict) or not data:
+        raise CheckpointError(f"{path}: no table of tensors in it")
+    others = [str(key) for key, value in data.items() if not isinstance(value, Tensor)]
+    if others:
+        raise CheckpointError(f"{path}: not a table of tensors: {others[0]!r} is something else")
+    return data
+
+
+def find_yaml(files: list[Path], names: tuple[str, ...]) -> list[Path]:
+    """YAML files of these names beside the weights or up to two directories above, nearest first.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    folder = files[0].absolute().parent
+    places = [folder, *folder.parents[:2]]
+    found = [place / name for place in places for name in names if (place / name).is_file()]
+    if not found:
+        where = ", ".join(map(str, places))
+        raise CheckpointError(f"{files[0]}: no {' or '.join(names)} belongs to it; looked in {where}")
+    return found
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        import yaml
+    except ImportError:
+        raise CheckpointError(f"{path}: reading it needs PyYAML: pip install 'ussfast[convert]'") from None
+    try:
+        data = yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path}: a table of settings is expected")
+    return data
+
+
+def file_record(path: Path) -> dict[str, str]:
+    with path.open("rb") as file:
+        return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
