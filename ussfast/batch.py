@@ -70,10 +70,11 @@ class _Bar:
         self.lock, self.done = threading.Lock(), dict[Path, float]()
         hide = quiet or not sys.stderr.isatty()
         total = None if hide else sum(filter(None, (_seconds(job.path) for job in jobs)))
+        shown = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio, {remaining} left"
+        unknown = "{desc}: {n:.0f} s of audio in {elapsed}"
         self.bar = tqdm(
-            total=total or None, disable=hide, unit="s", desc="separating",
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio, {remaining} left, {rate_fmt}",
-        )  # fmt: skip
+            total=total or None, disable=hide, desc="separating", bar_format=shown if total else unknown
+        )
 
     def update(self, path: Path, seconds: float) -> None:
         with self.lock:

@@ -229,11 +229,11 @@ def resolve(name: str | os.PathLike[str]) -> Path:
         return EMBEDDED / text
     if text == "default":
         raise CheckpointError("this installation has no embedded weights: give a directory or a Hugging Face model")
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if text and path.is_dir():
         return path
-    if path.exists():
-        hint = f": try 'ussfast convert {path} DESTINATION'" if path.suffix in (".pth", ".ckpt") else ""
+    if path.is_file():
+        hint = f": run 'ussfast convert {path} DESTINATION' first" if path.suffix in (".pth", ".ckpt") else ""
         raise CheckpointError(f"{path}: a file, not a model directory{hint}")
     if isinstance(name, str) and (parts := HUB_NAME.fullmatch(text)):
         return hub.download(parts["repo"], parts["revision"], (CONFIG, WEIGHTS))

@@ -70,7 +70,8 @@ class Engine:
             OutOfMemoryError: the window does not fit.
         """
         out = np.zeros((sources, *audio.shape), np.float32)
-        loud = np.flatnonzero(audio.std(1) > SILENCE)
+        # In float64: rounded to float32, the mean of a constant is not that constant.
+        loud = np.flatnonzero(audio.std(1, dtype=np.float64) > SILENCE)
         if len(loud):
             with _memory(self.device), torch.inference_mode(), use_reference(self.backend == "reference"):
                 mixture = torch.from_numpy(np.ascontiguousarray(audio[loud])).to(self.device)

@@ -129,9 +129,10 @@ class _Published:
 
     def __init__(self, run: RunWindow, rate: int, policy: SegmentPolicy):
         self.run, self.solve = run, policy.solve_permutation
-        self.size = int(policy.segment * rate)
-        self.overlap = round(rate * policy.overlap)
-        self.shift = (policy.segment - policy.overlap) * rate
+        self.size = max(1, int(policy.segment * rate))
+        # 0.3 - 0.1 is not quite 0.2; and a window must not begin beyond the end of the one before it.
+        shift = round((policy.segment - policy.overlap) * rate, 6)
+        self.shift = min(max(shift, 1.0), float(self.size))
         self.index, self.advance = 0, 0
         self._place()
         self.tail: np.ndarray | None = None
@@ -142,10 +143,12 @@ class _Published:
 
     def window(self, audio: np.ndarray) -> np.ndarray:
         out = self._join(self.run(audio))
-        self.tail = out[..., out.shape[-1] - self.overlap :]
+        # Not the nominal overlap: where begins are rounded, a window ends up to a sample off it.
+        given = self.advance
+        self.tail = out[..., given:]
         self.index += 1
         self._place()
-        return out[..., : out.shape[-1] - self.overlap]
+        return out[..., :given]
 
     def last(self, audio: np.ndarray, start: int, end: int) -> np.ndarray:
         audio = audio[:, self.begin - start :]
@@ -155,11 +158,11 @@ class _Published:
         return self._join(self.run(padded))[..., : audio.shape[1]]
 
     def _join(self, new: np.ndarray) -> np.ndarray:
-        if self.tail is None or not self.overlap:
+        if self.tail is None or not (overlap := self.tail.shape[-1]):
             return new
         if self.solve:
             new = _solve(self.tail, new)
-        new[..., : self.overlap] = (self.tail + new[..., : self.overlap]) / 2
+        new[..., :overlap] = (self.tail + new[..., :overlap]) / 2
         return new
 
 

@@ -103,7 +103,8 @@ def read_weights(state: dict[str, Tensor], config: TussConfig | BsLocoformerConf
     if isinstance(config, TussConfig):
         out |= read_stack(keys, "cross_prompt_module", "cross_prompt", config.cross_prompt)
         out |= read_stack(keys, "cond_tse_module", "extraction", config.extraction)
-        out["prompts"] = keys.stack([f"prompts.{name}" for name in config.prompts]).flatten(1)
+        prompts = keys.stack([f"prompts.{name}" for name in config.prompts])
+        out["prompts"] = prompts.reshape(len(prompts), -1) if prompts.numel() else prompts
         if config.sos:
             out["sos"] = keys.take("sos_token").flatten()
         keys.finish("TUSS model")

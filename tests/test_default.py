@@ -1,0 +1,57 @@
+"""The embedded model, on the bundled recording: what a newcomer runs first."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ussfast import Separator, demo
+from ussfast.audio import read
+from ussfast.cli import main
+from ussfast.evaluate.metrics import si_sdr
+
+
+@pytest.fixture(scope="module")
+def separator():
+    return Separator("default", demo.PROMPTS)
+
+
+def test_embedded_model_takes_voice_and_wind_apart(separator):
+    mixture, rate = read(demo.HERE / "mixture.flac")
+    out = separator.separate(mixture, rate)
+    for name in demo.PROMPTS:
+        reference = read(demo.HERE / f"{name}.flac")[0]
+        assert si_sdr(out[name], reference) - si_sdr(mixture, reference) > 5.0, name
+
+
+def test_references_add_up_to_the_mixture():
+    parts = [read(demo.HERE / f"{name}.flac")[0] for name in (*demo.PROMPTS, "mixture")]
+    np.testing.assert_allclose(parts[0] + parts[1], parts[2], atol=1e-7)
+
+
+def test_embedded_model_is_small_and_licensed(separator):
+    info = separator.info
+    assert info.sample_rate == 32000 and info.parameters <= 3_000_000
+    assert (info.path / "model.safetensors").stat().st_size <= 8 * 1024 * 1024
+    assert (info.path / "README.md").is_file() and (info.path / "CREDITS.md").is_file()
+    assert info.license and "unknown" not in info.license
+
+
+def test_demo_command(tmp_path, capsys):
+    main_exits_well(["demo", "-o", str(tmp_path / "out")])
+    text = capsys.readouterr().out
+    for name in demo.PROMPTS:
+        assert (tmp_path / "out" / f"{name}.wav").is_file() and str(tmp_path / "out" / f"{name}.wav") in text
+    assert "SI-SDR" in text
+
+
+def test_models_command_lists_it(capsys):
+    main_exits_well(["models", "--json"])
+    rows = json.loads(capsys.readouterr().out)["models"]
+    assert {"default"} <= {row["name"] for row in rows}
+
+
+def main_exits_well(arguments):
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    assert not exit.value.code
