@@ -1,5 +1,6 @@
 """Long audio cut into windows, with models whose exact answer is known."""
 
+import tracemalloc
 from itertools import permutations
 
 import numpy as np
@@ -246,6 +247,24 @@ def test_blocks_are_taken_when_they_are_needed(stitch):
         if number == 200:
             break
     assert given_out > 200 * 290
+
+
+@pytest.mark.parametrize("stitch", ["fade", "published"])
+def test_memory_does_not_grow_with_the_duration(stitch):
+    endless = (signal(1, 3700) for _ in iter(int, 1))
+    parts = separate_blocks(endless, PassThrough(), 100_000, SegmentPolicy(0.4, 0.1, stitch))
+    tracemalloc.start()
+    try:
+        peaks = []
+        for _ in range(4):
+            tracemalloc.reset_peak()
+            for _ in range(25):
+                next(parts)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
+    # 25 windows are 3 MB; generous for numpy's own bookkeeping.
+    assert peaks[-1] < peaks[0] + 500_000
 
 
 @pytest.mark.parametrize(

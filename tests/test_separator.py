@@ -1,4 +1,4 @@
-"""The public engine on arrays: shapes, rates, prompts, silence, memory; with tiny models of random weights."""
+"""The public engine on arrays: shapes, rates, prompts, silence; with tiny models of random weights."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,12 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import PROMPTS, RATE, UNCONDITIONAL, noise, tiny_directory, tiny_model
+from tiny import PROMPTS, UNCONDITIONAL, noise, tiny_directory, tiny_model
 
-import ussfast
-from ussfast import DeviceError, InputError, PromptError, Separator
-from ussfast.separator import default_policy
+from ussfast import InputError, PromptError, Separator
 
 SHORT = {"segment": 0.4, "overlap": 0.15}  # several windows in a second of audio
+IN_MEMORY = Separator.from_model(tiny_model(), "speech", device="cpu", **SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +47,8 @@ def test_stems_are_not_trivial_and_follow_the_prompts(separator):
     out = separator.separate(audio)
     assert min(np.abs(out.stems[i]).max() for i in range(2)) > 1e-4
     assert np.abs(out["speech"] - out["sfx"]).max() > 1e-4
-    swapped = separator.separate(audio, prompts=("sfx", "speech"))
-    assert swapped.labels == ("sfx", "speech")
-    np.testing.assert_allclose(swapped["speech"], out["speech"], atol=1e-5)
+    other = separator.separate(audio, prompts=("speech", "bass"))
+    assert other.labels == ("speech", "bass") and np.abs(other["bass"] - out["sfx"]).max() > 1e-4
 
 
 def test_mono_may_be_given_as_a_vector(separator):
@@ -66,7 +64,7 @@ def test_the_callers_audio_is_left_alone(separator, kind):
         "float32": audio, "float64": audio.astype(np.float64), "int16": pcm,
         "torch": torch.from_numpy(audio.copy()), "torch int16": torch.from_numpy(pcm.copy()),
     }[kind]  # fmt: skip
-    before = np.array(given)
+    before = np.asarray(given).copy()
     out = separator.separate(given)
     np.testing.assert_array_equal(np.asarray(given), before)
     np.testing.assert_array_equal(out.stems, separator.separate(audio).stems)
@@ -92,6 +90,23 @@ def test_repeated_prompts_are_numbered(separator):
     with pytest.raises(InputError, match="no stem 'sfx'; there are sfx-1, speech, sfx-2, sfx-3"):
         out["sfx"]
     assert separator.labels("bass") == separator.labels(["bass"]) == ("bass",)
+
+
+@pytest.mark.parametrize(("prompts", "aligned"), [(("sfx", "sfx"), True), (("sfx", "speech"), False)])
+def test_equal_prompts_have_one_order_in_all_channels(separator, monkeypatch, prompts, aligned):
+    def separate(audio, vectors, dtype):
+        tracks = torch.stack([audio, audio.abs()], 1)
+        tracks[1:] = tracks[1:].flip(1)
+        return tracks
+
+    monkeypatch.setattr(separator.engine.model, "separate", separate)
+    audio = np.repeat(noise(1, 3000), 4, 0) * np.float32([[1.0], [0.5], [0.0], [0.2]])
+    out = separator.separate(audio, prompts=prompts).stems
+    np.testing.assert_array_equal(out[:, 0], [audio[0], np.abs(audio[0])])
+    for channel in (1, 3):
+        expected = [audio[channel], np.abs(audio[channel])]
+        np.testing.assert_array_equal(out[:, channel], expected if aligned else expected[::-1])
+    assert not out[:, 2].any()  # silent
 
 
 def test_unconditional_models_return_all_their_sources(unconditional):
@@ -155,11 +170,7 @@ def test_silence_gives_silence(separator, unconditional):
 @settings(max_examples=60, deadline=None)
 @given(value=st.floats(-1, 1, width=32), samples=st.integers(1, 7000))
 def test_a_constant_gives_silence(value, samples):
-    separator = test_a_constant_gives_silence.separator
-    assert not separator.separate(np.full((1, samples), value, np.float32)).stems.any()
-
-
-test_a_constant_gives_silence.separator = Separator.from_model(tiny_model(), "speech", device="cpu", **SHORT)
+    assert not IN_MEMORY.separate(np.full((1, samples), value, np.float32)).stems.any()
 
 
 def test_silence_before_the_first_sound(separator):
@@ -184,129 +195,3 @@ def test_a_file_is_its_samples(separator, tmp_path):
 def test_rates_that_cannot_be(separator, rate):
     with pytest.raises(InputError, match="must be a whole number of Hz"):
         separator.separate(noise(1, 100), rate)
-
-
-def test_windows_differ_from_one_pass_only_a_little_but_do(directory):
-    audio = noise(1, 12000)
-    whole = Separator(directory, "speech", segment=10, device="cpu").separate(audio).stems
-    for stitch in ("fade", "published"):
-        cut = Separator(directory, "speech", stitch=stitch, device="cpu", **SHORT).separate(audio).stems
-        assert cut.shape == whole.shape and np.isfinite(cut).all()
-        assert 0 < np.sqrt(np.mean((cut - whole) ** 2) / np.mean(whole**2)) < 0.5
-
-
-def test_default_windows():
-    policy = default_policy(6.0, None, None, "fade")
-    assert (policy.segment, policy.overlap) == (6.0, 2.1)
-    assert default_policy(2.0, None, None, "fade").segment == 6.0
-    assert default_policy(9.0, None, None, "fade").segment == 9.0
-    assert default_policy(6.0, 0.9, None, "fade").overlap == pytest.approx(0.3)
-    assert default_policy(6.0, None, 0.0, "fade").overlap == 0.0
-    published = default_policy(6.0, None, None, "published")
-    assert (published.segment, published.overlap, published.stitch) == (6.0, 0.0, "published")
-    with pytest.raises(InputError, match="segment"):
-        default_policy(6.0, -1.0, None, "fade")
-
-
-def test_bfloat16_is_close_to_float32(directory, separator):
-    audio = noise(1, 6000)
-    half = Separator(directory, ("speech", "sfx"), dtype="bfloat16", device="cpu", **SHORT).separate(audio).stems
-    full = separator.separate(audio).stems
-    assert half.dtype == np.float32
-    assert 0 < np.sqrt(np.mean((half - full) ** 2) / np.mean(full**2)) < 0.1
-
-
-def test_reference_and_native_agree(directory, separator):
-    audio = noise(2, 6000)
-    plain = Separator(directory, ("speech", "sfx"), backend="reference", device="cpu", **SHORT).separate(audio).stems
-    assert np.abs(plain - separator.separate(audio).stems).max() < 1e-5 * np.abs(plain).max()
-
-
-@pytest.mark.parametrize(
-    ("setting", "says"),
-    [
-        ({"device": "cuda:99"}, "device 'cuda:99' is not available: .* use cpu"),
-        ({"device": "gpu"}, "unknown device 'gpu'; use auto, cpu, cuda or cuda:N"),
-        ({"device": "meta"}, "device 'meta' is not supported"),
-        ({"dtype": "float8"}, "dtype must be one of auto, float32"),
-        ({"backend": "magic"}, "backend must be one of auto, native, reference, got 'magic'"),
-    ],
-)
-def test_devices_and_settings_that_are_not_there(directory, setting, says):
-    with pytest.raises(DeviceError, match=says):
-        Separator(directory, "speech", **setting)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_where_there_is_none(directory):
-    with pytest.raises(DeviceError, match="device 'cuda' is not available: .* has no CUDA device; use cpu"):
-        Separator(directory, "speech", device="cuda")
-
-
-def fits(separator, most, error):
-    """A model.separate that runs out of memory for windows of more than `most` samples, and the sizes it saw."""
-    real, sizes = separator.engine.model.separate, []
-
-    def limited(audio, prompts, dtype):
-        sizes.append(audio.shape[-1])
-        if audio.shape[-1] > most:
-            raise error
-        return real(audio, prompts, dtype)
-
-    return limited, sizes
-
-
-ALLOCATOR = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
-
-
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(ALLOCATOR), MemoryError()])
-@pytest.mark.parametrize("as_file", [False, True])
-def test_a_window_that_does_not_fit_is_halved_once(directory, monkeypatch, tmp_path, error, as_file):
-    separator = Separator(directory, "speech", device="cpu", segment=0.8, overlap=0.3)
-    half = Separator(directory, "speech", device="cpu", segment=0.4, overlap=0.2)  # half the segment, half of that
-    audio = noise(1, 9000)
-    soundfile.write(tmp_path / "in.wav", audio.T, RATE, subtype="FLOAT")
-
-    def run():
-        if not as_file:
-            return separator.separate(audio).stems[0]
-        (path,) = separator.separate_file(tmp_path / "in.wav", tmp_path / "out")
-        return soundfile.read(path, dtype="float32", always_2d=True)[0].T
-
-    limited, sizes = fits(separator, 3200, error)
-    monkeypatch.setattr(separator.engine.model, "separate", limited)
-    np.testing.assert_array_equal(run(), half.separate(audio)["speech"])
-    assert sizes[0] == 6400 and set(sizes[1:]) == {3200}
-    (tmp_path / "out/speech.wav").unlink(missing_ok=True)
-    monkeypatch.undo()
-    limited, sizes = fits(separator, 1600, error)
-    monkeypatch.setattr(separator.engine.model, "separate", limited)
-    with pytest.raises(ussfast.OutOfMemoryError, match=r"out of memory on cpu, also with a segment of 0\.4 s: use"):
-        run()
-    assert sizes == [6400, 3200]
-    assert not list(tmp_path.rglob("out/*"))
-
-
-def test_other_failures_are_not_called_out_of_memory(directory, monkeypatch):
-    separator = Separator(directory, "speech", device="cpu")
-    limited, sizes = fits(separator, 0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    monkeypatch.setattr(separator.engine.model, "separate", limited)
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        separator.separate(noise(1, 500))
-    assert sizes == [500]
-
-
-def test_presets_are_reproducible():
-    audio, state = noise(1, 1200), torch.random.get_rng_state()
-    first = Separator.from_preset("tflocoformer-s", seed=1, device="cpu")
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert first.sample_rate == 8000 and first.labels() == ("source-1", "source-2")
-    stems = first.separate(audio).stems
-    again = Separator.from_preset("tflocoformer-s", seed=1, device="cpu").separate(audio).stems
-    np.testing.assert_array_equal(again, stems)
-    other = Separator.from_preset("tflocoformer-s", seed=2, device="cpu").separate(audio).stems
-    assert np.abs(other - stems).max() > 1e-3
-    with pytest.raises(InputError, match="no preset 'tuss-medum'; did you mean tuss-medium"):
-        Separator.from_preset("tuss-medum")
-    with pytest.raises(InputError, match="unknown settings colour; there are device"):
-        Separator.from_preset("tflocoformer-s", colour="red")

@@ -1,12 +1,15 @@
-"""Models that run in milliseconds, saved as users have them: model directories with random weights."""
+"""Small things for tests: models that run in milliseconds, saved as users have them, and training data for them."""
+
+import json
 
 import numpy as np
+import soundfile
 import torch
 
 from ussfast.checkpoint import save_model
 from ussfast.models import build
 from ussfast.models.bslocoformer import BsLocoformerConfig
-from ussfast.models.config import FfnConfig, StackConfig, StftConfig
+from ussfast.models.config import FfnConfig, StackConfig, StftConfig, to_dict
 from ussfast.models.tuss import TussConfig
 
 RATE = 8000
@@ -42,3 +45,45 @@ def noise(channels, samples, seed=0):
     rng = np.random.default_rng(seed)
     swell = 0.6 + 0.4 * np.sin(np.arange(samples) / 331 + np.arange(channels)[:, None])
     return (0.2 * swell * rng.standard_normal((channels, samples))).astype(np.float32)
+
+
+STEMS = ("drums", "bass", "vocals", "other")
+TONE = {"speech": 300, "sfx": 700, "sfxbg": 1100, "drums": 1500, "bass": 1900, "vocals": 2300, "other": 2700}
+
+
+def tone_of(rows):
+    """The prompt whose tone each row [rows, samples] has."""
+    spectrum = np.abs(np.fft.rfft(rows * np.hanning(rows.shape[-1])))
+    peak = spectrum.argmax(-1) * RATE / rows.shape[-1]
+    return [min(TONE, key=lambda name: abs(TONE[name] - f)) for f in peak]
+
+
+def tiny_manifest(folder, seconds=1.0):
+    """manifest.json with a train and a dev split: every prompt has its own TONE, two groups each; two songs."""
+    rows = []
+    for split in ("train", "dev"):
+        for number, (prompt, tone) in enumerate(TONE.items()):
+            for group in range(2):
+                time = np.arange(round(seconds * RATE)) / RATE
+                swell = 0.6 + 0.4 * np.sin(2 * np.pi * (2 + number + group) * time)
+                path = f"{split}-{prompt}-{group}.wav"
+                soundfile.write(folder / path, 0.3 * swell * np.sin(2 * np.pi * (tone + 20 * group) * time), RATE)
+                row = {"path": path, "prompt": prompt, "split": split, "license_class": "permissive"}
+                kind = "song" if prompt in STEMS else "speaker" if prompt == "speech" else "label"
+                rows.append(row | {"sample_rate": RATE, kind: f"{kind} {group}"})
+    (folder / "manifest.json").write_text(json.dumps({"items": rows}))
+    return folder / "manifest.json"
+
+
+def tiny_recipe(**changes):
+    """A recipe in its plain form; `changes` go into its tables."""
+    recipe = {
+        "name": "tiny",
+        "model": {"architecture": "tuss", **json.loads(json.dumps(to_dict(TUSS)))},
+        "optim": {"steps": 4, "lr": 0.01, "warmup": 1},
+        "mix": {"seconds": 0.4, "rows": 4},
+        "run": {"log_every": 1, "validate_every": 1000, "validate_items": 1, "checkpoint_every": 1000},
+    }
+    for table, entries in changes.items():
+        recipe[table] = recipe[table] | entries
+    return recipe

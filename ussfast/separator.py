@@ -150,7 +150,7 @@ class Separator:
 
         stems = self._with_retry(attempt)
         if rate != self.sample_rate:
-            flat = resample(stems.reshape(-1, stems.shape[-1]), self.sample_rate, rate, mixture.shape[1])
+            flat = resample(np.concatenate(stems), self.sample_rate, rate, mixture.shape[1])
             stems = flat.reshape(len(labels), *mixture.shape)
         return Separation(labels, stems, rate, np.array(mixture))
 

@@ -44,12 +44,16 @@ class _Draw:
         self.pool, self.count = pool, count
         self.rng = np.random.default_rng(0)
         self.items = {p: [i for i, x in enumerate(pool.items) if x.prompt == p] for p in ("speech", "sfx", "sfxbg")}
-        self.songs: dict[str, dict[str, int]] = {}
+        songs: dict[str, dict[str, int]] = {}
         for i, item in enumerate(pool.items):
             if item.song and item.prompt in STEMS:
-                self.songs.setdefault(item.song, {})[item.prompt] = i
-        if not all(self.items.values()) or not self.songs:
-            raise InputError("the dev split needs items of speech, sfx, sfxbg and at least one song with stems")
+                songs.setdefault(item.song, {})[item.prompt] = i
+        self.songs = {name: stems for name, stems in songs.items() if len(stems) == len(STEMS)}
+        groups = {prompt: {pool.items[i].group for i in items} for prompt, items in self.items.items()}
+        if min(len(groups["speech"]), len(groups["sfx"])) < 2 or not groups["sfxbg"] or not self.songs:
+            raise InputError(
+                "the dev split needs speech of two speakers, sfx of two labels, sfxbg, and a song with all four stems"
+            )
 
     def sources(self, task: str) -> tuple[tuple[str, ...], np.ndarray]:
         rng = self.rng

@@ -17,7 +17,8 @@ def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
     """
     est, ref = np.asarray(estimate, np.float64).ravel(), np.asarray(reference, np.float64).ravel()
     target = (est @ ref) / (ref @ ref) * ref
-    ratio = (target @ target + 1e-20) / (((est - target) ** 2).sum() + 1e-20)
+    # Floored, so that a silent estimate is as bad as can be, not 0 dB.
+    ratio = max(target @ target, 1e-40) / (((est - target) ** 2).sum() + 1e-20)
     return float(np.clip(10 * np.log10(ratio), -100.0, 100.0))
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ussfast.atomic import write_failure
 from ussfast.errors import CheckpointError
 from ussfast.models import architecture_of, config_from_dict
 from ussfast.train.recipe import Recipe
@@ -32,7 +34,21 @@ def _write(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> N
     """Writes beside `folder`, then renames: a folder of that name is always complete."""
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    try:
+        fresh.mkdir(parents=True)
+        _fill(fresh, tensors, state)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise write_failure(folder, error) from error
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(fresh, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _fill(fresh: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in tensors.items():
@@ -45,12 +61,6 @@ def _write(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> N
     for number, shard in enumerate(shards):
         save_file(shard, fresh / f"shard-{number:03d}.safetensors")
     (fresh / "state.json").write_text(json.dumps(state | {"shards": len(shards)}, indent=1))
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(fresh, folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -59,7 +69,7 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors: dict[str, Tensor] = {}
         for number in range(state["shards"]):
             tensors |= load_file(folder / f"shard-{number:03d}.safetensors")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{folder} is not a training checkpoint: {error}") from None
     return tensors, state
 

@@ -59,6 +59,12 @@ class MixConfig:
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.rows < 4 or sum(s.share for s in self.sets) > 1 + 1e-9:
             raise InputError(f"need seconds > 0, rows >= 4 and shares of sets of at most 1 together, got {self}")
+        for s in self.sets:
+            unknown = [prompt for prompt in s.prompts if prompt not in NEXT]
+            if unknown or s.share < 0 or not 2 <= len(s.prompts) <= self.rows:
+                raise InputError(
+                    f"a prompt set needs 2 to {self.rows} of {', '.join(NEXT)}, and a share from 0 on, got {s}"
+                )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Training recipes: frozen dataclasses read strictly from YAML."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,11 @@ def recipe_from_dict(data: dict[str, Any]) -> Recipe:
     model = data.get("model") if isinstance(data, dict) else None
     if not isinstance(model, dict) or "architecture" not in model:
         raise InputError("a recipe needs a table 'model' with an entry 'architecture'")
+    if unknown := sorted(map(str, data.keys() - {field.name for field in fields(Recipe)})):
+        raise InputError(f"unknown entries in the recipe: {', '.join(unknown)}")
+    classes = data.get("license_classes", list(Recipe.license_classes))
+    if not isinstance(classes, list):
+        raise InputError(f"license_classes must be a list, got {classes!r}")
     settings = {k: v for k, v in model.items() if k != "architecture"}
     config = config_from_dict(model["architecture"], settings)
     return Recipe(
@@ -57,7 +62,7 @@ def recipe_from_dict(data: dict[str, Any]) -> Recipe:
         optim=from_dict(OptimConfig, data.get("optim", {}), "optim"),
         mix=from_dict(MixConfig, data.get("mix", {}), "mix"),
         run=from_dict(RunConfig, data.get("run", {}), "run"),
-        license_classes=tuple(data.get("license_classes", Recipe.license_classes)),
+        license_classes=tuple(map(str, classes)),
     )
 
 
@@ -69,9 +74,9 @@ def load_recipe(source: str | Path) -> Recipe:
         raise InputError("recipes need PyYAML: pip install 'ussfast[train]'") from None
     path = Path(source)
     bundled = resources.files("ussfast.train") / "recipes" / f"{source}.yaml"
-    if not path.exists() and not bundled.is_file():
+    if not path.is_file() and not bundled.is_file():
         raise InputError(f"no recipe {source}: give a YAML file or the name of a bundled one ('default')")
-    text = path.read_text() if path.exists() else bundled.read_text()
+    text = path.read_text() if path.is_file() else bundled.read_text()
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -14,6 +14,7 @@ from ussfast.evaluate.dev import TASKS, DevMixture
 from ussfast.evaluate.metrics import improvements
 from ussfast.models import SpectralModel, build
 from ussfast.ops import use_reference
+from ussfast.separation import make_folders
 from ussfast.train import checkpoints
 from ussfast.train.data import AudioPool
 from ussfast.train.losses import prompt_loss
@@ -50,7 +51,7 @@ class Trainer:
         )
         self.mixer = Mixer(pool, recipe.mix, np.random.default_rng(recipe.run.seed))
         self.step, self.seconds, self.best = 0, 0.0, -math.inf
-        directory.mkdir(parents=True, exist_ok=True)
+        make_folders([directory / "log.jsonl"])
         newest = checkpoints.newest(directory)
         if newest:
             self._restore(newest)
@@ -112,7 +113,9 @@ class Trainer:
 
     def validate(self) -> dict[str, float]:
         """Mean SI-SDR improvement in dB per task, over the task's sources."""
-        return validate(self.model, self.dev, self.device)
+        # Eager: other lengths than in training would have to be compiled first.
+        with torch.compiler.set_stance("force_eager"):
+            return validate(self.model, self.dev, self.device)
 
     def _validated(self, report: Callable[[dict[str, Any]], None]) -> None:
         scores = self.validate()

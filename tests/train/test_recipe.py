@@ -1,0 +1,84 @@
+"""Recipes: read strictly, wrong entries named."""
+
+import pytest
+import yaml
+from tiny import TUSS, tiny_model, tiny_recipe
+
+from ussfast.errors import InputError
+from ussfast.models import build
+from ussfast.train.mixing import PromptSet
+from ussfast.train.recipe import Recipe, load_recipe, recipe_from_dict
+
+
+def written(folder, data):
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def test_a_recipe_from_a_file(tmp_path):
+    sets = [{"prompts": ["speech", "sfxbg"], "share": 0.5}]
+    recipe = load_recipe(written(tmp_path, tiny_recipe(mix={"sets": sets})))
+    assert recipe.name == "tiny" and recipe.model == TUSS and recipe.optim.steps == 4
+    assert recipe.mix.sets == (PromptSet(("speech", "sfxbg"), 0.5),)
+    assert recipe.license_classes == Recipe.license_classes
+    data = tiny_recipe() | {"license_classes": ["free-use"]}
+    assert load_recipe(written(tmp_path, data)).license_classes == ("free-use",)
+
+
+def test_the_bundled_default():
+    recipe = load_recipe("default")
+    model = build(recipe.model)
+    assert 0.5e6 < model.parameter_count() <= 3e6
+    assert set(model.prompt_names) == set(tiny_model().prompt_names)
+    assert sum(s.share for s in recipe.mix.sets) < 1  # chains are drawn too
+    assert {name for s in recipe.mix.sets for name in s.prompts} <= set(model.prompt_names)
+
+
+def test_a_folder_does_not_hide_a_bundled_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "default").mkdir()
+    assert load_recipe("default").name == "default"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"optm": {"steps": 3}}, "unknown entries in the recipe: optm"),
+        ({"optim": {"steps": 3, "lrate": 1}}, r"unknown \['lrate'\]"),
+        ({"optim": {"lr": 1.0}}, r"missing \['steps'\]"),
+        ({"optim": {"steps": "many"}}, "optim.steps must be a int, got 'many'"),
+        ({"mix": {"sets": [{"prompts": ["speech", "speach"], "share": 0.1}]}}, "a prompt set needs 2 to 12 of speech"),
+        ({"mix": {"sets": [{"prompts": ["speech", "sfx"]}]}}, r"mix\.sets\[0\].*missing \['share'\]"),
+        ({"run": None}, "run must be a table of settings, got NoneType"),
+        ({"model": {"sample_rate": 8000}}, "a table 'model' with an entry 'architecture'"),
+        ({"model": {"architecture": "tusk"}}, "unknown architecture 'tusk'; known are"),
+        ({"license_classes": "permissive"}, "license_classes must be a list, got 'permissive'"),
+    ],
+)
+def test_wrong_entries_are_named(tmp_path, change, says):
+    with pytest.raises(InputError, match=says):
+        load_recipe(written(tmp_path, tiny_recipe() | change))
+
+
+def test_a_model_setting_that_is_unknown_is_named():
+    with pytest.raises(InputError, match=r"config of tuss .*unknown \['colour'\]"):
+        recipe_from_dict(tiny_recipe(model={"colour": 1}))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("{name: [", "is not valid YAML"), ("", "needs a table 'model'"), ("- 1", "needs a table 'model'")],
+)
+def test_files_that_are_no_recipes(tmp_path, text, says):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=says) as caught:
+        load_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_recipes_that_are_missing(tmp_path):
+    for source in (tmp_path / "gone.yaml", "defualt", tmp_path):
+        with pytest.raises(InputError, match="give a YAML file or the name of a bundled one"):
+            load_recipe(source)
