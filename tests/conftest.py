@@ -4,11 +4,25 @@ import os
 
 import pytest
 import torch
+from tiny import SHORT, tiny_directory
+
+from ussfast import Separator
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton kernels run on the CPU, in its interpreter
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 2))
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A tiny model with prompts, as a user has it."""
+    return tiny_directory(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def separator(directory):
+    return Separator(directory, ("speech", "sfx"), device="cpu", **SHORT)
 
 
 @pytest.fixture(autouse=True)

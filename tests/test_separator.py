@@ -6,22 +6,11 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import PROMPTS, UNCONDITIONAL, noise, tiny_directory, tiny_model
+from tiny import PROMPTS, SHORT, UNCONDITIONAL, noise, tiny_directory, tiny_model
 
 from ussfast import InputError, PromptError, Separator
 
-SHORT = {"segment": 0.4, "overlap": 0.15}  # several windows in a second of audio
 IN_MEMORY = Separator.from_model(tiny_model(), "speech", device="cpu", **SHORT)
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return tiny_directory(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def separator(directory):
-    return Separator(directory, ("speech", "sfx"), device="cpu", **SHORT)
 
 
 @pytest.fixture(scope="module")

@@ -4,23 +4,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny import RATE, noise, tiny_directory
+from tiny import RATE, SHORT, noise
 
 import ussfast
 from ussfast import DeviceError, InputError, Separator
 from ussfast.separator import default_policy
-
-SHORT = {"segment": 0.4, "overlap": 0.15}  # several windows in a second of audio
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return tiny_directory(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def separator(directory):
-    return Separator(directory, ("speech", "sfx"), device="cpu", **SHORT)
 
 
 def fits(separator, most, error):
@@ -64,6 +52,8 @@ def test_default_windows():
     assert (published.segment, published.overlap, published.stitch) == (6.0, 0.0, "published")
     with pytest.raises(InputError, match="segment"):
         default_policy(6.0, -1.0, None, "fade")
+    with pytest.raises(InputError, match="stitch must be 'fade' or 'published', got 'sew'"):
+        default_policy(6.0, None, None, "sew")
 
 
 def test_bfloat16_is_close_to_float32(directory, separator):

@@ -13,6 +13,7 @@ from ussfast.models.config import FfnConfig, StackConfig, StftConfig, to_dict
 from ussfast.models.tuss import TussConfig
 
 RATE = 8000
+SHORT = {"segment": 0.4, "overlap": 0.15}  # several windows in a second of audio
 PROMPTS = ("speech", "sfx", "sfxbg", "drums", "bass", "vocals", "other", "musicbg")
 BANDS = (5, 10, 20, 30)
 STFT = StftConfig(n_fft=128, hop=64, window_length=128)

@@ -42,7 +42,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard out
 
 @app.command()
 def separate(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Audio files, or folders to search.")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Audio files, or folders to search.")],
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", "-p", help="A sound to separate; repeat for more.")
     ] = None,

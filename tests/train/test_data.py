@@ -57,7 +57,7 @@ def test_manifests_and_audio_that_are_missing(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"items": [GOOD]}))
     with pytest.raises(AudioError, match=r"a\.wav: no such file"):
         AudioPool.load(read_manifest(tmp_path / "manifest.json"), RATE)
-    with pytest.raises(InputError, match="no training audio is left"):
+    with pytest.raises(InputError, match="no audio of the split"):
         AudioPool.load([], RATE)
 
 

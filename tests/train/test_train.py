@@ -8,11 +8,12 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tiny import PROMPTS, RATE, noise, tiny_manifest, tiny_recipe
+from tiny import PROMPTS, RATE, UNCONDITIONAL, noise, tiny_manifest, tiny_recipe
 
 from ussfast import CheckpointError, InputError, OutputError, Separator
 from ussfast.cli import main
 from ussfast.evaluate.dev import TASKS
+from ussfast.models.config import to_dict
 from ussfast.train import checkpoints
 from ussfast.train.data import AudioPool, read_manifest
 from ussfast.train.losses import prompt_loss
@@ -46,6 +47,12 @@ def same(one, other):
     assert one.mixer.rng.bit_generator.state == other.mixer.rng.bit_generator.state
     assert one.step == other.step
     return True
+
+
+def test_models_without_prompts_are_refused(tmp_path, pool):
+    model = {"architecture": "bslocoformer", **json.loads(json.dumps(to_dict(UNCONDITIONAL)))}
+    with pytest.raises(InputError, match="only models with prompts"):
+        Trainer(recipe_from_dict(tiny_recipe() | {"model": model}), pool, [], tmp_path)
 
 
 def test_learning_rate(tmp_path, pool):

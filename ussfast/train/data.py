@@ -69,7 +69,7 @@ class AudioPool:
         self.items, self.rate = items, rate
         parts = [np.clip(np.rint(a * 32768), -32768, 32767).astype(np.int16) for a in arrays]
         if not parts:
-            raise InputError("no training audio is left after filtering by split, licence and prompts")
+            raise InputError("the manifest has no audio of the split, licences and prompts asked for")
         self.length = np.array([len(p) for p in parts], np.int64)
         self.start = np.concatenate(([0], np.cumsum(self.length)[:-1]))
         self.samples = torch.from_numpy(np.concatenate(parts)).to(device)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ussfast.errors import InputError
 from ussfast.evaluate.dev import TASKS, DevMixture
 from ussfast.evaluate.metrics import improvements
 from ussfast.models import SpectralModel, build
@@ -22,10 +23,8 @@ from ussfast.train.mixing import Batch, Mixer
 from ussfast.train.recipe import Recipe
 
 
-def prompt_rows(model: SpectralModel, prompts: list[tuple[str, ...]]) -> torch.Tensor | None:
-    """[batch, sources, dim] class prompts, one row of names per item; None for unconditional models."""
-    if not model.prompt_names:
-        return None
+def prompt_rows(model: SpectralModel, prompts: list[tuple[str, ...]]) -> torch.Tensor:
+    """[batch, sources, dim] class prompts, one row of names per item."""
     rows = [model.prompt_vectors(names) for names in prompts]
     return torch.stack([row for row in rows if row is not None])
 
@@ -45,6 +44,8 @@ class Trainer:
         self.device = pool.samples.device
         torch.manual_seed(recipe.run.seed)
         self.model = build(recipe.model).to(self.device)
+        if not self.model.prompt_names:
+            raise InputError(f"recipe {recipe.name}: only models with prompts can be trained so far")
         optim = recipe.optim
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, eps=1e-8, fused=True
