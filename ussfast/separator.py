@@ -19,7 +19,7 @@ from ussfast.prompts import PromptBank, check_prompts, equal_groups, number_repe
 from ussfast.segments import SegmentPolicy, separate_blocks
 from ussfast.separation import Separation, make_folders, output_labels, stem_paths
 
-# Context of 1 s on each side: see the seam table in the documentation.
+# 1 s of context on each side and the cross-fade: see docs/long-audio.md.
 OVERLAP_SECONDS = 2.1
 
 
@@ -34,7 +34,7 @@ class Separator:
         dtype: "auto" (float32), "float32" or "bfloat16" (matrix products of the network).
         backend: "auto" or "native" (our kernels where they are built), or "reference" (plain PyTorch).
         segment: window for long audio in seconds; by default what the model was trained on, at least 6 s.
-        overlap: shared by neighbouring windows, in seconds; by default 2.1 s, or a third of a short segment.
+        overlap: shared by neighbouring windows, in seconds; by default 2.1 s, or 0.4 of a short segment.
         stitch: "fade", or "published" for the plain averages of the TUSS scripts.
     Raises:
         CheckpointError, PromptError, DeviceError, InputError (all of them UssfastErrors and ValueErrors).
@@ -243,5 +243,5 @@ def default_policy(
     if stitch == "published":
         return SegmentPolicy(trained if segment is None else segment, overlap or 0.0, stitch)
     length = max(6.0, trained) if segment is None else segment
-    shared = min(OVERLAP_SECONDS, length / 3) if overlap is None else overlap
+    shared = min(OVERLAP_SECONDS, 0.4 * length) if overlap is None else overlap
     return replace(SegmentPolicy(length, shared), stitch=stitch)
