@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from ussfast.audio import find_inputs, validate
 from ussfast.errors import AudioError
@@ -50,7 +51,6 @@ def test_validate_takes_floats_and_tensors():
 
 
 def test_validate_takes_real_torch_tensors():
-    torch = pytest.importorskip("torch")
     tensor = torch.ones(2, 3, dtype=torch.bfloat16, requires_grad=True)
     np.testing.assert_array_equal(validate(tensor * 0.5), np.full((2, 3), 0.5))
     np.testing.assert_array_equal(validate(torch.tensor([-32768, 16384], dtype=torch.int16)), [[-1, 0.5]])

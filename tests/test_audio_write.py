@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import wave
 
 import numpy as np
 import pytest
@@ -65,7 +66,6 @@ def test_any_block_sizes_also_none_give_a_valid_file(tmp_path, sizes, bits):
 
 
 def test_other_readers_of_wav_agree(tmp_path):
-    wave = pytest.importorskip("wave")
     write(tmp_path / "a.wav", noise(1, 333), bit_depth=24)  # an odd number of bytes
     with wave.open(str(tmp_path / "a.wav")) as file:
         assert (file.getnframes(), file.getsampwidth(), file.getframerate()) == (333, 3, RATE)
