@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ussfast.audio import Resampler, resample, resample_latency_s
+from ussfast.audio import Resampler, resample
 from ussfast.errors import InputError
 
 RATES = [8000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000]
@@ -80,7 +80,6 @@ def test_equal_rates_change_nothing():
     assert not np.shares_memory(copy, audio)
     assert resample(audio, 8000, 8000, length=99).shape == (2, 99)
     assert resample(audio, 8000, 8000, length=101).shape == (2, 101)
-    assert resample_latency_s(8000, 8000) == 0.0
 
 
 def test_input_may_be_read_only_strided_or_float64():
@@ -102,18 +101,6 @@ def test_a_resampler_can_be_used_again():
     third = [rate.push(audio), rate.flush()]
     for later in (again, third):
         np.testing.assert_array_equal(np.concatenate(later, 1), np.concatenate(first, 1))
-
-
-@pytest.mark.parametrize("rates", [(48_000, 32_000), (44_100, 48_000), (16_000, 48_000)])
-def test_latency_bounds_what_is_held_back(rates):
-    latency_s = resample_latency_s(*rates)
-    assert 0 < latency_s < 0.1
-    rate, given_s, taken_s = Resampler(1, *rates), 0.0, 0.0
-    for size in np.random.default_rng(0).integers(1, 300, 400):
-        taken_s += size / rates[0]
-        given_s += rate.push(np.zeros((1, size), np.float32)).shape[1] / rates[1]
-        assert taken_s - given_s <= latency_s + 0.002
-        assert rate.delay_s == pytest.approx(taken_s - given_s, abs=2 / min(rates))
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,7 @@ def test_an_interrupted_process_leaves_nothing_half_written(model, folder):
     assert outputs(folder / "out") == []
 
 
+# The error is for machines without such a device.
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_no_such_device(model, folder, capsys):
     base = ("separate", "good.wav", "-m", model, "-p", "speech")

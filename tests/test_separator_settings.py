@@ -86,6 +86,7 @@ def test_devices_and_settings_that_are_not_there(directory, setting, says):
         Separator(directory, "speech", **setting)
 
 
+# The error is for machines without such a device.
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_where_there_is_none(directory):
     with pytest.raises(DeviceError, match="device 'cuda' is not available: .* has no CUDA device; use cpu"):

@@ -14,13 +14,13 @@ import numpy as np
 
 from ussfast.atomic import atomic_write
 from ussfast.audio_decode import DecodeError, Source, audio_bytes, open_source
-from ussfast.audio_resample import Resampler, resample, resample_latency_s
+from ussfast.audio_resample import Resampler, resample
 from ussfast.audio_write import AudioWriter
 from ussfast.errors import AudioError, InputError
 
 __all__ = [
     "AUDIO_SUFFIXES", "AudioInfo", "AudioReader", "AudioWriter", "Resampler", "atomic_write", "find_inputs",
-    "probe", "read", "resample", "resample_latency_s", "validate",
+    "probe", "read", "resample", "validate",
 ]  # fmt: skip
 
 # What a folder is searched for; from .m4a on with ffmpeg only. A file given by name may have any suffix.

@@ -1,6 +1,5 @@
 """Sample-rate conversion, whole or in a stream, with exact lengths."""
 
-import functools
 import math
 import operator
 from typing import Any
@@ -48,11 +47,6 @@ class Resampler:
         self._taken = self._given = 0
         if self._stream is not None:
             self._stream.clear()
-
-    @property
-    def delay_s(self) -> float:
-        """Seconds of pushed audio that have not come out yet."""
-        return 0.0 if self._stream is None else self._stream.delay() / self.rate_out
 
     def push(self, block: np.ndarray) -> np.ndarray:
         """Takes [channels, n], any n; returns what is ready as float32 [channels, m], m may be 0.
@@ -122,18 +116,6 @@ def resample(array: np.ndarray, rate_in: int, rate_out: int, length: int | None 
         whole[:, done : done + kept.shape[1]] = kept
         done += kept.shape[1]
     return whole if np.ndim(array) == 2 else whole[0]
-
-
-@functools.lru_cache
-def resample_latency_s(rate_in: int, rate_out: int) -> float:
-    """The longest that a `Resampler` holds audio back, in seconds, when it is fed in small blocks."""
-    rate = Resampler(1, rate_in, rate_out)
-    block = np.zeros((1, max(1, rate.rate_in // 1000)), np.float32)
-    longest = 0.0
-    for _ in range(500):
-        rate.push(block)
-        longest = max(longest, rate.delay_s)
-    return longest
 
 
 def _check_rate(rate: Any, name: str) -> int:

@@ -1,7 +1,6 @@
 """The public engine: a model, prompts, and the policy for long audio."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -244,4 +243,4 @@ def default_policy(
         return SegmentPolicy(trained if segment is None else segment, overlap or 0.0, stitch)
     length = max(6.0, trained) if segment is None else segment
     shared = min(OVERLAP_SECONDS, 0.4 * length) if overlap is None else overlap
-    return replace(SegmentPolicy(length, shared), stitch=stitch)
+    return SegmentPolicy(length, shared, stitch)

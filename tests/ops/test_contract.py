@@ -42,12 +42,14 @@ def test_dispatched_kernel(spec, args, tol):
 
 
 @pytest.mark.gpu
+# Launching through the dispatcher on the device itself; everywhere else the interpreter test below stands in.
 @pytest.mark.skipif(DEVICE.type != "cuda", reason="no CUDA device")
 @pytest.mark.parametrize("spec, args, tol", cases(DEVICE, *TOL) if DEVICE.type == "cuda" else [])
 def test_dispatched_kernel_cuda(spec, args, tol):
     check(spec.overload, spec, args, tol)
 
 
+# triton is an extra; `make test` installs it, so this runs in CI.
 @pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed")
 @pytest.mark.parametrize("spec, args, tol", cases(DEVICE, torch.float32, torch.float64, torch.bfloat16))
 def test_triton_kernel(spec, args, tol):

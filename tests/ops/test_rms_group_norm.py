@@ -147,6 +147,7 @@ torch.save((_ext.cpu_isa(), out), sys.argv[1])
 """
 
 
+# Without a compiler there is no ISA to force; with one, FAIL_WITHOUT_EXT=1 makes a missing extension red.
 @pytest.mark.skipif(_ext.cpu_isa() is None, reason="the C++ kernels are not loaded")
 def test_every_instruction_set_agrees(tmp_path):
     results, refused = {}, {}

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+# triton is an extra; `make test` installs it, so this runs in CI.
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
 # In a process of its own: this one may have loaded Triton in interpreter mode, which cannot compile.

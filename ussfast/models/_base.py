@@ -1,5 +1,6 @@
 """What all spectral separators share: level, STFT in front, inverse STFT behind."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from ussfast import stft
 from ussfast.models.config import LevelConfig, StftConfig
 
 
-class SpectralModel(nn.Module):
+class SpectralModel(nn.Module, ABC):
     """A network from one spectrum to one spectrum per source, and its waveform form.
 
     Subclasses set `config` (with sample_rate, stft, level, segment_seconds), `prompt_names` (empty when
@@ -23,9 +24,9 @@ class SpectralModel(nn.Module):
         """[sources, dim] vectors of the checkpoint's class prompts; None for unconditional models."""
         return None
 
+    @abstractmethod
     def forward(self, spec: Tensor, prompts: Tensor | None) -> Tensor:
         """[batch, frames, bins] complex, prompts [sources, dim] -> [batch, sources, frames, bins] complex."""
-        raise NotImplementedError
 
     def separate(self, audio: Tensor, prompts: Tensor | None, dtype: torch.dtype = torch.float32) -> Tensor:
         """Separates waveforms at the model's rate; the input is not modified.
