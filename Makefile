@@ -28,7 +28,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m pytest -q bench
 
-$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/*/*)
+$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/*/* csrc/*/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0 numpy "setuptools>=77.0.3" wheel ninja
 	$(PIP) --no-build-isolation -e ".[test]"

@@ -21,8 +21,10 @@ if TARGET not in TARGETS:
     sys.exit(f"USSFAST_BUILD={TARGET}: expected one of {', '.join(TARGETS)}")
 
 # Strict IEEE arithmetic (no -ffast-math): results must not depend on the instruction set beyond rounding.
-# Only errno of sqrt is given up. -Wno-psabi: vector types cross no function that is not inlined.
-FLAGS = ["-O3", "-std=c++20", "-fno-math-errno", "-fopenmp", "-fvisibility=hidden", "-g0", "-Wall", "-Wno-psabi"]
+# Only errno of sqrt is given up, and a multiplication and an addition may become one instruction.
+# -Wno-psabi: vector types cross no function that is not inlined.
+FLAGS = ["-O3", "-std=c++20", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-fvisibility=hidden", "-g0"]
+FLAGS += ["-Wall", "-Wno-psabi"]
 # OpenMP is compiled in but not linked: its symbols come from the run-time library that torch has loaded,
 # whatever that file is called, because a second one in the same process would compete for the cores.
 LINK_FLAGS = ["-Wl,-z,now"]
@@ -71,7 +73,7 @@ class Build(build_ext if NO_TORCH else BuildExtension):
 
 
 def extension() -> Extension:
-    sources = sorted(str(path) for path in Path("csrc/cpu").glob("*.cpp"))
+    sources = sorted(str(path) for path in Path("csrc/cpu").rglob("*.cpp"))
     headers = sorted(str(path) for path in Path("csrc").rglob("*.h"))
     # The library only registers operators: no Python symbols, so one file serves every Python version.
     options = {"sources": sources, "depends": headers, "py_limited_api": True}

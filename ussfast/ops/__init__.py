@@ -4,10 +4,11 @@ USSFAST_IMPL=reference keeps all of them on plain PyTorch; `use_reference()` doe
 """
 
 from ussfast.ops._op import use_reference
+from ussfast.ops.locoformer_ffn import locoformer_ffn
 from ussfast.ops.rms_group_norm import rms_group_norm
 
 from ussfast import _ext  # isort: skip  (loads kernels for the ops defined above)
 
 _ext.load()
 
-__all__ = ["rms_group_norm", "use_reference"]
+__all__ = ["locoformer_ffn", "rms_group_norm", "use_reference"]

@@ -40,12 +40,15 @@ class OpSpec:
     reference: plain PyTorch on tensors of any strides: truth, fallback, fake kernel, gradient, export
         lowering. Must not return or mutate an argument.
     samples: (device, dtype) -> argument tuples that reach every corner: vector tails, size 1, strided input.
+    train_on_reference: while gradients are recorded, calls run the reference itself. For ops that do much: the
+        general backward pass would compute all of it a second time, and torch.compile could not look inside.
     """
 
     name: str
     signature: str
     reference: Callable[..., Tensor]
     samples: Callable[[torch.device, torch.dtype], Iterator[tuple[Any, ...]]]
+    train_on_reference: bool = False
 
     @property
     def overload(self):
@@ -53,8 +56,8 @@ class OpSpec:
 
     def __call__(self, *args: Any) -> Tensor:
         """Runs the op: through the dispatcher, or the reference inside `use_reference()`."""
-        if _choice.reference:
-            return self.reference(*args).contiguous()
+        if _choice.reference or (self.train_on_reference and torch.is_grad_enabled()):
+            return self.reference(*args)
         return self.overload(*args)
 
 

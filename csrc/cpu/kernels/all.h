@@ -1,0 +1,16 @@
+// All kernels, and their table under the name that the including file has set: USSFAST_TABLE.
+#include "ffn.h"
+
+namespace ussfast {
+
+extern const Kernels USSFAST_TABLE;
+const Kernels USSFAST_TABLE = {
+    .lanes = kLanes,
+    .rms_row_f32 = normalize_row<float>,
+    .rms_row_f64 = normalize_row<double>,
+    .ffn = {{ffn_blocks<Float32>, ffn_scratch<Float32>, ffn_run<Float32>},
+            {ffn_blocks<Bfloat16>, ffn_scratch<Bfloat16>, ffn_run<Bfloat16>},
+            {ffn_blocks<Int8>, ffn_scratch<Int8>, ffn_run<Int8>}},
+};
+
+}  // namespace ussfast

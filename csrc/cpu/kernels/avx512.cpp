@@ -1,0 +1,8 @@
+#include "includes.h"
+
+#ifdef __x86_64__
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+#define USSFAST_AVX512
+#define USSFAST_TABLE kernels_avx512
+#include "all.h"
+#endif

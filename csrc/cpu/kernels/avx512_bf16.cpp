@@ -1,0 +1,10 @@
+#include "includes.h"
+
+#ifdef __x86_64__
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,prefer-vector-width=512")
+#define USSFAST_AVX512
+#define USSFAST_VNNI
+#define USSFAST_BF16
+#define USSFAST_TABLE kernels_avx512_bf16
+#include "all.h"
+#endif

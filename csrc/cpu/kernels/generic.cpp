@@ -1,0 +1,4 @@
+#include "includes.h"
+
+#define USSFAST_TABLE kernels_generic
+#include "all.h"

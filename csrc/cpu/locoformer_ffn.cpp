@@ -1,0 +1,161 @@
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include "pack.h"
+#include "shared.h"
+
+namespace ussfast {
+namespace {
+
+using at::Tensor;
+
+// Where the parts of the packed weights lie. Hidden units come in panels: the values of `lanes` units, then their
+// gates, so that one tile holds both. The transposed convolution has panels of output channels for every tap.
+struct Packed {
+  Packed(int64_t hidden, int64_t channels, int64_t kernel, Precision precision)
+      : lanes(kernels().lanes),
+        hidden_width(round_up(hidden, lanes)),
+        out_width(round_up(channels, 2 * lanes)),
+        in_words(round_up(kernel * channels, group_of(precision)) / group_of(precision)),
+        hidden_words(hidden_width / group_of(precision)) {
+    conv = layout.add<int32_t>(2 * hidden_width * in_words);
+    conv_bias = layout.add<float>(2 * hidden_width);
+    conv_scale = layout.add<float>(2 * hidden_width);
+    conv_zero = layout.add<int32_t>(2 * hidden_width);
+    deconv = layout.add<int32_t>(kernel * out_width * hidden_words);
+    deconv_bias = layout.add<float>(out_width);
+    deconv_scale = layout.add<float>(kernel * out_width);
+    deconv_zero = layout.add<int32_t>(kernel * out_width);
+  }
+
+  Layout layout;
+  int64_t lanes, hidden_width, out_width, in_words, hidden_words;
+  int64_t conv, conv_bias, conv_scale, conv_zero, deconv, deconv_bias, deconv_scale, deconv_zero;
+};
+
+void check(const Tensor& norm_weight, const Tensor& conv_weight, const Tensor& conv_bias, const Tensor& deconv_weight,
+           const Tensor& deconv_bias, int64_t groups) {
+  const int64_t hidden = deconv_weight.size(0), channels = deconv_weight.size(1), kernel = deconv_weight.size(2);
+  TORCH_CHECK(conv_weight.sizes() == at::IntArrayRef({2 * hidden, channels, kernel}) &&
+                  norm_weight.numel() == channels && conv_bias.numel() == 2 * hidden &&
+                  deconv_bias.numel() == channels && groups > 0 && channels % groups == 0,
+              "locoformer_ffn: weights do not fit together: conv ", conv_weight.sizes(), ", deconv ",
+              deconv_weight.sizes());
+}
+
+Tensor pack(const Tensor& norm_weight, const Tensor& conv_weight, const Tensor& conv_bias, const Tensor& deconv_weight,
+            const Tensor& deconv_bias, int64_t groups, c10::string_view precision_name) {
+  check(norm_weight, conv_weight, conv_bias, deconv_weight, deconv_bias, groups);
+  const auto precision = precision_of(precision_name);
+  const int64_t hidden = deconv_weight.size(0), channels = deconv_weight.size(1), kernel = deconv_weight.size(2);
+  const Packed p(hidden, channels, kernel, precision);
+  auto blob = at::zeros({p.layout.size()}, norm_weight.options().dtype(at::kByte));
+  char* base = reinterpret_cast<char*>(blob.mutable_data_ptr<uint8_t>());
+  const auto floats = [&](int64_t at) { return reinterpret_cast<float*>(base + at); };
+  const auto ints = [&](int64_t at) { return reinterpret_cast<int32_t*>(base + at); };
+
+  const auto norm = dense(norm_weight), conv = dense(conv_weight), deconv = dense(deconv_weight);
+  const auto bias = dense(conv_bias), bias2 = dense(deconv_bias);
+  const float *gamma = norm.const_data_ptr<float>(), *w = conv.const_data_ptr<float>();
+  const float *b = bias.const_data_ptr<float>(), *v = deconv.const_data_ptr<float>();
+  const bool int8 = precision == Precision::int8;
+  // Unit of the quantised activations: a normalised value is at most the root of its group's width.
+  const float unit = std::sqrt(float(channels / groups)) / 127.0f;
+  const int64_t width = 2 * p.lanes;
+  at::parallel_for(0, p.hidden_width / p.lanes, 1, [&](int64_t first, int64_t last) {
+    for (int64_t panel = first; panel < last; ++panel) {
+      const auto source = [&](int64_t n) {  // row of the convolution in column n, or -1
+        const int64_t unit_index = panel * p.lanes + n % p.lanes;
+        return unit_index < hidden ? n / p.lanes * hidden + unit_index : -1;
+      };
+      const auto get = [&](int64_t k, int64_t n) {
+        const int64_t row = source(n), tap = k / channels, c = k % channels;
+        // In int8 the norm's weight is part of the convolution, so that its input has a known range.
+        return row < 0 ? 0.0f : w[(row * channels + c) * kernel + tap] * (int8 ? gamma[c] : 1.0f);
+      };
+      float* scales = floats(p.conv_scale) + panel * width;
+      pack_panel(precision, kernel * channels, p.in_words, width, get, base + p.conv + panel * p.in_words * width * 4,
+                 scales, ints(p.conv_zero) + panel * width);
+      for (int64_t n = 0; n < width; ++n) {
+        scales[n] *= unit;
+        if (source(n) >= 0) floats(p.conv_bias)[panel * width + n] = b[source(n)];
+      }
+    }
+  });
+  const int64_t panels = p.out_width / width;
+  at::parallel_for(0, kernel * panels, 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const auto get = [&](int64_t k, int64_t n) {
+        const int64_t c = i % panels * width + n;
+        return k < hidden && c < channels ? v[(k * channels + c) * kernel + i / panels] : 0.0f;
+      };
+      pack_panel(precision, p.hidden_width, p.hidden_words, width, get,
+                 base + p.deconv + i * p.hidden_words * width * 4, floats(p.deconv_scale) + i * width,
+                 ints(p.deconv_zero) + i * width);
+    }
+  });
+  std::copy_n(bias2.const_data_ptr<float>(), channels, floats(p.deconv_bias));
+  return blob;
+}
+
+Tensor locoformer_ffn(const Tensor& x, const Tensor& norm_weight, const Tensor& conv_weight, const Tensor& conv_bias,
+                      const Tensor& deconv_weight, const Tensor& deconv_bias, const std::optional<Tensor>& packed,
+                      int64_t axis, int64_t groups, double eps, int64_t stride, bool causal,
+                      c10::string_view precision_name) {
+  const auto precision = precision_of(precision_name);
+  if (x.scalar_type() == at::kDouble)
+    return reference("ussfast::locoformer_ffn", &locoformer_ffn, x, norm_weight, conv_weight, conv_bias, deconv_weight,
+                     deconv_bias, packed, axis, groups, eps, stride, causal, precision_name);
+  check(norm_weight, conv_weight, conv_bias, deconv_weight, deconv_bias, groups);
+  TORCH_CHECK(x.dim() == 4 && (axis == 1 || axis == 2) && x.size(3) == deconv_weight.size(1) && stride > 0 &&
+                  stride <= deconv_weight.size(2),
+              "locoformer_ffn: x ", x.sizes(), ", axis ", axis, ", deconv ", deconv_weight.sizes());
+  const auto input = readable(x);
+  auto y = at::empty(x.sizes(), input.options());
+  if (y.numel() == 0) return y.to(x.scalar_type());
+  const Packed p(deconv_weight.size(0), x.size(3), deconv_weight.size(2), precision);
+  const auto blob = packed_or(packed, p.layout.size(), [&] {
+    return pack(norm_weight, conv_weight, conv_bias, deconv_weight, deconv_bias, groups, precision_name);
+  });
+  const char* base = reinterpret_cast<const char*>(blob.const_data_ptr<uint8_t>());
+  const auto floats = [&](int64_t at) { return reinterpret_cast<const float*>(base + at); };
+  const auto ints = [&](int64_t at) { return reinterpret_cast<const int32_t*>(base + at); };
+  // In int8 the packed convolution holds the norm's weight.
+  const auto gamma = precision == Precision::int8 ? at::ones({x.size(3)}, input.options()) : dense(norm_weight);
+  const FfnArgs args = {
+      .x = input.const_data_ptr<float>(),
+      .y = y.mutable_data_ptr<float>(),
+      .at = sequences(input, axis),
+      .norm = {gamma.const_data_ptr<float>(), groups, float(eps)},
+      .hidden = deconv_weight.size(0),
+      .kernel = deconv_weight.size(2),
+      .stride = stride,
+      .causal = causal,
+      .conv = base + p.conv,
+      .deconv = base + p.deconv,
+      .conv_bias = floats(p.conv_bias),
+      .conv_scale = floats(p.conv_scale),
+      .deconv_bias = floats(p.deconv_bias),
+      .deconv_scale = floats(p.deconv_scale),
+      .conv_zero = ints(p.conv_zero),
+      .deconv_zero = ints(p.deconv_zero),
+  };
+  const auto& kernel = kernels().ffn[int(precision)];
+  run_blocks(kernel.blocks(args), kernel.scratch(args),
+             [&](int64_t first, int64_t last, char* memory) { kernel.run(args, first, last, memory); });
+  return y.to(x.scalar_type());
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(ussfast, m) {
+  m.def(
+      "_pack_locoformer_ffn(Tensor norm_weight, Tensor conv_weight, Tensor conv_bias, Tensor deconv_weight, "
+      "Tensor deconv_bias, int groups, str precision) -> Tensor",
+      &pack);
+}
+TORCH_LIBRARY_IMPL(ussfast, CPU, m) { m.impl("locoformer_ffn", &locoformer_ffn); }
+
+}  // namespace ussfast

@@ -1,0 +1,104 @@
+// What the ops share around their kernels: arguments, scratch memory, packed weights, the way back to the reference.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <type_traits>
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
+
+#include "isa.h"
+
+namespace ussfast {
+
+// Memory of this thread that stays for the next call; it grows to the largest request.
+inline char* scratch(int64_t bytes) {
+  struct Memory {
+    char* data = nullptr;
+    int64_t size = 0;
+    ~Memory() { std::free(data); }
+  };
+  thread_local Memory memory;
+  if (bytes > memory.size) {
+    std::free(memory.data);
+    memory.size = (bytes + 4095) / 4096 * 4096;
+    memory.data = static_cast<char*>(std::aligned_alloc(64, memory.size));
+    if (memory.data == nullptr) {
+      memory.size = 0;
+      throw std::bad_alloc();
+    }
+  }
+  return memory.data;
+}
+
+// Runs blocks first .. last - 1 of a kernel on ATen's threads.
+template <class Run>
+void run_blocks(int64_t blocks, int64_t bytes, const Run& run) {
+  at::parallel_for(0, blocks, 1, [&](int64_t first, int64_t last) { run(first, last, scratch(bytes)); });
+}
+
+// Sequences along axis 1 (time) or 2 (frequency) of x [batch, frames, bands, channels]; y is contiguous.
+inline Sequences sequences(const at::Tensor& x, int64_t axis) {
+  const int64_t other = 3 - axis, row = x.size(3);
+  const int64_t steps[] = {x.size(1) * x.size(2) * row, x.size(2) * row, row};
+  return {.outer = x.size(0), .inner = x.size(other), .length = x.size(axis), .channels = row,
+          .in_outer = x.stride(0), .in_inner = x.stride(other), .in_step = x.stride(axis),
+          .out_outer = steps[0], .out_inner = steps[other], .out_step = steps[axis]};
+}
+
+// float32 with adjacent channels: what kernels read.
+inline at::Tensor readable(const at::Tensor& x) {
+  const auto wide = x.to(at::kFloat);
+  return wide.size(-1) == 1 || wide.stride(-1) == 1 ? wide : wide.contiguous();
+}
+inline at::Tensor dense(const at::Tensor& x) { return x.to(at::kFloat).contiguous(); }
+
+inline Precision precision_of(c10::string_view name) {
+  if (name == "float32") return Precision::float32;
+  if (name == "bfloat16") return Precision::bfloat16;
+  TORCH_CHECK(name == "int8", "precision must be float32, bfloat16 or int8, got ", std::string(name));
+  return Precision::int8;
+}
+
+// Lays parts of a block of packed weights behind each other, each aligned to a cache line.
+class Layout {
+ public:
+  template <typename T>
+  int64_t add(int64_t count) {
+    const int64_t at = size_;
+    size_ += (count * int64_t(sizeof(T)) + 63) / 64 * 64;
+    return at;
+  }
+  int64_t size() const { return size_; }
+
+ private:
+  int64_t size_ = 0;
+};
+
+// The packed weights given, or packed now; either must have the size that this CPU's kernels expect.
+template <class Pack>
+at::Tensor packed_or(const std::optional<at::Tensor>& packed, int64_t size, const Pack& pack) {
+  if (!packed) return pack();
+  TORCH_CHECK(packed->numel() == size && packed->is_contiguous() && packed->scalar_type() == at::kByte,
+              "packed weights are for other settings or another instruction set: expected ", size, " bytes, got ",
+              packed->numel());
+  return *packed;
+}
+
+// Runs the op's reference. It is registered for every backend that has no kernel of its own, so it is reached through
+// the key of one that cannot exist next to ours. For float64, which only gradient checks use.
+template <class Return, class... Args>
+Return reference(const char* op, Return (*)(Args...), std::type_identity_t<Args>... args) {
+  return c10::Dispatcher::singleton()
+      .findSchemaOrThrow(op, "")
+      .template typed<Return(Args...)>()
+      .redispatch(c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), args...);
+}
+
+}  // namespace ussfast
