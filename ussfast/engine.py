@@ -9,16 +9,13 @@ import torch
 
 from ussfast.errors import DeviceError, OutOfMemoryError
 from ussfast.models import SpectralModel
+from ussfast.models._packed import prepare
 from ussfast.ops import use_reference
 from ussfast.segments import Groups, align_channels
 
 BACKENDS = ("native", "reference")
-DTYPES = {
-    "float32": torch.float32,
-    "fp32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "bf16": torch.bfloat16,
-}
+# Names for users -> precision of the matrix products.
+DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16", "int8": "int8"}
 # A standard deviation below a quarter of a 24-bit step: nothing to hear, and levels by division would explode.
 SILENCE = 2.0**-25
 
@@ -39,10 +36,12 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_dtype(name: str) -> torch.dtype:
+def pick_precision(name: str, device: torch.device) -> str:
     if name != "auto" and name not in DTYPES:
         raise DeviceError(f"dtype must be one of auto, {', '.join(DTYPES)}, got {name!r}")
-    return DTYPES.get(name, torch.float32)
+    if name == "int8" and device.type != "cpu":
+        raise DeviceError(f"dtype int8 is for the CPU; on {device} use bf16")
+    return DTYPES.get(name, "float32")
 
 
 def pick_backend(name: str) -> str:
@@ -56,12 +55,17 @@ class Engine:
 
     Args:
         device, dtype, backend: names; "auto" takes the best that this machine has (float32, native kernels).
+            The model is moved and prepared for them: its weights are packed here, once.
     """
 
     def __init__(self, model: SpectralModel, device: str, dtype: str, backend: str):
-        self.device, self.dtype, self.backend = pick_device(device), pick_dtype(dtype), pick_backend(backend)
+        self.device, self.backend = pick_device(device), pick_backend(backend)
+        self.precision = pick_precision(dtype, self.device)
+        # On a GPU, PyTorch itself chooses what is safe in bfloat16; the CPU kernels have precisions of their own.
+        self.autocast = self.device.type != "cpu" and self.precision == "bfloat16"
         with _memory(self.device):
             self.model = model.to(self.device).eval()
+            prepare(self.model, "float32" if self.autocast else self.precision, pack=self.backend == "native")
 
     def run(self, audio: np.ndarray, prompts: torch.Tensor | None, sources: int, groups: Groups) -> np.ndarray:
         """One window: float32 [channels, samples] -> [sources, channels, samples]; silent channels give silence.
@@ -75,7 +79,7 @@ class Engine:
         if len(loud):
             with _memory(self.device), torch.inference_mode(), use_reference(self.backend == "reference"):
                 mixture = torch.from_numpy(np.ascontiguousarray(audio[loud])).to(self.device)
-                stems = self.model.separate(mixture, prompts, self.dtype)
+                stems = self.model.separate(mixture, prompts, autocast=self.autocast)
                 out[:, loud] = stems.transpose(0, 1).float().cpu().numpy()
             # Only loud channels can tell which source is which.
             out[:, loud] = align_channels(out[:, loud], groups)

@@ -36,7 +36,7 @@ def test_waveforms_and_every_intermediate(runs):
 
     rows_in, rows_out = (side[0].permute(2, 0, 1) for side in seen["cross_prompt"])
     assert_close(rows_in[:, :3], want["cross_prompt_in_prompts"], INNER)
-    assert_close(seen["cross_prompt.blocks.0.freq"][1][frames], want["block0_freq_out_frames"], INNER)
+    assert_close(seen["cross_prompt.blocks.0.freq"][1][0, frames], want["block0_freq_out_frames"], INNER)
     assert_close(rows_out[:, :3], want["cross_prompt_out_2_prompts"], INNER)
     assert_close(rows_out[:, frames + 3], want["cross_prompt_out_2_frames"], INNER)
     rows_out = runs[3][1]["cross_prompt"][1][0].permute(2, 0, 1)

@@ -28,13 +28,13 @@ class SpectralModel(nn.Module, ABC):
     def forward(self, spec: Tensor, prompts: Tensor | None) -> Tensor:
         """[batch, frames, bins] complex, prompts [sources, dim] -> [batch, sources, frames, bins] complex."""
 
-    def separate(self, audio: Tensor, prompts: Tensor | None, dtype: torch.dtype = torch.float32) -> Tensor:
+    def separate(self, audio: Tensor, prompts: Tensor | None, autocast: bool = False) -> Tensor:
         """Separates waveforms at the model's rate; the input is not modified.
 
         Args:
             audio: [batch, samples] float32, at least two samples and not constant zero.
             prompts: [sources, dim] (the same for the batch) or [batch, sources, dim]; None if unconditional.
-            dtype: of the network's matrix products (autocast); level and STFTs always run in float32.
+            autocast: lets PyTorch run the network's matrix products in bfloat16; level and STFTs stay in float32.
         Returns:
             [batch, sources, samples] float32.
         """
@@ -42,7 +42,7 @@ class SpectralModel(nn.Module, ABC):
         level: LevelConfig = self.config.level
         scale = audio.std(-1, keepdim=True) + level.eps if level.enabled else None
         spec = stft.analyze(audio if scale is None else audio / scale, config)
-        with torch.autocast(audio.device.type, dtype, enabled=dtype != torch.float32):
+        with torch.autocast(audio.device.type, torch.bfloat16, enabled=autocast):
             stems = self(spec, prompts)
         out = stft.synthesize(stems, config, audio.shape[-1])
         return out if scale is None else out * scale[:, None]

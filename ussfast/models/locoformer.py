@@ -5,10 +5,14 @@ enhancement", IWAENC 2024. Activations are channels-last throughout: [batch, fra
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ussfast.models._packed import PackedModule
 from ussfast.models.config import FfnConfig, StackConfig
+from ussfast.ops.locoformer_attention import attend, locoformer_attention
+from ussfast.ops.locoformer_attention import pack as pack_attention
+from ussfast.ops.locoformer_ffn import convolve, locoformer_ffn
+from ussfast.ops.locoformer_ffn import pack as pack_ffn
 from ussfast.ops.rms_group_norm import rms_group_norm
 
 
@@ -30,8 +34,8 @@ def make_norm(config: StackConfig) -> nn.Module:
     return RmsGroupNorm(config.dim, config.groups, config.eps)
 
 
-class ConvSwiGlu(nn.Module):
-    """norm -> conv (value and gate) -> value * SiLU(gate) -> transposed conv, along the sequence axis.
+class ConvSwiGlu(PackedModule):
+    """x + transposed conv(value * SiLU(gate)), (value, gate) = conv(norm(x)), along one axis.
 
     conv_weight is [2 * hidden, channels, kernel] with the value half first, deconv_weight [hidden, channels, kernel].
     """
@@ -48,31 +52,24 @@ class ConvSwiGlu(nn.Module):
         nn.init.normal_(self.conv_weight, std=(dim * ffn.kernel) ** -0.5)
         nn.init.normal_(self.deconv_weight, std=(2 * ffn.hidden * ffn.kernel) ** -0.5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[sequences, length, channels] -> the same shape, without the residual."""
-        kernel, stride, length = self.ffn.kernel, self.ffn.stride, x.shape[1]
-        x = self.norm(x)
-        if kernel == 1:
-            value, gate = F.linear(x, self.conv_weight[..., 0], self.conv_bias).chunk(2, -1)
-            return F.linear(value * F.silu(gate), self.deconv_weight[..., 0].t(), self.deconv_bias)
-        # Convolution as one matrix product over gathered taps: the sequence stays channels-last.
-        edge = kernel - stride
-        steps = -(-(length + 2 * edge - kernel) // stride) + 1
-        padded = F.pad(x, (0, 0, edge, (steps - 1) * stride + kernel - edge - length))
-        taps = torch.cat([padded[:, j : j + (steps - 1) * stride + 1 : stride] for j in range(kernel)], -1)
-        value, gate = F.linear(taps, self.conv_weight.transpose(1, 2).flatten(1), self.conv_bias).chunk(2, -1)
-        # The transposed convolution: one product into kernel * channels columns, then shifted adds.
-        columns = F.linear(value * F.silu(gate), self.deconv_weight.transpose(1, 2).flatten(1).t())
-        columns = columns.unflatten(-1, (kernel, -1))
-        if stride == 1:
-            out = columns[:, edge : edge + length, 0]
-            for j in range(1, kernel):
-                out = out + columns[:, edge - j : edge - j + length, j]
-            return out + self.deconv_bias
-        out = x.new_zeros(x.shape[0], (steps - 1) * stride + kernel, x.shape[2])
-        for j in range(kernel):
-            out[:, j : j + (steps - 1) * stride + 1 : stride] += columns[:, :, j]
-        return out[:, edge : edge + length] + self.deconv_bias
+    def forward(self, x: Tensor, axis: int) -> Tensor:
+        """[batch, frames, bands, channels] -> the same shape; axis 1 runs along frames, 2 along bands."""
+        weights = self.conv_weight, self.conv_bias, self.deconv_weight, self.deconv_bias
+        if isinstance(self.norm, RmsGroupNorm):
+            return locoformer_ffn(
+                x, self.norm.weight, *weights, self.packed,
+                axis=axis, groups=self.norm.groups, eps=self.norm.eps, stride=self.ffn.stride,
+                precision=self.precision,
+            )  # fmt: skip
+        turned = x.transpose(1, 2) if axis == 1 else x
+        y = convolve(self.norm(turned).flatten(0, 1), *weights, self.ffn.stride)
+        return x + _turn_back(y, turned, axis)
+
+    def pack(self, precision: str) -> Tensor | None:
+        if not isinstance(self.norm, RmsGroupNorm):
+            return None
+        weights = self.conv_weight, self.conv_bias, self.deconv_weight, self.deconv_bias
+        return pack_ffn(self.norm.weight, *weights, self.norm.groups, precision)
 
 
 def rope_frequencies(head_dim: int) -> Tensor:
@@ -80,21 +77,8 @@ def rope_frequencies(head_dim: int) -> Tensor:
     return 10000.0 ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
 
 
-def rope_table(frequencies: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, [length, head_dim / 2] each, for positions 0 .. length-1."""
-    angles = torch.arange(length, device=frequencies.device, dtype=torch.float32)[:, None] * frequencies
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotates interleaved channel pairs of [..., length, head_dim] by the table's angles, in float32 or wider."""
-    cos, sin = table
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).flatten(-2).to(x.dtype)
-
-
-class Attention(nn.Module):
-    """norm -> multi-head self-attention with rotary positions -> projection, along the sequence axis."""
+class Attention(PackedModule):
+    """x + projection(multi-head self-attention(norm(x))) with rotary positions, along one axis."""
 
     def __init__(self, config: StackConfig):
         super().__init__()
@@ -103,12 +87,28 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.dim, 3 * config.attention_dim, bias=False)
         self.out = nn.Linear(config.attention_dim, config.dim, bias=False)
 
-    def forward(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-        """[sequences, length, channels] -> the same shape, without the residual."""
-        qkv = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(rotate(q, table), rotate(k, table), v)
-        return self.out(mixed.transpose(1, 2).flatten(-2))
+    def forward(self, x: Tensor, rope: Tensor, axis: int) -> Tensor:
+        """[batch, frames, bands, channels], rope [head_dim / 2] -> the same shape as x."""
+        if isinstance(self.norm, RmsGroupNorm):
+            return locoformer_attention(
+                x, self.norm.weight, self.qkv.weight, self.out.weight, rope, self.packed,
+                axis=axis, groups=self.norm.groups, heads=self.heads, eps=self.norm.eps,
+            )  # fmt: skip
+        turned = x.transpose(1, 2) if axis == 1 else x
+        rows = self.norm(turned).flatten(0, 1)
+        y = attend(rows, self.qkv.weight, self.out.weight, rope, self.heads)
+        return x + _turn_back(y, turned, axis)
+
+    def pack(self, precision: str) -> Tensor | None:
+        # Scores and softmax need float32, and the projections are too small to gain anything from less.
+        if not isinstance(self.norm, RmsGroupNorm):
+            return None
+        return pack_attention(self.qkv.weight, self.out.weight, self.heads)
+
+
+def _turn_back(rows: Tensor, turned: Tensor, axis: int) -> Tensor:
+    y = rows.unflatten(0, turned.shape[:2])
+    return y.transpose(1, 2) if axis == 1 else y
 
 
 class Layer(nn.Module):
@@ -120,11 +120,10 @@ class Layer(nn.Module):
         self.attention = Attention(config)
         self.ffn_after = ConvSwiGlu(config, ffns[-1])
 
-    def forward(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, rope: Tensor, axis: int) -> Tensor:
         if self.ffn_before is not None:
-            x = x + self.ffn_before(x)
-        x = x + self.attention(x, table)
-        return x + self.ffn_after(x)
+            x = self.ffn_before(x, axis)
+        return self.ffn_after(self.attention(x, rope, axis), axis)
 
 
 class Block(nn.Module):
@@ -134,19 +133,10 @@ class Block(nn.Module):
         self.freq = Layer(config, config.freq_ffn)
         self.time = Layer(config, config.time_ffn)
 
-    def along_freq(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-        return self.freq(x.flatten(0, 1), table).unflatten(0, x.shape[:2])
-
-    def along_time(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-        turned = x.transpose(1, 2)
-        turned = self.time(turned.flatten(0, 1), table).unflatten(0, turned.shape[:2])
-        # The next path would copy anyway; one layout between blocks also means one compiled graph for all of them.
-        return turned.transpose(1, 2).contiguous()
-
-    def forward(self, x: Tensor, freq_table: tuple[Tensor, Tensor], time_table: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, freq_rope: Tensor, time_rope: Tensor) -> Tensor:
         if self.order == "ft":
-            return self.along_time(self.along_freq(x, freq_table), time_table)
-        return self.along_freq(self.along_time(x, time_table), freq_table)
+            return self.time(self.freq(x, freq_rope, 2), time_rope, 1)
+        return self.freq(self.time(x, time_rope, 1), freq_rope, 2)
 
 
 class Stack(nn.Module):
@@ -165,8 +155,6 @@ class Stack(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, frames, bands, channels] -> the same shape."""
-        time_table = rope_table(self.time_rope, x.shape[1])
-        freq_table = rope_table(self.freq_rope, x.shape[2])
         for block in self.blocks:
-            x = block(x, freq_table, time_table)
+            x = block(x, self.freq_rope, self.time_rope)
         return x

@@ -4,6 +4,7 @@ USSFAST_IMPL=reference keeps all of them on plain PyTorch; `use_reference()` doe
 """
 
 from ussfast.ops._op import use_reference
+from ussfast.ops.locoformer_attention import locoformer_attention
 from ussfast.ops.locoformer_ffn import locoformer_ffn
 from ussfast.ops.rms_group_norm import rms_group_norm
 
@@ -11,4 +12,4 @@ from ussfast import _ext  # isort: skip  (loads kernels for the ops defined abov
 
 _ext.load()
 
-__all__ = ["locoformer_ffn", "rms_group_norm", "use_reference"]
+__all__ = ["locoformer_attention", "locoformer_ffn", "rms_group_norm", "use_reference"]

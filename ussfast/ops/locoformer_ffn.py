@@ -107,15 +107,16 @@ def reference(
         normal = rms_reference(rows, gamma, groups, eps)
     if precision == "bfloat16":
         normal, w1, w2 = (round_bfloat16(t) for t in (normal, w1, w2))
-    y = _convolve(normal, w1, b1, w2, b2, stride, causal, precision)
+    y = convolve(normal, w1, b1, w2, b2, stride, causal, precision)
     out = turned + y.unflatten(0, turned.shape[:2])
     return (out.transpose(1, 2) if axis == 1 else out).to(dtype)
 
 
-def _convolve(
-    x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, stride: int, causal: bool, precision: str
-) -> Tensor:
-    """[sequences, length, channels] -> the same shape."""
+def convolve(
+    x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, stride: int, causal: bool = False,
+    precision: str = "float32",
+) -> Tensor:  # fmt: skip
+    """The layer between norm and residual: [sequences, length, channels] -> the same shape."""
     kernel, length = w1.shape[2], x.shape[1]
 
     def hidden(taps: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 // All kernels, and their table under the name that the including file has set: USSFAST_TABLE.
 #include "ffn.h"
+#include "locoformer_attention.h"
 
 namespace ussfast {
 
@@ -11,6 +12,8 @@ const Kernels USSFAST_TABLE = {
     .ffn = {{ffn_blocks<Float32>, ffn_scratch<Float32>, ffn_run<Float32>},
             {ffn_blocks<Bfloat16>, ffn_scratch<Bfloat16>, ffn_run<Bfloat16>},
             {ffn_blocks<Int8>, ffn_scratch<Int8>, ffn_run<Int8>}},
+    .locoformer_attention_scratch = locoformer_attention_scratch,
+    .locoformer_attention = locoformer_attention_run,
 };
 
 }  // namespace ussfast

@@ -20,6 +20,7 @@ struct Ffn {
   using Element = typename P::Element;
   static constexpr bool kInt8 = std::is_same_v<P, Int8>;
   static constexpr int kRows = 192;  // hidden rows per block
+  static constexpr int kAhead = 8;   // rows fetched before they are needed
 
   const FfnArgs& a;
   const int64_t steps, channels, out_width, hidden_width, in_words, hidden_words, edge, crop;
@@ -50,18 +51,22 @@ struct Ffn {
   int64_t in_bytes() const {
     return round_up((most_hidden() * a.stride + a.kernel) * channels * sizeof(Element) + 64, 64);
   }
-  int64_t hidden_bytes() const { return round_up(most_hidden() * hidden_width * sizeof(float), 64); }
+  int64_t hidden_bytes() const { return round_up(most_hidden() * hidden_width * sizeof(Element), 64); }
   int64_t out_bytes() const { return round_up((most_hidden() * a.stride + a.kernel) * out_width * sizeof(float), 64); }
-  int64_t quantized_bytes() const { return kInt8 ? round_up(most_hidden() * (hidden_width + 4 + 4 * kLanes), 64) : 0; }
+  int64_t scale_bytes() const { return kInt8 ? round_up(most_hidden() * sizeof(float), 64) : 0; }
+  int64_t few_bytes() const { return kInt8 ? 3 * kStep * hidden_width * sizeof(float) : 0; }
   int64_t row_bytes() const { return round_up(channels * sizeof(float), 64); }
-  int64_t scratch() const { return in_bytes() + hidden_bytes() + out_bytes() + quantized_bytes() + row_bytes(); }
+  int64_t scratch() const { 
+    return in_bytes() + hidden_bytes() + out_bytes() + scale_bytes() + few_bytes() + row_bytes();
+  }
 
   void run(int64_t block, char* scratch) const {
     char* in = scratch;
     char* hidden = in + in_bytes();
     float* out = (float*)(hidden + hidden_bytes());
-    char* quantized = (char*)out + out_bytes();
-    float* row = (float*)(quantized + quantized_bytes());
+    float* scales = (float*)((char*)out + out_bytes());
+    float* few = (float*)((char*)scales + scale_bytes());
+    float* row = (float*)((char*)few + few_bytes());
 
     const int64_t first = whole ? block * per : block / parts;
     const int64_t sequences = whole ? std::min(per, a.at.count() - first) : 1;
@@ -76,13 +81,13 @@ struct Ffn {
       const int64_t end = s + 1 < sequences ? steps * a.stride : (high - 1 - low) * a.stride + a.kernel;
       read(first + s, low * a.stride - edge, end, in + s * steps * a.stride * channels * sizeof(Element), row);
     }
-    expand(in, rows, hidden, (float*)quantized);
+    if constexpr (kInt8) expand_int8(in, rows, (uint8_t*)hidden, scales, few);
+    else expand(in, rows, hidden);
     if (a.causal)  // the tail of a sequence must not reach the start of the next
       for (int64_t s = 0; s < sequences; ++s)
         for (int64_t n = std::max(a.at.length, low); n < high; ++n) {
-          const int64_t size = hidden_width * (kInt8 ? sizeof(float) : sizeof(Element));
-          std::memset(hidden + (s * steps + n - low) * size, 0, size);
-          if (kInt8) std::memset(quantized + (s * steps + n - low) * sizeof(F), 0, sizeof(F));
+          if (kInt8) scales[s * steps + n - low] = 0;
+          else std::memset(hidden + (s * steps + n - low) * hidden_width * sizeof(Element), 0, hidden_width * sizeof(Element));
         }
 
     // Output row of position l of sequence s.
@@ -95,10 +100,10 @@ struct Ffn {
         for (int64_t c = 0; c < channels; c += kLanes)
           store_some(y + c, load_some(x + c, channels - c) + load(a.deconv_bias + c), channels - c);
       }
-    contract(hidden, quantized, rows, out);
+    contract(hidden, scales, rows, out);
     for (int64_t s = 0; s < sequences; ++s)
       for (int64_t l = from; l < to; ++l)
-        std::memcpy(a.y + a.at.out(first + s) + l * a.at.out_step, out + place(s, l) * out_width, channels * sizeof(float));
+        copy(out + place(s, l) * out_width, channels, a.y + a.at.out(first + s) + l * a.at.out_step);
   }
 
  private:
@@ -112,12 +117,18 @@ struct Ffn {
         std::memset(to, kInt8 ? 128 : 0, channels * sizeof(Element));
         continue;
       }
+      if (l + kAhead < a.at.length)  // along time, rows are pages apart: no hardware foresees that
+        for (int64_t c = 0; c < channels; c += 16) __builtin_prefetch(x + (l + kAhead) * a.at.in_step + c);
       const bool direct = std::is_same_v<P, Float32>;
       float* y = direct ? (float*)to : row;
       normalize_row(x + l * a.at.in_step, a.norm.weight, y, a.norm.groups, width, a.norm.eps);
       // A normalised value is at most the root of its group's width: the scale needs no search.
       if (!direct) narrow(row, channels, kInt8 ? 127.0f / std::sqrt(float(width)) : 1.0f, (Element*)to);
     }
+  }
+
+  static USSFAST_INLINE void copy(const float* from, int64_t n, float* to) {
+    for (int64_t c = 0; c < n; c += kLanes) store_some(to + c, load(from + c), n - c);
   }
 
   static USSFAST_INLINE void narrow(const float* from, int64_t n, float scale, Element* to) {
@@ -133,80 +144,83 @@ struct Ffn {
     }
   }
 
-  // Convolution and SwiGLU of all rows; in int8 the products leave as float and are then narrowed row by row.
-  void expand(const char* in, int64_t rows, char* hidden, float* peaks) const {
+  // Convolution and SwiGLU of all rows.
+  void expand(const char* in, int64_t rows, char* hidden) const {
     const int64_t in_row = a.stride * channels * sizeof(Element), panel = in_words * kPanel * 4;
-    const int64_t out_size = kInt8 ? sizeof(float) : sizeof(Element);
+    F acc[3 * kStep][2];
     for (int64_t h = 0; h < hidden_width; h += kLanes) {
-      const char* weights = a.conv + h / kLanes * panel;
       const F value_bias = load(a.conv_bias + 2 * h), gate_bias = load(a.conv_bias + 2 * h + kLanes);
       for_each_tile(rows, [&](auto size, int64_t m) __attribute__((always_inline)) {
-        constexpr int MR = size;
-        typename P::Acc acc[MR][2] = {};
-        if constexpr (kInt8)
-          for (int r = 0; r < MR; ++r)
-            for (int v = 0; v < 2; ++v) acc[r][v] = load<I>(a.conv_zero + 2 * h + v * kLanes);
-        accumulate<P, MR, 2>(acc, in + m * in_row, in_row, 4, weights, kPanel * 4, in_words);
-        char* to = hidden + (m * hidden_width + h) * out_size;
-#pragma GCC unroll 12
-        for (int r = 0; r < MR; ++r, to += hidden_width * out_size) {
-          if constexpr (kInt8) {
-            const F value_scale = load(a.conv_scale + 2 * h), gate_scale = load(a.conv_scale + 2 * h + kLanes);
-            const F value = __builtin_convertvector(acc[r][0], F) * value_scale + value_bias;
-            const F y = value * silu(__builtin_convertvector(acc[r][1], F) * gate_scale + gate_bias);
-            float* peak = peaks + (m + r) * kLanes;
-            store(peak, h ? max(load(peak), max(y, -y)) : max(y, -y));
-            store(to, y);
-          } else {
-            const F y = (acc[r][0] + value_bias) * silu(acc[r][1] + gate_bias);
-            if constexpr (std::is_same_v<P, Float32>) store(to, y);
-            else store(to, to_bfloat16(y));
-          }
+        tile<P, size, 2, false>(in + m * in_row, in_row, 4, a.conv + h / kLanes * panel, kPanel * 4, in_words,
+                                (char*)acc, sizeof(acc[0]));
+        Element* to = (Element*)hidden + m * hidden_width + h;
+        for (int r = 0; r < size; ++r, to += hidden_width) {
+          const F y = (acc[r][0] + value_bias) * silu(acc[r][1] + gate_bias);
+          if constexpr (std::is_same_v<P, Float32>) store(to, y);
+          else store(to, to_bfloat16(y));
         }
       });
     }
   }
 
-  // Transposed convolution: every tap's product is added to its shifted rows of out.
-  void contract(char* hidden, char* quantized, int64_t rows, float* out) const {
-    [[maybe_unused]] const float* peaks = (const float*)quantized;
-    [[maybe_unused]] float* scales = (float*)(quantized + most_hidden() * sizeof(F));
-    if constexpr (kInt8) {
-      uint8_t* bytes = (uint8_t*)(scales + most_hidden());
-      for (int64_t m = 0; m < rows; ++m) {
-        const float peak = largest(load(peaks + m * kLanes));
-        scales[m] = peak / 127.0f;
-        narrow((const float*)hidden + m * hidden_width, hidden_width, peak > 0 ? 127.0f / peak : 0.0f,
-               bytes + m * hidden_width);
+  // The same in int8, a few rows at a time: they become bytes as soon as all their hidden units are there.
+  void expand_int8(const char* in, int64_t rows, uint8_t* hidden, float* scales, float* few) const {
+    const int64_t in_row = a.stride * channels, panel = in_words * kPanel * 4;
+    I acc[3 * kStep][2];
+    for_each_tile(rows, [&](auto size, int64_t m) __attribute__((always_inline)) {
+      for (int64_t h = 0; h < hidden_width; h += kLanes) {
+        tile<P, size, 2, false>(in + m * in_row, in_row, 4, a.conv + h / kLanes * panel, kPanel * 4, in_words,
+                                (char*)acc, sizeof(acc[0]));
+        const F value_bias = load(a.conv_bias + 2 * h), gate_bias = load(a.conv_bias + 2 * h + kLanes);
+        const F value_scale = load(a.conv_scale + 2 * h), gate_scale = load(a.conv_scale + 2 * h + kLanes);
+        const I value_zero = load<I>(a.conv_zero + 2 * h), gate_zero = load<I>(a.conv_zero + 2 * h + kLanes);
+        for (int r = 0; r < size; ++r) {
+          const F value = __builtin_convertvector(acc[r][0] + value_zero, F) * value_scale + value_bias;
+          const F gate = __builtin_convertvector(acc[r][1] + gate_zero, F) * gate_scale + gate_bias;
+          store(few + r * hidden_width + h, value * silu(gate));
+        }
       }
-      hidden = (char*)bytes;
-    }
+      for (int r = 0; r < size; ++r) {
+        const float* row = few + r * hidden_width;
+        F peaks = splat(0.0f);
+        for (int64_t h = 0; h < hidden_width; h += kLanes) {
+          const F y = load(row + h);
+          peaks = max(peaks, max(y, -y));
+        }
+        const float peak = largest(peaks);
+        scales[m + r] = peak / 127.0f;
+        narrow(row, hidden_width, peak > 0 ? 127.0f / peak : 0.0f, (Element*)hidden + (m + r) * hidden_width);
+      }
+    });
+  }
+
+  // Transposed convolution: every tap's product is added to its shifted rows of out. Rows that a last tile has too
+  // many come out behind all rows that are read.
+  void contract(const char* hidden, const float* scales, int64_t rows, float* out) const {
     const int64_t hidden_row = hidden_width * sizeof(Element), panel = hidden_words * kPanel * 4;
+    const int64_t out_row = a.stride * out_width;
     const char* weights = a.deconv;
+    [[maybe_unused]] typename P::Acc acc[3 * kStep][2];
     for (int64_t tap = 0; tap < a.kernel; ++tap)
-      for (int64_t c = 0; c < out_width; c += kPanel, weights += panel)
-        for_each_tile(rows, [&](auto size, int64_t m) __attribute__((always_inline)) {
-          constexpr int MR = size;
-          typename P::Acc acc[MR][2] = {};
-          if constexpr (kInt8)
-            for (int r = 0; r < MR; ++r)
-              for (int v = 0; v < 2; ++v) acc[r][v] = load<I>(a.deconv_zero + tap * out_width + c + v * kLanes);
-          accumulate<P, MR, 2>(acc, hidden + m * hidden_row, hidden_row, 4, weights, kPanel * 4, hidden_words);
-          float* to = out + (m * a.stride + tap) * out_width + c;
-#pragma GCC unroll 12
-          for (int r = 0; r < MR; ++r, to += a.stride * out_width) {
-            if (m + r >= rows) break;
+      for (int64_t c = 0; c < out_width; c += kPanel, weights += panel) {
+        float* to = out + tap * out_width + c;
+        if constexpr (!kInt8) {
+          product<P, 2, true>(rows, hidden, hidden_row, 4, weights, kPanel * 4, hidden_words, to, out_row * 4);
+        } else {
+          for_each_tile(rows, [&](auto size, int64_t m) __attribute__((always_inline)) {
+            tile<P, size, 2, false>(hidden + m * hidden_row, hidden_row, 4, weights, kPanel * 4, hidden_words,
+                                    (char*)acc, sizeof(acc[0]));
+            const int64_t column = tap * out_width + c;
             for (int v = 0; v < 2; ++v) {
-              float* at = to + v * kLanes;
-              if constexpr (kInt8) {
-                const F scale = load(a.deconv_scale + tap * out_width + c + v * kLanes) * scales[m + r];
-                store(at, load(at) + __builtin_convertvector(acc[r][v], F) * scale);
-              } else {
-                store(at, load(at) + acc[r][v]);
-              }
+              const F scale = load(a.deconv_scale + column + v * kLanes);
+              const I zero = load<I>(a.deconv_zero + column + v * kLanes);
+              float* at = to + m * out_row + v * kLanes;
+              for (int r = 0; r < size; ++r, at += out_row)
+                store(at, load(at) + __builtin_convertvector(acc[r][v] + zero, F) * (scale * scales[m + r]));
             }
-          }
-        });
+          });
+        }
+      }
   }
 
   static USSFAST_INLINE H to_bfloat16(F value) {

@@ -72,10 +72,25 @@ USSFAST_INLINE void accumulate(typename P::Acc (&acc)[MR][NV], const char* a, in
   }
 }
 
-// Runs tile(integral_constant<MR>, m) over all rows, in the largest tiles that fit. The last tile may reach up to
-// kStep - 1 rows beyond `rows`: those must be readable, and the tile decides what to do with their results.
-template <class Tile>
-USSFAST_INLINE void for_each_tile(int64_t rows, Tile&& tile) {
+// One tile of a product, out[MR rows, NV vectors] (+)= A * B; rows of out are out_row bytes apart. Never inlined: the
+// accumulators need all registers, and constants of the code around would be kept in some of them.
+template <class P, int MR, int NV, bool ADD>
+__attribute__((noinline)) void tile(const char* a, int64_t row, int64_t column, const char* b, int64_t b_row,
+                                    int64_t depth, char* out, int64_t out_row) {
+  typename P::Acc acc[MR][NV] = {};
+  if constexpr (ADD)
+    for (int r = 0; r < MR; ++r)
+      for (int v = 0; v < NV; ++v) acc[r][v] = load<typename P::Acc>(out + r * out_row + v * sizeof(F));
+  accumulate<P, MR, NV>(acc, a, row, column, b, b_row, depth);
+#pragma GCC unroll 12
+  for (int r = 0; r < MR; ++r)
+    for (int v = 0; v < NV; ++v) store(out + r * out_row + v * sizeof(F), acc[r][v]);
+}
+
+// Runs body(integral_constant<MR>, m) over all rows, in the largest tiles that fit. The last tile may reach up to
+// kStep - 1 rows beyond `rows`.
+template <class Body>
+USSFAST_INLINE void for_each_tile(int64_t rows, Body&& tile) {
   for (int64_t m = 0; m < rows;) {
     if (rows - m > 2 * kStep) {
       tile(std::integral_constant<int, 3 * kStep>(), m);
@@ -88,6 +103,16 @@ USSFAST_INLINE void for_each_tile(int64_t rows, Tile&& tile) {
       m += kStep;
     }
   }
+}
+
+// out[rows, NV vectors] (+)= A * B for all rows. A and out must have room for kStep - 1 rows more.
+template <class P, int NV, bool ADD>
+USSFAST_INLINE void product(int64_t rows, const void* a, int64_t row, int64_t column, const void* b, int64_t b_row,
+                            int64_t depth, void* out, int64_t out_row) {
+  for_each_tile(rows, [&](auto size, int64_t m) __attribute__((always_inline)) {
+    tile<P, size, NV, ADD>((const char*)a + m * row, row, column, (const char*)b, b_row, depth,
+                           (char*)out + m * out_row, out_row);
+  });
 }
 
 }  // namespace

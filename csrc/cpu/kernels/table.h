@@ -43,6 +43,26 @@ struct FfnArgs {
   int64_t steps() const { return (at.length + kernel - stride + stride - 1) / stride; }
 };
 
+struct AttentionArgs {
+  const float* x;
+  float* y;
+  Sequences at;
+  Norm norm;
+  int64_t heads, head_width;
+  // Query l sees key k if k < prefix, or else if |l - k| < window (0: no limit) and, when causal, k <= l.
+  int64_t window, prefix;
+  bool causal;
+  // Packed weights and rotation tables, see locoformer_attention.cpp.
+  const float *qkv, *out, *cosine, *sine;
+
+  // Positions per row of transposed scratch: a panel more than needed at most, and an odd number of half panels, so
+  // that rows do not all fall into the same few sets of the cache.
+  int64_t padded(int64_t panel) const {
+    const int64_t full = (at.length + panel - 1) / panel * panel;
+    return full + panel / 2;
+  }
+};
+
 struct Kernels {
   int lanes;  // a packed panel has twice as many columns
   void (*rms_row_f32)(const float* x, const float* w, float* y, int64_t groups, int64_t width, float eps);
@@ -54,6 +74,9 @@ struct Kernels {
     int64_t (*scratch)(const FfnArgs&);  // bytes that one thread needs
     void (*run)(const FfnArgs&, int64_t first, int64_t last, char* scratch);
   } ffn[kPrecisions];
+
+  int64_t (*locoformer_attention_scratch)(const AttentionArgs&);
+  void (*locoformer_attention)(const AttentionArgs&, int64_t first, int64_t last, char* scratch);  // sequences
 };
 
 }  // namespace ussfast

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 namespace ussfast {
 namespace {
@@ -44,8 +45,17 @@ USSFAST_INLINE void store(void* to, V value) {
 }
 USSFAST_INLINE F splat(float value) { return F{} + value; }
 USSFAST_INLINE I splat(int32_t value) { return I{} + value; }
+// A comparison and a choice would be two instructions.
+#if defined(USSFAST_AVX512)
+USSFAST_INLINE F max(F a, F b) { return (F)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b); }
+USSFAST_INLINE F min(F a, F b) { return (F)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b); }
+#elif defined(USSFAST_AVX2)
+USSFAST_INLINE F max(F a, F b) { return (F)_mm256_max_ps((__m256)a, (__m256)b); }
+USSFAST_INLINE F min(F a, F b) { return (F)_mm256_min_ps((__m256)a, (__m256)b); }
+#else
 USSFAST_INLINE F max(F a, F b) { return a > b ? a : b; }
 USSFAST_INLINE F min(F a, F b) { return a < b ? a : b; }
+#endif
 
 // Writes the first n lanes; n may be more than there are.
 USSFAST_INLINE void store_some(float* to, F value, int64_t n) {
@@ -62,19 +72,30 @@ USSFAST_INLINE F load_some(const float* from, int64_t n) {
 // Adding it leaves the nearest integer (ties to even) in the low bits of the mantissa, for |x| < 2^22.
 constexpr float kRounder = 12582912.0f;
 
-// 2^x to within two units of the last place; 0 to 2^-126 below -126, never infinite.
-USSFAST_INLINE F exp2(F x) {
-  x = min(max(x, splat(-126.0f)), splat(126.99f));
+// 2^x for x <= 0 to within two units of the last place; at most 2^-126 below -126.
+USSFAST_INLINE F exp2_negative(F x) {
+#if defined(USSFAST_AVX512)
+  const F f = (F)_mm512_maskz_reduce_ps(0xffff, (__m512)x, _MM_FROUND_TO_NEG_INF);  // x - floor(x)
+  F p = f * 1.87757665e-03f + 8.98934016e-03f;
+  p = p * f + 5.58263180e-02f;
+  p = p * f + 2.40153617e-01f;
+  p = p * f + 6.93153073e-01f;
+  p = p * f + 9.99999925e-01f;
+  return (F)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)x);  // p * 2^floor(x)
+#else
+  x = max(x, splat(-126.0f));
   const F shifted = x + kRounder;
   const F f = x - (shifted - kRounder);  // in [-1/2, 1/2]
-  F p = f * 1.5337577e-4f + 1.3399860e-3f;
-  p = p * f + 9.6185195e-3f;
-  p = p * f + 5.5503290e-2f;
-  p = p * f + 2.4022647e-1f;
-  p = p * f + 6.9314721e-1f;
-  p = p * f + 1.0f;
+  F p = f * 1.3276472e-3f + 9.6755413e-3f;
+  p = p * f + 5.5507133e-2f;
+  p = p * f + 2.4022120e-1f;
+  p = p * f + 6.9314697e-1f;
+  p = p * f + 1.00000007f;
   return (F)((I)p + (((I)shifted) << 23));
+#endif
 }
+// The same for all x, largest 2^126.99.
+USSFAST_INLINE F exp2(F x) { return exp2_negative(min(x, splat(126.99f))); }
 
 // 1/x for normal x > 0.
 USSFAST_INLINE F reciprocal(F x) {
@@ -96,6 +117,25 @@ USSFAST_INLINE float largest(F v) {
   float best = v[0];
   for (int i = 1; i < kLanes; ++i) best = v[i] > best ? v[i] : best;
   return best;
+}
+
+// m[i][j] <-> m[j][i] of kLanes vectors.
+template <int S, size_t... L>
+USSFAST_INLINE void swap_blocks(F (&m)[kLanes], std::index_sequence<L...>) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) {
+    if (i & S) continue;
+    const F a = m[i], b = m[i + S];
+    m[i] = __builtin_shufflevector(a, b, (L & S ? int(L) - S + kLanes : int(L))...);
+    m[i + S] = __builtin_shufflevector(a, b, (L & S ? int(L) + kLanes : int(L) + S)...);
+  }
+}
+USSFAST_INLINE void transpose(F (&m)[kLanes]) {
+  constexpr auto lanes = std::make_index_sequence<kLanes>();
+  swap_blocks<1>(m, lanes);
+  swap_blocks<2>(m, lanes);
+  if constexpr (kLanes > 4) swap_blocks<(kLanes > 4 ? 4 : 1)>(m, lanes);
+  if constexpr (kLanes > 8) swap_blocks<(kLanes > 8 ? 8 : 1)>(m, lanes);
 }
 
 USSFAST_INLINE int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }

@@ -1,0 +1,110 @@
+// RMSNorm -> query, key, value -> rotation -> attention -> projection -> residual, one sequence at a time.
+//
+// A sequence's queries, keys and values lie transposed in scratch memory, [3 * width][positions]: as products of
+// the weights with panels of transposed input they come out that way, rotation of channel pairs is then elementwise,
+// and so is everything in the softmax (see attention.h). The attention's result takes the place of the queries.
+#pragma once
+
+#include "attention.h"
+#include "norm.h"
+
+namespace ussfast {
+namespace {
+
+// [kPanel positions][channels] -> [channels][kPanel positions].
+inline void transpose_panel(const float* rows, int64_t channels, float* to) {
+  F m[kLanes];
+  for (int64_t c = 0; c < channels; c += kLanes)
+    for (int64_t p = 0; p < kPanel; p += kLanes) {
+      for (int i = 0; i < kLanes; ++i) m[i] = load_some(rows + (p + i) * channels + c, channels - c);
+      transpose(m);
+      for (int i = 0; i < std::min<int64_t>(kLanes, channels - c); ++i) store(to + (c + i) * kPanel + p, m[i]);
+    }
+}
+
+struct LocoformerAttention {
+  const AttentionArgs& a;
+  const int64_t channels, width, padded;
+
+  explicit LocoformerAttention(const AttentionArgs& args)
+      : a(args), channels(a.at.channels), width(a.heads * a.head_width), padded(a.padded(kPanel)) {}
+
+  int64_t scratch() const {
+    const int64_t qkv = (3 * width + 3 * kStep) * padded;
+    return 4 * (qkv + 2 * channels * kPanel + attend_memory(a.head_width)) + 64;
+  }
+
+  void run(int64_t sequence, float* memory) const {
+    float* qkv = memory;
+    float* rows = qkv + (3 * width + 3 * kStep) * padded;
+    float* columns = rows + channels * kPanel;
+    float* rest = columns + channels * kPanel;
+    const float* x = a.x + a.at.in(sequence);
+    const int64_t length = a.at.length;
+
+    for (int64_t at = 0; at < length; at += kPanel) {
+      const int64_t count = std::min<int64_t>(kPanel, length - at);
+      for (int64_t i = 0; i < count; ++i)
+        normalize_row(x + (at + i) * a.at.in_step, a.norm.weight, rows + i * channels, a.norm.groups,
+                      channels / a.norm.groups, a.norm.eps);
+      std::memset(rows + count * channels, 0, (kPanel - count) * channels * sizeof(float));
+      transpose_panel(rows, channels, columns);
+      product<Float32, 2, false>(3 * width, a.qkv, channels * 4, 4, columns, kPanel * 4, channels, qkv + at,
+                                 padded * 4);
+      if (a.cosine != nullptr) rotate(qkv + at, at);
+    }
+
+    const Visibility seen = {length, a.window, a.prefix, a.causal};
+    for (int64_t h = 0; h < a.heads; ++h) {
+      float* q = qkv + h * a.head_width * padded;
+      const float *k = q + width * padded, *v = k + width * padded;
+      const Head head = {k, v, 1, padded, 1, padded, a.head_width};
+      for (int64_t at = 0; at < length; at += kPanel) {
+        const int64_t count = std::min<int64_t>(kPanel, length - at);
+        if (count > kLanes) attend<2>(head, seen, q + at, padded, at, count, NoBias(), q + at, padded, rest);
+        else attend<1>(head, seen, q + at, padded, at, count, NoBias(), q + at, padded, rest);
+      }
+    }
+
+    float* y = a.y + a.at.out(sequence);
+    F acc[3 * kStep][2];
+    for (int64_t c = 0; c < channels; c += kPanel)
+      for_each_tile(length, [&](auto size, int64_t m) __attribute__((always_inline)) {
+        constexpr int MR = size;
+        tile<Float32, MR, 2, false>((const char*)(qkv + m), 4, padded * 4, (const char*)(a.out + c * width), kPanel * 4,
+                                    width, (char*)acc, 2 * sizeof(F));
+        for (int64_t r = 0; r < std::min<int64_t>(MR, length - m); ++r)
+          for (int v = 0; v < 2; ++v) {
+            const int64_t from = c + v * kLanes, left = channels - from;
+            const F old = load_some(x + (m + r) * a.at.in_step + from, left);
+            store_some(y + (m + r) * a.at.out_step + from, acc[r][v] + old, left);
+          }
+      });
+  }
+
+ private:
+  // Rotates the channel pairs of queries and keys (adjacent in memory: 2 * width rows) of a panel of positions.
+  void rotate(float* qk, int64_t at) const {
+    for (int64_t pair = 0; pair < width; ++pair) {
+      const int64_t i = pair % (a.head_width / 2);
+      float *even = qk + 2 * pair * padded, *odd = even + padded;
+      for (int v = 0; v < 2; ++v, even += kLanes, odd += kLanes) {
+        const F cosine = load(a.cosine + i * padded + at + v * kLanes);
+        const F sine = load(a.sine + i * padded + at + v * kLanes);
+        const F e = load(even), o = load(odd);
+        store(even, e * cosine - o * sine);
+        store(odd, o * cosine + e * sine);
+      }
+    }
+  }
+};
+
+inline int64_t locoformer_attention_scratch(const AttentionArgs& args) { return LocoformerAttention(args).scratch(); }
+
+inline void locoformer_attention_run(const AttentionArgs& args, int64_t first, int64_t last, char* scratch) {
+  const LocoformerAttention attention(args);
+  for (int64_t sequence = first; sequence < last; ++sequence) attention.run(sequence, (float*)scratch);
+}
+
+}  // namespace
+}  // namespace ussfast

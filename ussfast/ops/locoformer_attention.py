@@ -1,0 +1,166 @@
+"""Self-attention of TF-Locoformer with rotary positions, fused with its norm, projections and residual."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ussfast.errors import InputError
+from ussfast.ops._op import OpSpec, define
+from ussfast.ops.rms_group_norm import reference as rms_reference
+
+
+def locoformer_attention(
+    x: Tensor,
+    norm_weight: Tensor,
+    qkv_weight: Tensor,
+    out_weight: Tensor,
+    rope: Tensor | None,
+    packed: Tensor | None = None,
+    *,
+    axis: int,
+    groups: int,
+    heads: int,
+    eps: float = 1e-5,
+    causal: bool = False,
+    window: int = 0,
+    prefix: int = 0,
+) -> Tensor:
+    """x + out(softmax(q k^T / sqrt(head width)) v) with q, k, v = qkv(RMSGroupNorm(x)), along time or frequency.
+
+    Args:
+        x: [batch, frames, bands, channels], any floating dtype, any strides.
+        norm_weight: [channels].
+        qkv_weight: [3 * width, channels]: queries, then keys, then values, each of `heads` equal parts.
+        out_weight: [channels, width].
+        rope: [head width / 2] rotation frequencies in radians per position (counted from 0 along the axis);
+            channel pairs (2i, 2i+1) of queries and keys are rotated. None leaves positions out.
+        packed: of these weights, from `pack`; without it the CPU kernel packs them in every call.
+        axis: 1 runs along frames, 2 along bands.
+        groups, eps: of the norm, see `rms_group_norm`.
+        causal: position l sees keys up to l.
+        window: it sees keys less than `window` away; 0 is unlimited.
+        prefix: the first `prefix` positions are visible to all, whatever causal and window say.
+    Returns:
+        [batch, frames, bands, channels], dtype of x, contiguous; computed in float32, or float64 for float64. The
+        scores of all keys are never in memory at once.
+    Raises:
+        InputError (a ValueError): shapes that do not fit together, negative window or prefix.
+    Source: Saijo et al., "TF-Locoformer", IWAENC 2024; Su et al., "RoFormer", 2021; Dao et al., "FlashAttention",
+        2022 (softmax over blocks of keys).
+    """
+    fits = (
+        x.dim() == 4
+        and qkv_weight.dim() == out_weight.dim() == 2
+        and x.shape[3] == norm_weight.numel() == qkv_weight.shape[1] == out_weight.shape[0]
+        and qkv_weight.shape[0] == 3 * out_weight.shape[1]
+        and heads >= 1
+        and out_weight.shape[1] % heads == 0
+        and groups >= 1
+        and x.shape[3] % groups == 0
+        and (rope is None or 2 * heads * rope.numel() == out_weight.shape[1])
+    )
+    if not fits or axis not in (1, 2):
+        raise InputError(
+            "locoformer_attention needs x [batch, frames, bands, channels], axis 1 or 2, qkv_weight [3 * width, "
+            "channels], out_weight [channels, width], heads that divide width, groups that divide channels and rope "
+            f"[width / heads / 2], got x {list(x.shape)}, axis {axis}, qkv_weight {list(qkv_weight.shape)}, out_weight "
+            f"{list(out_weight.shape)}, heads {heads}, groups {groups}, "
+            f"rope {None if rope is None else list(rope.shape)}"
+        )
+    if window < 0 or prefix < 0:
+        raise InputError(f"window and prefix are numbers of positions, at least 0, got {window} and {prefix}")
+    return SPEC(
+        x, norm_weight, qkv_weight, out_weight, rope, packed, axis, groups, eps, heads, causal, window, prefix
+    )
+
+
+def pack(qkv_weight: Tensor, out_weight: Tensor, heads: int) -> Tensor:
+    """The weights as the CPU kernel of this machine wants them: bytes for `packed`, not for files."""
+    return torch.ops.ussfast._pack_locoformer_attention(qkv_weight, out_weight, heads)
+
+
+def rotate(x: Tensor, frequencies: Tensor) -> Tensor:
+    """Rotates the channel pairs of [..., length, head width] by position times frequency."""
+    angles = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * frequencies.float()
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).flatten(-2)
+
+
+def visible(length: int, causal: bool, window: int, prefix: int, device: torch.device) -> Tensor | None:
+    """[queries, keys], True where a key is seen; None when all are."""
+    if not causal and not window:
+        return None
+    position = torch.arange(length, device=device)
+    behind = position[:, None] - position
+    seen = behind >= 0 if causal else torch.ones_like(behind, dtype=torch.bool)
+    if window:
+        seen = seen & (behind.abs() < window)
+    return seen | (position < prefix)
+
+
+def attend(
+    rows: Tensor, qkv_weight: Tensor, out_weight: Tensor, rope: Tensor | None, heads: int, mask: Tensor | None = None
+) -> Tensor:
+    """The layer between norm and residual: [sequences, length, channels] -> the same shape."""
+    q, k, v = F.linear(rows, qkv_weight).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    if rope is not None:
+        q, k = rotate(q, rope), rotate(k, rope)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return F.linear(mixed.transpose(1, 2).flatten(-2), out_weight)
+
+
+def reference(
+    x: Tensor, norm_weight: Tensor, qkv_weight: Tensor, out_weight: Tensor, rope: Tensor | None,
+    packed: Tensor | None, axis: int, groups: int, eps: float, heads: int, causal: bool, window: int, prefix: int,
+) -> Tensor:  # fmt: skip
+    wide = torch.promote_types(x.dtype, torch.float32)
+    x, dtype = x.to(wide), x.dtype
+    turned = x.transpose(1, 2) if axis == 1 else x
+    rows = rms_reference(turned.flatten(0, 1), norm_weight, groups, eps)
+    mask = visible(x.shape[axis], causal, window, prefix, x.device)
+    y = attend(rows, qkv_weight.to(wide), out_weight.to(wide), rope, heads, mask)
+    out = turned + y.unflatten(0, turned.shape[:2])
+    return (out.transpose(1, 2) if axis == 1 else out).to(dtype)
+
+
+def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:
+    def draw(*size: int) -> Tensor:
+        return torch.randn(size, device=device, dtype=torch.float64).to(dtype)
+
+    def case(x: Tensor, width: int, heads: int, axis: int, causal: bool = False, window: int = 0, prefix: int = 0):
+        channels = x.shape[-1]
+        rope = torch.rand(width // heads // 2, device=device)
+        return (
+            x, draw(channels).abs() + 0.5, draw(3 * width, channels) * channels**-0.5,
+            draw(channels, width) * width**-0.5, rope, None, axis, 2, 1e-5, heads, causal, window, prefix,
+        )  # fmt: skip
+
+    yield case(draw(1, 2, 7, 8), 8, 2, 2)
+    yield case(draw(2, 5, 2, 6), 12, 2, 1)  # tails everywhere
+    no_positions = list(case(draw(1, 3, 1, 4), 4, 1, 1))
+    no_positions[4] = None
+    yield tuple(no_positions)
+    yield case(draw(1, 1, 1, 8), 8, 2, 2)  # one frame, one band
+    yield case(draw(1, 6, 2, 8), 8, 2, 1, causal=True)
+    yield case(draw(1, 9, 1, 8), 8, 2, 1, causal=True, window=3, prefix=2)
+    yield case(draw(1, 2, 9, 8), 8, 1, 2, window=2)
+    yield case(draw(0, 2, 3, 8), 8, 2, 1)  # empty batch
+    x = draw(2, 4, 8, 6)  # strided bins, then scattered channels
+    yield case(x.permute(0, 3, 1, 2)[:, ::2], 8, 2, 2)
+    yield case(x[:, :, ::2], 12, 1, 1)
+
+
+SPEC = define(
+    OpSpec(
+        "locoformer_attention",
+        "(Tensor x, Tensor norm_weight, Tensor qkv_weight, Tensor out_weight, Tensor? rope, Tensor? packed, int axis, "
+        "int groups, float eps, int heads, bool causal, int window, int prefix) -> Tensor",
+        reference,
+        samples,
+        train_on_reference=True,
+    )
+)
