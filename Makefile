@@ -11,7 +11,7 @@ export PATH := $(BIN):$(PATH)
 CXX_FOUND := $(shell command -v $(firstword $(CXX)) 2>/dev/null)
 TEST_ENV := $(if $(CXX_FOUND),FAIL_WITHOUT_EXT=1)
 
-.PHONY: test demo lint bench clean
+.PHONY: test demo lint bench bench-models clean
 
 test: lint
 	$(TEST_ENV) $(BIN)/python -m pytest -q
@@ -26,7 +26,13 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	$(BIN)/python -m pytest -q bench
+	$(BIN)/python -m pytest -q bench/ops
+
+# Whole models take many minutes. torch.compile too: make bench-models MARK="slow or not slow"
+bench-models: $(STAMP)
+	mkdir -p bench/results
+	$(BIN)/python -m pytest -q bench/models $(if $(MARK),-m "$(MARK)") --benchmark-json=bench/results/models.json
+	$(BIN)/python bench/report.py bench/results/models.json --out bench/results
 
 $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/*/* csrc/*/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

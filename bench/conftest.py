@@ -5,73 +5,74 @@ matrix-multiply rate measured between them, carry over. Both go into pytest-benc
 """
 
 import os
-import platform
 import statistics
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from ussfast.profiling import Gemm, machine, take_turns
+
 # On a machine that is busy otherwise, BENCH_THREADS=1 gives steadier ratios: no thread waits for another.
 torch.set_num_threads(int(os.environ.get("BENCH_THREADS") or torch.get_num_threads()))
 
+HERE = Path(__file__).parent
 ROUNDS = 15
-_GEMM = 768
 
 
-def _machine() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def pytest_collection_modifyitems(config, items):
+    """Benches marked slow run only when -m says so."""
+    if config.option.markexpr:
+        return
+    slow = [item for item in items if HERE in item.path.parents and item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
 
 
 @pytest.fixture
-def interleaved(benchmark):
-    """interleaved(candidates, subject, flop=0): times callables in turn, then hands `subject` to benchmark.
+def surroundings() -> dict[str, Any]:
+    """What a figure depends on besides the code."""
+    return {
+        "machine": machine(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+@pytest.fixture
+def interleaved(benchmark, surroundings):
+    """interleaved(candidates, subject, flop=0, rounds=ROUNDS): times callables in turn, then `subject` by benchmark.
 
     candidates: name -> callable without arguments; one of them is the subject, the others what it is held
         against. All must have been checked for equal results by the bench.
     flop: floating-point operations of one call, for the share of the matrix-multiply rate; 0 leaves it out.
+    rounds: fewer for slow candidates, at least 5.
 
     extra_info receives machine, torch, threads, load (of the machine before the run), gemm_gflops (median),
     median_us of every candidate and, per round and then as median, subject_speedup over each other candidate.
     """
 
-    def run(candidates: dict[str, Callable[[], Any]], subject: str, flop: float = 0.0) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        a = torch.randn(_GEMM, _GEMM, device=device)
-        calls = {"gemm": lambda: torch.mm(a, a), **candidates}
-        load = os.getloadavg()[0]
+    def run(
+        candidates: dict[str, Callable[[], Any]], subject: str, flop: float = 0.0, rounds: int = ROUNDS
+    ) -> None:
+        yardstick = Gemm(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        found = take_turns({"gemm": yardstick, **candidates}, rounds)
         with torch.inference_mode():
-            for call in calls.values():
-                _seconds(call)  # warm up: pages, caches, compilation
-            rounds = [{name: _seconds(call) for name, call in calls.items()} for _ in range(ROUNDS)]
-            benchmark(candidates[subject])
-        median = {name: statistics.median(r[name] for r in rounds) for name in calls}
-        gemm = 2 * _GEMM**3 / median["gemm"]
-        benchmark.extra_info |= {
-            "machine": _machine(),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "load": round(load, 2),
+            if rounds == ROUNDS:
+                benchmark(candidates[subject])
+            else:  # as slow as this, one more run is enough for pytest-benchmark's own table
+                benchmark.pedantic(candidates[subject], rounds=1, iterations=1)
+        median = {name: statistics.median(r[name] for r in found) for name in found[0]}
+        gemm = yardstick.flop / median["gemm"]
+        benchmark.extra_info |= surroundings | {
             "gemm_gflops": round(gemm / 1e9, 1),
             "median_us": {name: round(median[name] * 1e6, 1) for name in candidates},
             "subject_speedup": {
-                name: round(statistics.median(r[name] / r[subject] for r in rounds), 2)
+                name: round(statistics.median(r[name] / r[subject] for r in found), 2)
                 for name in candidates
                 if name != subject
             },

@@ -163,7 +163,7 @@ def test_two_inputs_with_the_same_stems(model, folder, capsys):
 def test_help_lists_the_commands(capsys):
     code, out, err = run(capsys, "--help")
     assert (code, err) == (0, "")
-    for command in ("separate", "models", "convert", "info", "train", "evaluate", "demo"):
+    for command in ("separate", "models", "convert", "info", "bench", "train", "evaluate", "demo"):
         assert f"\n  {command} " in out
         code, text, _ = run(capsys, command, "--help")
         assert code == 0 and text.startswith("Usage:")

@@ -37,6 +37,8 @@ class CheckpointFormat(StrEnum):
 
 Model = Annotated[str, typer.Option("--model", "-m", help="default, a model directory, or owner/name on the Hub.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+Backend = Annotated[str, typer.Option(help="auto, native or reference.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
 
@@ -49,8 +51,8 @@ def separate(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where stems go.")] = Path("separated"),
     model: Model = "default",
     device: Device = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    backend: Annotated[str, typer.Option(help="auto, native or reference.")] = "auto",
+    dtype: Dtype = "auto",
+    backend: Backend = "auto",
     segment: Annotated[float | None, typer.Option(help="Window for long audio, in seconds.")] = None,
     overlap: Annotated[float | None, typer.Option(help="Shared by neighbouring windows, in seconds.")] = None,
     stitch: Annotated[Stitch, typer.Option(help="How windows are joined.")] = Stitch.fade,
@@ -161,6 +163,30 @@ def info(as_json: AsJson = False) -> None:
     print(f"CUDA devices: {', '.join(cuda) or 'none'}")
     for row in rows:
         print(f"{row['op']:16} {row['device']:5} {row['kernel']}" + (f"  ({row['why']})" if row["why"] else ""))
+
+
+@app.command()
+def bench(
+    model: Annotated[
+        str, typer.Argument(metavar="[MODEL]", help="As for separate, or a preset (random weights).")
+    ] = "default",
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", help="Repeat for more; two of the model's if not given.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Of audio, in one window.")] = 6.0,
+    rounds: Annotated[int, typer.Option(min=5, help="Medians are over so many runs.")] = 5,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    backend: Backend = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; PyTorch's choice if not given.")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Also tell where the time goes, by op.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure speed: real-time factor, GFLOP/s, and the share of this machine's matrix-product rate."""
+    from ussfast.bench import run
+
+    settings = {"device": device, "dtype": dtype, "backend": backend}
+    run(model, prompt or (), seconds, rounds, threads, profile, as_json, **settings)
 
 
 @app.command()

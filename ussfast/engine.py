@@ -79,7 +79,7 @@ class Engine:
         if len(loud):
             with _memory(self.device), torch.inference_mode(), use_reference(self.backend == "reference"):
                 mixture = torch.from_numpy(np.ascontiguousarray(audio[loud])).to(self.device)
-                stems = self.model.separate(mixture, prompts, autocast=self.autocast)
+                stems = self.model.separate(mixture, prompts, self.autocast)
                 out[:, loud] = stems.transpose(0, 1).float().cpu().numpy()
             # Only loud channels can tell which source is which.
             out[:, loud] = align_channels(out[:, loud], groups)

@@ -14,6 +14,19 @@ def window(config: StftConfig, device: torch.device | None = None) -> Tensor:
     return shaped / shaped.sum() if config.normalize == "window" else shaped
 
 
+def frame_count(samples: int, config: StftConfig) -> int:
+    """Frames that `analyze` makes of so many samples."""
+    if config.padding == "zero":
+        return 1 + (samples + _fill(samples, config)) // config.hop
+    return 1 + max(samples, config.n_fft // 2 + 1) // config.hop
+
+
+def _fill(samples: int, config: StftConfig) -> int:
+    """Zeros behind zero-padded audio that complete its last frame."""
+    extra = (-(samples + config.n_fft - config.window_length)) % config.hop
+    return extra % config.window_length if config.window_length < config.n_fft else extra
+
+
 def analyze(audio: Tensor, config: StftConfig) -> Tensor:
     """Complex spectrum of `audio`.
 
@@ -26,10 +39,7 @@ def analyze(audio: Tensor, config: StftConfig) -> Tensor:
     """
     samples, half = audio.shape[-1], config.n_fft // 2
     if config.padding == "zero":
-        extra = (-(samples + config.n_fft - config.window_length)) % config.hop
-        if config.window_length < config.n_fft:
-            extra %= config.window_length
-        audio = F.pad(audio, (half, half + extra))
+        audio = F.pad(audio, (half, half + _fill(samples, config)))
     elif samples <= half:
         audio = F.pad(audio, (0, half + 1 - samples))
     spec = torch.stft(

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +22,20 @@ if IMPL not in _IMPLEMENTATIONS:
     raise InputError(f"USSFAST_IMPL={IMPL}: expected one of {', '.join(_IMPLEMENTATIONS)}")
 
 
+@dataclass(frozen=True)
+class OpCall:
+    """One recorded call: seconds it took, and its operations by the op's `flop` (0 where that is not set)."""
+
+    name: str
+    seconds: float
+    flop: int
+
+
 class _Choice(threading.local):
     """Per thread, so that a reference run in one does not slow down native runs in others."""
 
     reference = False
+    record: list[OpCall] | None = None
 
 
 _choice = _Choice()
@@ -42,6 +53,9 @@ class OpSpec:
     samples: (device, dtype) -> argument tuples that reach every corner: vector tails, size 1, strided input.
     train_on_reference: while gradients are recorded, calls run the reference itself. For ops that do much: the
         general backward pass would compute all of it a second time, and torch.compile could not look inside.
+    flop: operations of one call, from the same arguments. Only products of matrices count (so convolutions and
+        attention do, norms and activations do not), a multiply-add as 2; rows that a kernel computes beyond the
+        result's do not count, whoever computes them. None for ops without such products.
     """
 
     name: str
@@ -49,6 +63,7 @@ class OpSpec:
     reference: Callable[..., Tensor]
     samples: Callable[[torch.device, torch.dtype], Iterator[tuple[Any, ...]]]
     train_on_reference: bool = False
+    flop: Callable[..., int] | None = None
 
     @property
     def overload(self):
@@ -56,9 +71,30 @@ class OpSpec:
 
     def __call__(self, *args: Any) -> Tensor:
         """Runs the op: through the dispatcher, or the reference inside `use_reference()`."""
+        if _choice.record is not None and not torch.compiler.is_compiling():
+            return self._recorded(args, _choice.record)
+        return self._run(args)
+
+    def _run(self, args: tuple[Any, ...]) -> Tensor:
         if _choice.reference or (self.train_on_reference and torch.is_grad_enabled()):
             return self.reference(*args)
         return self.overload(*args)
+
+    def _recorded(self, args: tuple[Any, ...], calls: list[OpCall]) -> Tensor:
+        on_gpu = any(torch.is_tensor(value) and value.is_cuda for value in args)
+        _choice.record = None  # ops inside of this one are part of it
+        try:
+            if on_gpu:
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            out = self._run(args)
+            if on_gpu:
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - start
+        finally:
+            _choice.record = calls
+        calls.append(OpCall(self.name, seconds, self.flop(*args) if self.flop else 0))
+        return out
 
 
 @contextmanager
@@ -72,6 +108,20 @@ def use_reference(on: bool = True) -> Iterator[None]:
         yield
     finally:
         _choice.reference = before
+
+
+@contextmanager
+def record_ops() -> Iterator[list[OpCall]]:
+    """Inside the `with`, this thread's calls of ussfast's op functions append to the list, in order.
+
+    On a GPU each call waits for the device, so that its time is its own. Code from torch.compile is not seen.
+    """
+    calls: list[OpCall] = []
+    before, _choice.record = _choice.record, calls
+    try:
+        yield calls
+    finally:
+        _choice.record = before
 
 
 def define(spec: OpSpec) -> OpSpec:

@@ -186,6 +186,18 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
     yield case((2, 4, 4, 6), 6, 4, 2, 1, x=x[:, :, ::2])
 
 
+def flop(
+    x: Tensor, norm_weight: Tensor, conv_weight: Tensor, conv_bias: Tensor, deconv_weight: Tensor,
+    deconv_bias: Tensor, packed: Tensor | None, axis: int, groups: int, eps: float, stride: int, causal: bool,
+    precision: str,
+) -> int:  # fmt: skip
+    """Both convolutions with one row per stride, without the kernel - stride rows that they share with the border."""
+    batch, frames, bands, _ = x.shape
+    length = frames if axis == 1 else bands
+    rows = batch * frames * bands // max(length, 1) * -(-length // stride)
+    return 2 * rows * (conv_weight.numel() + deconv_weight.numel())
+
+
 SPEC = define(
     OpSpec(
         "locoformer_ffn",
@@ -195,5 +207,6 @@ SPEC = define(
         reference,
         samples,
         train_on_reference=True,
+        flop=flop,
     )
 )

@@ -1,0 +1,113 @@
+"""model_flop against what PyTorch's counter sees in a run of the reference, and ops' counts against both."""
+
+import dataclasses
+
+import pytest
+import torch
+from tiny import RATE, STACK, STFT, TUSS, UNCONDITIONAL
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ussfast import stft
+from ussfast.errors import InputError
+from ussfast.flops import model_flop
+from ussfast.models import build
+from ussfast.models.config import FfnConfig, StftConfig
+from ussfast.models.presets import preset
+from ussfast.models.tflocoformer import TfLocoformerConfig
+from ussfast.ops import use_reference
+from ussfast.ops._op import OPS
+
+POINTWISE = dataclasses.replace(
+    STACK, blocks=2, freq_ffn=(FfnConfig(6), FfnConfig(10)), time_ffn=(FfnConfig(8),), attention_dim=12
+)
+CONVOLVING = dataclasses.replace(STACK, freq_ffn=(FfnConfig(8, 2),), time_ffn=(FfnConfig(8, 4), FfnConfig(8, 4, 2)))
+TFLOCOFORMER = TfLocoformerConfig(RATE, STFT, sources=2, stack=POINTWISE)
+MODELS = {
+    "tuss": dataclasses.replace(TUSS, cross_prompt=POINTWISE, extraction=POINTWISE, decoder_expansion=3),
+    "tuss without start row": dataclasses.replace(TUSS, cross_prompt=POINTWISE, extraction=POINTWISE, sos=False),
+    "bslocoformer": dataclasses.replace(UNCONDITIONAL, first=POINTWISE, second=POINTWISE),
+    "tflocoformer": TFLOCOFORMER,
+}
+SAMPLES = 4000
+
+
+def counted(config, samples, sources, batch, device="cpu"):
+    """Operations of one reference run by PyTorch's counter; on the meta device nothing is computed."""
+    with torch.device(device):
+        model = build(config).eval()
+        spec = torch.zeros(batch, stft.frame_count(samples, config.stft), config.stft.bins, dtype=torch.complex64)
+        prompts = torch.zeros(sources, config.cross_prompt.dim) if hasattr(config, "prompts") else None
+    # Of the attention kernels, the counter does not know that of the CPU; the plain products it does.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad(), use_reference():
+        model(spec, prompts)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_without_convolutions_along_sequences_the_counts_are_equal(name, batch):
+    config = MODELS[name]
+    sources = getattr(config, "sources", 2)
+    assert model_flop(config, SAMPLES, sources, batch) == counted(config, SAMPLES, sources, batch)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_convolutions_differ_by_their_border_rows(name):
+    stacks = {f.name for f in dataclasses.fields(MODELS[name])} & {"cross_prompt", "extraction", "first", "second"}
+    changes = dict.fromkeys(stacks or {"stack"}, CONVOLVING)
+    if stacks:  # 65 bands instead of 4, so that the border is a few per cent
+        changes["bands"] = (1,) * STFT.bins
+    config = dataclasses.replace(MODELS[name], **changes)
+    sources = getattr(config, "sources", 2)
+    ours, theirs = model_flop(config, SAMPLES, sources), counted(config, SAMPLES, sources, 1)
+    assert 0.95 * theirs < ours < theirs
+
+
+def test_a_published_model():
+    """The figure that speeds of TUSS are quoted with: 2 prompts, 6 s, per second of audio."""
+    config = preset("tuss-medium")
+    ours = model_flop(config, 6 * 48000, 2)
+    assert 90e9 < ours / 6 < 91e9
+    # Bands are few (62), so a border of 3 rows is 5 % of the convolutions along frequency.
+    assert 0.96 < ours / counted(config, 6 * 48000, 2, 1, "meta") < 1
+
+
+def test_a_fixed_number_of_sources():
+    with pytest.raises(InputError, match="sources 2: this model always returns 3"):
+        model_flop(UNCONDITIONAL, SAMPLES, 2)
+
+
+def test_an_unknown_configuration():
+    with pytest.raises(TypeError, match="no count"):
+        model_flop(type("Config", (), {"stft": STFT, "sources": 1})(), SAMPLES, 1)
+
+
+@pytest.mark.parametrize("padding", ["zero", "reflect"])
+@pytest.mark.parametrize("sizes", [(128, 64, 128), (128, 48, 128), (128, 30, 100), (64, 64, 64)])
+def test_frames_are_those_of_the_stft(padding, sizes):
+    config = StftConfig(*sizes, padding=padding)
+    for samples in (2, 31, 32, 33, 64, 65, 500, 513):
+        assert stft.frame_count(samples, config) == stft.analyze(torch.randn(1, samples), config).shape[1]
+
+
+@pytest.mark.parametrize("name", [name for name, spec in OPS.items() if spec.flop])
+def test_an_op_counts_no_more_than_its_reference_does(name):
+    spec = OPS[name]
+    for args in spec.samples(torch.device("cpu"), torch.float32):
+        ours = spec.flop(*args)
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            spec.reference(*args)
+        theirs = counter.get_total_flops()
+        assert isinstance(ours, int) and 0 <= ours <= theirs and (ours > 0) == (theirs > 0)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_the_feed_forward_layers_of_a_stack(axis):
+    """The op's count is the model's: 6 * rows * hidden * channels * kernel."""
+    shape, hidden, kernel = (2, 10, 20, 8), 6, 4
+    x, w1, w2 = torch.zeros(shape), torch.zeros(2 * hidden, 8, kernel), torch.zeros(hidden, 8, kernel)
+    for stride in (1, 2):
+        bias, args = torch.zeros(8), (None, axis, 2, 1e-5, stride, False, "float32")
+        count = OPS["locoformer_ffn"].flop(x, bias, w1, torch.zeros(2 * hidden), w2, bias, *args)
+        assert count == 6 * 2 * 10 * 20 // stride * hidden * 8 * kernel
