@@ -45,8 +45,8 @@ Set decide() {
   if (forced == nullptr || *forced == '\0') return sets.back();
   for (const Set& set : sets)
     if (set.name == std::string(forced)) return set;
-  const std::string known = "generic avx2 avx512 avx512_vnni avx512_bf16 ";
-  TORCH_CHECK(known.find(std::string(forced) + " ") != std::string::npos, "USSFAST_FORCE_ISA=", forced,
+  const std::string known = "generic, avx2, avx512, avx512_vnni, avx512_bf16";
+  TORCH_CHECK((known + ",").find(std::string(forced) + ",") != std::string::npos, "USSFAST_FORCE_ISA=", forced,
               ": expected one of ", known);
   TORCH_CHECK(false, "USSFAST_FORCE_ISA=", forced, ": this CPU has only ", sets.back().name);
 }

@@ -38,6 +38,8 @@ class Rows {
 };
 
 at::Tensor rms_group_norm(const at::Tensor& x, const at::Tensor& weight, int64_t groups, double eps) {
+  TORCH_CHECK(x.dim() > 0 && weight.sizes() == x.sizes().slice(x.dim() - 1) && groups > 0 && x.size(-1) % groups == 0,
+              "rms_group_norm: x ", x.sizes(), ", weight ", weight.sizes(), ", groups ", groups);
   const auto wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   // Transposed activations are read in place; only scattered channels are gathered first.
   auto input = x.to(wide);

@@ -59,13 +59,24 @@ def test_triton_kernel(spec, args, tol):
     check(getattr(module, spec.name), spec, args, tol)
 
 
-@pytest.mark.parametrize("spec, args, tol", cases(torch.device("cpu"), torch.float64))
-def test_registration_and_gradient(spec, args, tol):
+def with_first():
+    seen: set[str] = set()
+    for param in cases(torch.device("cpu"), torch.float64):
+        spec, args, tol = param.values
+        yield pytest.param(spec, args, tol, spec.name not in seen, id=param.id)
+        seen.add(spec.name)
+
+
+@pytest.mark.parametrize("spec, args, tol, first", with_first())
+def test_registration_and_gradient(spec, args, tol, first):
     def leaf(value):
         floating = torch.is_tensor(value) and value.is_floating_point()
         return value.detach().requires_grad_() if floating else value
 
     leaves = [leaf(value) for value in args]
-    torch.library.opcheck(spec.overload, leaves)
+    # Compiling takes seconds, and what it checks does not depend on the arguments: once per op is enough.
+    utils = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    utils += ["test_aot_dispatch_dynamic"] if first else []
+    torch.library.opcheck(spec.overload, leaves, test_utils=utils)
     torch.autograd.gradcheck(spec.overload, leaves, fast_mode=True)
     torch.autograd.gradgradcheck(spec.overload, leaves, fast_mode=True)

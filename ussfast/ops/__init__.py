@@ -7,9 +7,10 @@ from ussfast.ops._op import use_reference
 from ussfast.ops.locoformer_attention import locoformer_attention
 from ussfast.ops.locoformer_ffn import locoformer_ffn
 from ussfast.ops.rms_group_norm import rms_group_norm
+from ussfast.ops.stft_mask import stft_mask
 
 from ussfast import _ext  # isort: skip  (loads kernels for the ops defined above)
 
 _ext.load()
 
-__all__ = ["locoformer_attention", "locoformer_ffn", "rms_group_norm", "use_reference"]
+__all__ = ["locoformer_attention", "locoformer_ffn", "rms_group_norm", "stft_mask", "use_reference"]

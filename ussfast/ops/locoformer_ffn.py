@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ussfast.errors import InputError
-from ussfast.ops.rms_group_norm import reference as rms_reference
 from ussfast.ops._op import OpSpec, define
 from ussfast.ops._quantize import check_precision, round_bfloat16, round_int8
+from ussfast.ops.rms_group_norm import reference as rms_reference
 
 
 def locoformer_ffn(
@@ -66,9 +66,9 @@ def locoformer_ffn(
     if not fits or axis not in (1, 2):
         raise InputError(
             "locoformer_ffn needs x [batch, frames, bands, channels], axis 1 or 2, conv_weight [2 * hidden, channels, "
-            f"kernel], deconv_weight [hidden, channels, kernel] and groups that divide channels, got x {list(x.shape)}, "
-            f"axis {axis}, conv_weight {list(conv_weight.shape)}, deconv_weight {list(deconv_weight.shape)}, "
-            f"groups {groups}"
+            "kernel], deconv_weight [hidden, channels, kernel] and groups that divide channels, got "
+            f"x {list(x.shape)}, axis {axis}, conv_weight {list(conv_weight.shape)}, "
+            f"deconv_weight {list(deconv_weight.shape)}, groups {groups}"
         )
     if not 1 <= stride <= deconv_weight.shape[2] or (causal and stride > 1):
         raise InputError(f"stride {stride}: 1 to the kernel ({deconv_weight.shape[2]}), and 1 if causal, is possible")

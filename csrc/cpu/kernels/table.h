@@ -68,6 +68,11 @@ struct Kernels {
   void (*rms_row_f32)(const float* x, const float* w, float* y, int64_t groups, int64_t width, float eps);
   void (*rms_row_f64)(const double* x, const double* w, double* y, int64_t groups, int64_t width, double eps);
 
+  // Around the inverse STFT, see spectrum.h.
+  void (*multiply_pairs)(const float* a, const float* b, float* out, int64_t count);
+  void (*overlap_add)(const float* frame, const float* window, float* out, float* weight, int64_t count);
+  void (*divide_by_weight)(const float* weight, float* out, int64_t count, float least);
+
   // Work is cut into independent blocks whose results do not depend on the thread that computes them.
   struct {
     int64_t (*blocks)(const FfnArgs&);

@@ -1,0 +1,128 @@
+#include <algorithm>
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/_fft_c2r.h>
+#include <ATen/ops/from_blob.h>
+#include <torch/library.h>
+
+#include "shared.h"
+
+namespace ussfast {
+namespace {
+
+using at::Tensor;
+
+struct Sizes {
+  Sizes(int64_t frames, int64_t n_fft, int64_t hop, int64_t window, int64_t samples)
+      : frames(frames),
+        n_fft(n_fft),
+        hop(hop),
+        window(window),
+        samples(samples),
+        batch(std::clamp<int64_t>(kValues / n_fft, 4, 256)),
+        shared((window + hop - 2) / hop),
+        own(std::max(batch - shared, 8 * shared + 1) * hop),
+        blocks_per_signal((samples + own - 1) / own) {}
+
+  // Returned sample at which the window of frame t begins. The window stands in the middle of n_fft, and the middle of
+  // the first frame is sample 0.
+  int64_t begin(int64_t t) const { return t * hop + (n_fft - window) / 2 - n_fft / 2; }
+
+  // Frames whose windows reach into the samples from .. to - 1.
+  int64_t first_frame(int64_t from) const {
+    const int64_t past = from - window - begin(0);
+    return past < 0 ? 0 : past / hop + 1;
+  }
+  int64_t end_frame(int64_t to) const { return std::min(frames, (to - begin(0) + hop - 1) / hop); }
+
+  int64_t frames, n_fft, hop, window, samples;
+  // Frames per call of the inverse transform: each call makes a plan, which costs as much as some thirty frames, but
+  // what it reads and writes should stay in the cache.
+  static constexpr int64_t kValues = 1 << 17;
+  int64_t batch;
+  // Frames that a block may have in common with the next. Both compute them: a block writes only its own samples, so
+  // that nothing depends on order or threads. Blocks are long enough for that to be an eighth of the work at most.
+  int64_t shared;
+  int64_t own;  // samples of a block
+  int64_t blocks_per_signal;
+};
+
+// [frames, bins, 2] in float32 with adjacent pairs: in place if it is so, else a copy of these frames only.
+Tensor pairs(const Tensor& x, int64_t start, int64_t count) {
+  const auto part = x.narrow(0, start, count).to(at::kFloat);
+  return part.stride(1) == 2 && part.stride(2) == 1 ? part : part.contiguous();
+}
+
+// The samples of one block of one signal. mask: [frames, bins, 2], spec: the same or undefined.
+void synthesize(const Sizes& sizes, const Tensor& mask, const Tensor& spec, const float* window, bool normalized,
+                int64_t block, float* y, float* product, float* weight) {
+  const Kernels& run = kernels();
+  const int64_t from = block * sizes.own, to = std::min(sizes.samples, from + sizes.own);
+  const int64_t bins = sizes.n_fft / 2 + 1, end = sizes.end_frame(to);
+  std::fill(y + from, y + to, 0.0f);
+  std::fill(weight, weight + (to - from), 0.0f);
+  for (int64_t t = sizes.first_frame(from); t < end; t += sizes.batch) {
+    const int64_t count = std::min(sizes.batch, end - t);
+    const auto masks = pairs(mask, t, count), mixture = spec.defined() ? pairs(spec, t, count) : spec;
+    for (int64_t i = 0; i < count; ++i) {
+      const float* a = masks.const_data_ptr<float>() + i * masks.stride(0);
+      float* out = product + 2 * i * bins;
+      if (spec.defined())
+        run.multiply_pairs(a, mixture.const_data_ptr<float>() + i * mixture.stride(0), out, bins);
+      else
+        std::copy_n(a, 2 * bins, out);
+      // These bins are real. Not every transform ignores what else is there.
+      out[1] = 0.0f;
+      if (sizes.n_fft % 2 == 0) out[2 * bins - 1] = 0.0f;
+    }
+    const auto spectrum = at::from_blob(product, {count, bins}, at::TensorOptions().dtype(at::kComplexFloat));
+    // 1: divided by the root of n_fft, 2: by n_fft.
+    const auto frames = at::_fft_c2r(spectrum, {1}, normalized ? 1 : 2, sizes.n_fft).contiguous();
+    const float* frame = frames.const_data_ptr<float>() + (sizes.n_fft - sizes.window) / 2;
+    for (int64_t i = 0; i < count; ++i, frame += sizes.n_fft) {
+      const int64_t begin = sizes.begin(t + i);
+      const int64_t first = std::max(begin, from), last = std::min(begin + sizes.window, to);
+      run.overlap_add(frame + (first - begin), window + (first - begin), y + first, weight + (first - from),
+                      last - first);
+    }
+  }
+  run.divide_by_weight(weight, y + from, to - from, 1e-11f);  // the bound of the reference
+}
+
+Tensor stft_mask(const Tensor& mask, const std::optional<Tensor>& spec, const Tensor& window, int64_t n_fft,
+                 int64_t hop, int64_t samples, bool normalized) {
+  const auto dtype = spec ? c10::promoteTypes(mask.scalar_type(), spec->scalar_type()) : mask.scalar_type();
+  if (dtype == at::kDouble)
+    return reference("ussfast::stft_mask", &stft_mask, mask, spec, window, n_fft, hop, samples, normalized);
+  TORCH_CHECK(mask.dim() == 5 && mask.size(2) > 0 && mask.size(3) == n_fft / 2 + 1 && mask.size(4) == 2 &&
+                  (!spec || spec->sizes() ==
+                                at::IntArrayRef({mask.size(0), mask.size(2), mask.size(3), mask.size(4)})),
+              "stft_mask: mask ", mask.sizes(), ", n_fft ", n_fft);
+  TORCH_CHECK(window.dim() == 1 && hop > 0 && hop <= window.size(0) && window.size(0) <= n_fft && samples >= 0,
+              "stft_mask: window ", window.sizes(), ", hop ", hop, ", n_fft ", n_fft, ", samples ", samples);
+  const int64_t sources = mask.size(1);
+  auto y = at::empty({mask.size(0), sources, samples}, mask.options().dtype(at::kFloat));
+  if (y.numel() == 0) return y.to(dtype);
+  const Sizes sizes(mask.size(2), n_fft, hop, window.size(0), samples);
+  const auto shape = dense(window);
+  float* out = y.mutable_data_ptr<float>();
+  Layout layout;
+  const int64_t product = layout.add<float>(2 * sizes.batch * mask.size(3)), weight = layout.add<float>(sizes.own);
+  const int64_t blocks = mask.size(0) * sources * sizes.blocks_per_signal;
+  run_blocks(blocks, layout.size(), [&](int64_t i, int64_t last, char* memory) {
+    at::AutoDispatchBelowADInplaceOrView guard;  // this thread may be one that would record gradients
+    for (; i < last; ++i) {
+      const int64_t signal = i / sizes.blocks_per_signal, batch = signal / sources;
+      synthesize(sizes, mask.select(0, batch).select(0, signal % sources), spec ? spec->select(0, batch) : Tensor(),
+                 shape.const_data_ptr<float>(), normalized, i % sizes.blocks_per_signal, out + signal * samples,
+                 reinterpret_cast<float*>(memory + product), reinterpret_cast<float*>(memory + weight));
+    }
+  });
+  return y.to(dtype);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(ussfast, CPU, m) { m.impl("stft_mask", &stft_mask); }
+
+}  // namespace ussfast
