@@ -131,7 +131,10 @@ def test_demanded_extension_is_an_import_error(copy):
 
 @pytest.mark.parametrize(
     "name, value, right",
-    [("USSFAST_IMPL", "fast", "native, reference"), ("USSFAST_FORCE_ISA", "neon", "generic, avx2, avx512, avx512_vnni, avx512_bf16")],
+    [
+        ("USSFAST_IMPL", "fast", "native, reference"),
+        ("USSFAST_FORCE_ISA", "neon", "generic, avx2, avx512, avx512_vnni, avx512_bf16"),
+    ],
 )
 def test_unknown_choices_list_the_right_ones(name, value, right):
     if name == "USSFAST_FORCE_ISA" and not list(ROOT.glob("ussfast/_C*.so")):
