@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ussfast.models.config import StftConfig
+from ussfast.ops import stft_mask
 
 
 def window(config: StftConfig, device: torch.device | None = None) -> Tensor:
@@ -56,28 +57,26 @@ def analyze(audio: Tensor, config: StftConfig) -> Tensor:
     return spec.transpose(1, 2)
 
 
-def synthesize(spec: Tensor, config: StftConfig, samples: int) -> Tensor:
-    """Audio of a complex spectrum: centred overlap-add divided by the summed squared window.
+def synthesize(estimate: Tensor, config: StftConfig, samples: int, mixture: Tensor | None = None) -> Tensor:
+    """Audio of an estimated spectrum: centred overlap-add divided by the summed squared window.
 
     Args:
-        spec: [..., frames, bins] complex, as `analyze` returns it.
+        estimate: [batch, sources, frames, bins, 2] real and imaginary parts, frames as from `analyze`.
         config: the same sizes.
         samples: length to return, that of the analysed audio.
+        mixture: [batch, frames, bins] complex: multiplied with the estimate, which then is a mask.
     Returns:
-        [..., samples] real.
+        [batch, sources, samples] real.
     """
-    flat = spec.reshape(-1, *spec.shape[-2:]).transpose(1, 2)
-    real = spec.real.dtype
     # Only audio shorter than the reflected border had been lengthened by analyze.
     length = max(samples, config.n_fft // 2 + 1) if config.padding == "reflect" else samples
-    audio = torch.istft(
-        flat,
-        config.n_fft,
-        config.hop,
-        config.window_length,
-        window(config, spec.device).to(real),
-        center=True,
+    audio = stft_mask(
+        estimate,
+        None if mixture is None else torch.view_as_real(mixture),
+        window(config, estimate.device),
+        n_fft=config.n_fft,
+        hop=config.hop,
+        samples=length,
         normalized=config.normalize == "default",
-        length=length,
     )
-    return audio[..., :samples].reshape(*spec.shape[:-2], samples)
+    return audio[..., :samples]

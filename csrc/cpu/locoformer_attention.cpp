@@ -84,9 +84,7 @@ Tensor locoformer_attention(const Tensor& x, const Tensor& norm_weight, const Te
     args.cosine = cosine.const_data_ptr<float>();
     args.sine = sine.const_data_ptr<float>();
   }
-  run_blocks(args.at.count(), kernels().locoformer_attention_scratch(args), [&](int64_t first, int64_t last, char* memory) {
-    kernels().locoformer_attention(args, first, last, memory);
-  });
+  run_blocks(kernels().attention, args);
   return y.to(x.scalar_type());
 }
 

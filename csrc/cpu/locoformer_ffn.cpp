@@ -142,9 +142,7 @@ Tensor locoformer_ffn(const Tensor& x, const Tensor& norm_weight, const Tensor& 
       .conv_zero = ints(p.conv_zero),
       .deconv_zero = ints(p.deconv_zero),
   };
-  const auto& kernel = kernels().ffn[int(precision)];
-  run_blocks(kernel.blocks(args), kernel.scratch(args),
-             [&](int64_t first, int64_t last, char* memory) { kernel.run(args, first, last, memory); });
+  run_blocks(kernels().ffn[int(precision)], args);
   return y.to(x.scalar_type());
 }
 

@@ -43,6 +43,12 @@ void run_blocks(int64_t blocks, int64_t bytes, const Run& run) {
   at::parallel_for(0, blocks, 1, [&](int64_t first, int64_t last) { run(first, last, scratch(bytes)); });
 }
 
+template <class Args>
+void run_blocks(const Blocks<Args>& kernel, const Args& args) {
+  run_blocks(kernel.blocks(args), kernel.scratch(args),
+             [&](int64_t first, int64_t last, char* memory) { kernel.run(args, first, last, memory); });
+}
+
 // Sequences along axis 1 (time) or 2 (frequency) of x [batch, frames, bands, channels]; y is contiguous.
 inline Sequences sequences(const at::Tensor& x, int64_t axis) {
   const int64_t other = 3 - axis, row = x.size(3);

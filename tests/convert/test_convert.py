@@ -258,7 +258,7 @@ def test_espnet_with_layer_norm_and_one_feed_forward_layer():
         model.stack.blocks[1].time.ffn_after.conv_weight, state["blocks.1.frame_path.ffn.0.conv1d.weight"]
     )
     spec = torch.randn(1, 9, 65, dtype=torch.complex64)
-    assert model(spec).shape == (1, 2, 9, 65)
+    assert model(spec).shape == (1, 2, 9, 65, 2)
 
 
 @pytest.mark.parametrize(

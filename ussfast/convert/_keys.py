@@ -5,8 +5,8 @@ from torch import Tensor
 
 from ussfast.checkpoint import some
 from ussfast.errors import CheckpointError
-from ussfast.models.band_split import runs
 from ussfast.models.config import StackConfig
+from ussfast.ops.band_split import runs
 
 
 class Keys:

@@ -15,10 +15,12 @@ class SpectralModel(nn.Module, ABC):
 
     Subclasses set `config` (with sample_rate, stft, level, segment_seconds), `prompt_names` (empty when
     unconditional) and define `forward(spec, prompts)`.
+    masking: whether forward's result is to be multiplied with the mixture's spectrum.
     """
 
     config: Any
     prompt_names: tuple[str, ...] = ()
+    masking = True
 
     def prompt_vectors(self, names: tuple[str, ...]) -> Tensor | None:
         """[sources, dim] vectors of the checkpoint's class prompts; None for unconditional models."""
@@ -26,7 +28,14 @@ class SpectralModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, spec: Tensor, prompts: Tensor | None) -> Tensor:
-        """[batch, frames, bins] complex, prompts [sources, dim] -> [batch, sources, frames, bins] complex."""
+        """Masks, or spectra if not `masking`.
+
+        Args:
+            spec: [batch, frames, bins] complex, of the mixture.
+            prompts: [sources, dim] (the same for the batch) or [batch, sources, dim]; None if unconditional.
+        Returns:
+            [batch, sources, frames, bins, 2] real and imaginary parts.
+        """
 
     def separate(self, audio: Tensor, prompts: Tensor | None, autocast: bool = False) -> Tensor:
         """Separates waveforms at the model's rate; the input is not modified.
@@ -43,8 +52,8 @@ class SpectralModel(nn.Module, ABC):
         scale = audio.std(-1, keepdim=True) + level.eps if level.enabled else None
         spec = stft.analyze(audio if scale is None else audio / scale, config)
         with torch.autocast(audio.device.type, torch.bfloat16, enabled=autocast):
-            stems = self(spec, prompts)
-        out = stft.synthesize(stems, config, audio.shape[-1])
+            estimate = self(spec, prompts)
+        out = stft.synthesize(estimate, config, audio.shape[-1], spec if self.masking else None)
         return out if scale is None else out * scale[:, None]
 
     def parameter_count(self) -> int:

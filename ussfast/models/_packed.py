@@ -1,4 +1,4 @@
-"""Modules whose weights are packed once for the CPU kernels."""
+"""Modules whose weights are laid out once for the ops and packed for the CPU kernels."""
 
 from abc import abstractmethod
 from typing import Any, Self
@@ -7,45 +7,63 @@ import torch
 from torch import Tensor, nn
 
 from ussfast._ext import cpu_isa
+from ussfast.ops._quantize import check_precision
 
 
 class PackedModule(nn.Module):
-    """A module that keeps its weights a second time, in the layout of this CPU's kernels.
+    """A module around one op; on request it keeps its weights as the op and this CPU's kernels want them.
 
-    Only for inference: training or loading weights drops the packed form, and the ops then pack in every call. It is
-    no parameter and no buffer: it is not saved and does not move between devices.
+    Only for inference: training, loading a state dict and moving or converting the module drop what was prepared, and
+    the ops then pack in every call; who changes weights in place otherwise must prepare again. What is kept is no
+    parameter and no buffer: it is not saved.
     """
 
     precision = "float32"
-    packed: Tensor | None = None
+    _prepared: tuple[Tensor | None, ...] | None = None
 
     @abstractmethod
-    def pack(self, precision: str) -> Tensor | None:
-        """The packed weights, None if no kernel takes them; called only where there are CPU kernels."""
+    def op_weights(self) -> tuple[Any, ...]:
+        """The op's weights, differentiable."""
+
+    @abstractmethod
+    def pack(self, weights: tuple[Any, ...]) -> Tensor | None:
+        """The same packed for `self.precision`; None if no kernel takes them. Called only if there are CPU kernels."""
 
     def prepare(self, precision: str, pack: bool = True) -> None:
-        """Sets the precision of the matrix products, see `ussfast.ops.locoformer_ffn`, and packs for it."""
+        """Lays out the weights for calls without gradients, and packs them if they are to run on CPU kernels.
+
+        Args:
+            precision: of the matrix products, see `ussfast.ops.locoformer_ffn`; for layers that have a choice.
+        """
+        check_precision(precision)
         self.precision = precision
-        on_cpu = all(p.device.type == "cpu" for p in self.parameters())
         with torch.no_grad():
-            self.packed = self.pack(precision) if pack and on_cpu and cpu_isa() is not None else None
+            weights = tuple(weight.detach() for weight in self.op_weights())
+            native = pack and weights[0].device.type == "cpu" and cpu_isa() is not None
+            self._prepared = (*weights, self.pack(weights) if native else None)
+
+    def weights_and_packed(self) -> tuple[Any, ...]:
+        """The op's weights and packed weights, prepared or taken from the parameters now."""
+        if self._prepared is not None and not torch.is_grad_enabled():
+            return self._prepared
+        return (*self.op_weights(), None)
 
     def train(self, mode: bool = True) -> Self:
         if mode:
-            self.packed = None
+            self._prepared = None
         return super().train(mode)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        self.packed = None
+        self._prepared = None
         return super()._apply(*args, **kwargs)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.packed = None
+        self._prepared = None
         super()._load_from_state_dict(*args, **kwargs)
 
 
 def prepare(model: nn.Module, precision: str, pack: bool = True) -> None:
-    """Sets the precision of a model's parts and, if they are to run on CPU kernels, packs their weights."""
+    """Prepares all parts of a model that can be."""
     for module in model.modules():
         if isinstance(module, PackedModule):
             module.prepare(precision, pack)

@@ -1,17 +1,20 @@
 """Band-split encoder and decoder: bins of a spectrum <-> one feature vector per frame and band.
 
 Source: Luo & Yu, "Music source separation with band-split RNN", 2023; band layout of TUSS (Saijo et al., 2024).
-Bands of equal width lie next to each other, so each run of them is one batched matrix product.
+Parameters are kept per run of bands of equal width, as checkpoints have them; the ops take them band after band.
 """
 
 import math
-from itertools import groupby
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ussfast.errors import InputError
+from ussfast.models._packed import PackedModule
+from ussfast.ops import band_merge, band_split
+from ussfast.ops.band_merge import pack as pack_merge
+from ussfast.ops.band_split import pack as pack_split
+from ussfast.ops.band_split import runs
 
 
 def tuss_bands(sample_rate: int, bins: int) -> tuple[int, ...]:
@@ -30,69 +33,48 @@ def tuss_bands(sample_rate: int, bins: int) -> tuple[int, ...]:
     return (*bands, *[rest // parts] * (parts - 1), last)
 
 
-def runs(bands: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(width, count) of each run of equal neighbouring bands."""
-    return [(width, len(list(group))) for width, group in groupby(bands)]
-
-
-def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """[bands, rows, in] x [bands, out, in] + [bands, out] -> [bands, rows, out]."""
-    return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
-
-
-def as_complex(pairs: Tensor) -> Tensor:
-    """[..., re/im] -> complex; in float32 at least, since there are no complex numbers of less that multiply."""
-    return torch.view_as_complex(pairs.to(torch.promote_types(pairs.dtype, torch.float32)).contiguous())
-
-
 class BandNorm(nn.Module):
-    """GroupNorm with one group per band, jointly over channels and time: the result depends on the whole segment."""
+    """Parameters of a norm with one group per band, jointly over channels and time; the ops compute it."""
 
     def __init__(self, bands: int, channels: int):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(bands, channels))
         self.bias = nn.Parameter(torch.zeros(bands, channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, frames, bands, channels] -> [bands, batch * frames, channels]."""
-        # Two passes (mean first): squares of raw band signals would cancel in float32.
-        centred = x - x.mean((1, 3), keepdim=True)
-        scale = (centred.square().mean((1, 3), keepdim=True) + 1e-5).rsqrt()
-        x = centred * scale * self.weight + self.bias
-        return x.permute(2, 0, 1, 3).flatten(1, 2)
 
-
-class BandSplit(nn.Module):
+class BandSplit(PackedModule):
     """Encoder: per band, norm over (re/im of its bins, time), then a linear map to `dim` channels."""
 
     def __init__(self, bands: tuple[int, ...], dim: int):
         super().__init__()
-        self.runs = runs(bands)
-        self.norms = nn.ModuleList(BandNorm(n, 2 * width) for width, n in self.runs)
+        self.bands = bands
+        self.norms = nn.ModuleList(BandNorm(n, 2 * width) for width, n in runs(bands))
         self.weights = nn.ParameterList(
-            torch.randn(n, dim, 2 * width) / math.sqrt(2 * width) for width, n in self.runs
+            torch.randn(n, dim, 2 * width) / math.sqrt(2 * width) for width, n in runs(bands)
         )
-        self.biases = nn.ParameterList(torch.zeros(n, dim) for _, n in self.runs)
+        self.biases = nn.ParameterList(torch.zeros(n, dim) for _, n in runs(bands))
+
+    def op_weights(self) -> tuple[Tensor, ...]:
+        gamma, beta = (
+            torch.cat([norm.get_parameter(kind).flatten() for norm in self.norms]) for kind in ("weight", "bias")
+        )
+        return gamma, beta, torch.cat([weight.flatten() for weight in self.weights]), torch.cat(list(self.biases))
+
+    def pack(self, weights: tuple[Tensor, ...]) -> Tensor:
+        _, _, weight, bias = weights
+        return pack_split(weight, bias, self.bands)
 
     def forward(self, spec: Tensor) -> Tensor:
         """[batch, frames, bins] complex -> [batch, frames, bands, dim]."""
-        batch, frames, _ = spec.shape
-        channels = torch.view_as_real(spec).flatten(2)  # bin-major, re/im fastest
-        sizes = [2 * width * n for width, n in self.runs]
-        out = []
-        for part, (_, n), norm, weight, bias in zip(
-            channels.split(sizes, -1), self.runs, self.norms, self.weights, self.biases, strict=True
-        ):
-            out.append(grouped_linear(norm(part.unflatten(-1, (n, -1))), weight, bias))
-        return torch.cat(out).unflatten(1, (batch, frames)).permute(1, 2, 0, 3).contiguous()
+        return band_split(torch.view_as_real(spec), *self.weights_and_packed(), bands=self.bands)
 
 
-class BandMerge(nn.Module):
-    """Decoder: per band, norm, two tanh layers, and a GLU to re/im of every bin and source (a complex spectrum)."""
+class BandMerge(PackedModule):
+    """Decoder: per band, norm, two tanh layers, and a GLU to re/im of every bin and source."""
 
     def __init__(self, bands: tuple[int, ...], dim: int, sources: int, expansion: int = 4):
         super().__init__()
-        self.runs, self.sources = runs(bands), sources
+        self.bands, self.sources = bands, sources
         count, hidden = len(bands), expansion * dim
         self.norm = BandNorm(count, dim)
         self.weight1 = nn.Parameter(torch.randn(count, hidden, dim) / math.sqrt(dim))
@@ -100,21 +82,19 @@ class BandMerge(nn.Module):
         self.weight2 = nn.Parameter(torch.randn(count, hidden, hidden) / math.sqrt(hidden))
         self.bias2 = nn.Parameter(torch.zeros(count, hidden))
         self.weights3 = nn.ParameterList(
-            torch.randn(n, 4 * width * sources, hidden) / math.sqrt(hidden) for width, n in self.runs
+            torch.randn(n, 4 * width * sources, hidden) / math.sqrt(hidden) for width, n in runs(bands)
         )
-        self.biases3 = nn.ParameterList(torch.zeros(n, 4 * width * sources) for width, n in self.runs)
+        self.biases3 = nn.ParameterList(torch.zeros(n, 4 * width * sources) for width, n in runs(bands))
+
+    def op_weights(self) -> tuple[Tensor, ...]:
+        weight3, bias3 = (torch.cat([t.flatten() for t in kind]) for kind in (self.weights3, self.biases3))
+        inner = self.weight1, self.bias1, self.weight2, self.bias2
+        return self.norm.weight, self.norm.bias, *inner, weight3, bias3
+
+    def pack(self, weights: tuple[Tensor, ...]) -> Tensor:
+        _, _, weight1, bias1, weight2, bias2, weight3, bias3 = weights
+        return pack_merge(weight1, bias1, weight2, bias2, weight3, bias3, self.bands, self.sources)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, frames, bands, dim] -> [batch, sources, frames, bins] complex."""
-        batch, frames = x.shape[:2]
-        x = grouped_linear(self.norm(x), self.weight1, self.bias1).tanh()
-        x = grouped_linear(x, self.weight2, self.bias2).tanh()
-        out = []
-        for part, (width, _), weight, bias in zip(
-            x.split([n for _, n in self.runs]), self.runs, self.weights3, self.biases3, strict=True
-        ):
-            y = F.glu(grouped_linear(part, weight, bias), -1)
-            # Channels are source-slowest, then re/im, then bin; [.., sources, frames, bands, width, re/im] here.
-            y = y.view(-1, batch, frames, self.sources, 2, width).permute(1, 3, 2, 0, 5, 4)
-            out.append(y.flatten(3, 4))
-        return as_complex(torch.cat(out, 3))
+        """[batch, frames, bands, dim] -> [batch, sources, frames, bins, 2] (re, im)."""
+        return band_merge(x, *self.weights_and_packed(), bands=self.bands, sources=self.sources)

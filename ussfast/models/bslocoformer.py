@@ -49,5 +49,5 @@ class BsLocoformer(SpectralModel):
         self.decoder = BandMerge(bands, config.first.dim, config.sources, config.decoder_expansion)
 
     def forward(self, spec: Tensor, prompts: Tensor | None = None) -> Tensor:
-        """[batch, frames, bins] complex -> [batch, sources, frames, bins] complex; takes no prompts."""
-        return self.decoder(self.second(self.first(self.encoder(spec)))) * spec[:, None]
+        """[batch, frames, bins] complex -> masks [batch, sources, frames, bins, 2]; takes no prompts."""
+        return self.decoder(self.second(self.first(self.encoder(spec))))

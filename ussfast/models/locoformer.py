@@ -4,6 +4,8 @@ Source: Saijo et al., "TF-Locoformer: Transformer with local modeling by convolu
 enhancement", IWAENC 2024. Activations are channels-last throughout: [batch, frames, bands, channels].
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -54,22 +56,24 @@ class ConvSwiGlu(PackedModule):
 
     def forward(self, x: Tensor, axis: int) -> Tensor:
         """[batch, frames, bands, channels] -> the same shape; axis 1 runs along frames, 2 along bands."""
-        weights = self.conv_weight, self.conv_bias, self.deconv_weight, self.deconv_bias
         if isinstance(self.norm, RmsGroupNorm):
             return locoformer_ffn(
-                x, self.norm.weight, *weights, self.packed,
+                x, *self.weights_and_packed(),
                 axis=axis, groups=self.norm.groups, eps=self.norm.eps, stride=self.ffn.stride,
                 precision=self.precision,
             )  # fmt: skip
         turned = x.transpose(1, 2) if axis == 1 else x
-        y = convolve(self.norm(turned).flatten(0, 1), *weights, self.ffn.stride)
+        _, *weights = self.op_weights()
+        y = convolve(self.norm(turned).flatten(0, 1), *weights, stride=self.ffn.stride)
         return x + _turn_back(y, turned, axis)
 
-    def pack(self, precision: str) -> Tensor | None:
+    def op_weights(self) -> tuple[Any, ...]:
+        return self.norm.weight, self.conv_weight, self.conv_bias, self.deconv_weight, self.deconv_bias
+
+    def pack(self, weights: tuple[Any, ...]) -> Tensor | None:
         if not isinstance(self.norm, RmsGroupNorm):
             return None
-        weights = self.conv_weight, self.conv_bias, self.deconv_weight, self.deconv_bias
-        return pack_ffn(self.norm.weight, *weights, self.norm.groups, precision)
+        return pack_ffn(*weights, self.norm.groups, self.precision)
 
 
 def rope_frequencies(head_dim: int) -> Tensor:
@@ -90,20 +94,24 @@ class Attention(PackedModule):
     def forward(self, x: Tensor, rope: Tensor, axis: int) -> Tensor:
         """[batch, frames, bands, channels], rope [head_dim / 2] -> the same shape as x."""
         if isinstance(self.norm, RmsGroupNorm):
+            norm, qkv, out, packed = self.weights_and_packed()
             return locoformer_attention(
-                x, self.norm.weight, self.qkv.weight, self.out.weight, rope, self.packed,
+                x, norm, qkv, out, rope, packed,
                 axis=axis, groups=self.norm.groups, heads=self.heads, eps=self.norm.eps,
             )  # fmt: skip
         turned = x.transpose(1, 2) if axis == 1 else x
-        rows = self.norm(turned).flatten(0, 1)
-        y = attend(rows, self.qkv.weight, self.out.weight, rope, self.heads)
+        y = attend(self.norm(turned).flatten(0, 1), self.qkv.weight, self.out.weight, rope, self.heads)
         return x + _turn_back(y, turned, axis)
 
-    def pack(self, precision: str) -> Tensor | None:
-        # Scores and softmax need float32, and the projections are too small to gain anything from less.
+    def op_weights(self) -> tuple[Any, ...]:
+        return self.norm.weight, self.qkv.weight, self.out.weight
+
+    def pack(self, weights: tuple[Any, ...]) -> Tensor | None:
+        # Scores and softmax need float32, and the projections are too small to gain much from less.
         if not isinstance(self.norm, RmsGroupNorm):
             return None
-        return pack_attention(self.qkv.weight, self.out.weight, self.heads)
+        _, qkv, out = weights
+        return pack_attention(qkv, out, self.heads)
 
 
 def _turn_back(rows: Tensor, turned: Tensor, axis: int) -> Tensor:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ussfast.errors import InputError
 from ussfast.models._base import SpectralModel
-from ussfast.models.band_split import as_complex
 from ussfast.models.config import LevelConfig, StackConfig, StftConfig
 from ussfast.models.locoformer import Stack
 
@@ -34,6 +33,8 @@ class TfLocoformerConfig:
 
 
 class TfLocoformer(SpectralModel):
+    masking = False
+
     def __init__(self, config: TfLocoformerConfig):
         super().__init__()
         self.config = config
@@ -50,8 +51,8 @@ class TfLocoformer(SpectralModel):
             return self.norm(self.conv(planes)).permute(0, 2, 3, 1).contiguous()
 
     def forward(self, spec: Tensor, prompts: Tensor | None = None) -> Tensor:
-        """[batch, frames, bins] complex -> [batch, sources, frames, bins] complex; takes no prompts."""
+        """[batch, frames, bins] complex -> spectra [batch, sources, frames, bins, 2]; takes no prompts."""
         features = self.stack(self.encode(spec)).permute(0, 3, 1, 2)
         with torch.autocast(spec.device.type, enabled=False):
             planes = self.deconv(features.to(self.deconv.weight.dtype))
-        return as_complex(planes.unflatten(1, (self.config.sources, 2)).permute(0, 1, 3, 4, 2))
+        return planes.unflatten(1, (self.config.sources, 2)).permute(0, 1, 3, 4, 2)

@@ -70,7 +70,7 @@ class Tuss(SpectralModel):
         return self.prompts[[self.prompt_names.index(name) for name in names]]
 
     def forward(self, spec: Tensor, prompts: Tensor | None) -> Tensor:
-        """[batch, frames, bins] complex, prompts [(batch,) sources, dim] -> [batch, sources, frames, bins]."""
+        """[batch, frames, bins] complex, prompts [(batch,) sources, dim] -> masks [batch, sources, frames, bins, 2]."""
         if prompts is None:
             raise PromptError(f"a TUSS model needs prompts; it knows {list(self.prompt_names)}")
         frames = self.encoder(spec)  # [batch, frames, bands, dim]
@@ -83,5 +83,4 @@ class Tuss(SpectralModel):
         mixed = self.cross_prompt(torch.cat((rows, frames), 1))
         # The SOS row has done its work inside the stack; prompts scale every frame, band by band.
         conditioned = mixed[:, None, rows.shape[1] :] * mixed[:, :sources, None]
-        mask = self.decoder(self.extraction(conditioned.flatten(0, 1)))
-        return mask.view(batch, sources, *spec.shape[1:]) * spec[:, None]
+        return self.decoder(self.extraction(conditioned.flatten(0, 1))).view(batch, sources, *spec.shape[1:], 2)

@@ -4,6 +4,8 @@ USSFAST_IMPL=reference keeps all of them on plain PyTorch; `use_reference()` doe
 """
 
 from ussfast.ops._op import use_reference
+from ussfast.ops.band_merge import band_merge
+from ussfast.ops.band_split import band_split
 from ussfast.ops.locoformer_attention import locoformer_attention
 from ussfast.ops.locoformer_ffn import locoformer_ffn
 from ussfast.ops.rms_group_norm import rms_group_norm
@@ -13,4 +15,12 @@ from ussfast import _ext  # isort: skip  (loads kernels for the ops defined abov
 
 _ext.load()
 
-__all__ = ["locoformer_attention", "locoformer_ffn", "rms_group_norm", "stft_mask", "use_reference"]
+__all__ = [
+    "band_merge",
+    "band_split",
+    "locoformer_attention",
+    "locoformer_ffn",
+    "rms_group_norm",
+    "stft_mask",
+    "use_reference",
+]

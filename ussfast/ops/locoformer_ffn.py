@@ -113,7 +113,7 @@ def reference(
 
 
 def convolve(
-    x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, stride: int, causal: bool = False,
+    x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, stride: int = 1, causal: bool = False,
     precision: str = "float32",
 ) -> Tensor:  # fmt: skip
     """The layer between norm and residual: [sequences, length, channels] -> the same shape."""

@@ -1,9 +1,24 @@
 // All kernels, and their table under the name that the including file has set: USSFAST_TABLE.
+#include "bands.h"
 #include "ffn.h"
 #include "locoformer_attention.h"
 #include "spectrum.h"
 
 namespace ussfast {
+namespace {
+
+// A kernel is a class: made from its arguments, it tells how many blocks there are and runs one.
+template <class Kernel, class Args>
+constexpr Blocks<Args> block_kernel() {
+  return {[](const Args& args) { return Kernel(args).blocks(); },
+          [](const Args& args) { return Kernel(args).scratch(); },
+          [](const Args& args, int64_t first, int64_t last, char* scratch) {
+            const Kernel kernel(args);
+            for (int64_t block = first; block < last; ++block) kernel.run(block, scratch);
+          }};
+}
+
+}  // namespace
 
 extern const Kernels USSFAST_TABLE;
 const Kernels USSFAST_TABLE = {
@@ -13,11 +28,12 @@ const Kernels USSFAST_TABLE = {
     .multiply_pairs = multiply_pairs,
     .overlap_add = overlap_add,
     .divide_by_weight = divide_by_weight,
-    .ffn = {{ffn_blocks<Float32>, ffn_scratch<Float32>, ffn_run<Float32>},
-            {ffn_blocks<Bfloat16>, ffn_scratch<Bfloat16>, ffn_run<Bfloat16>},
-            {ffn_blocks<Int8>, ffn_scratch<Int8>, ffn_run<Int8>}},
-    .locoformer_attention_scratch = locoformer_attention_scratch,
-    .locoformer_attention = locoformer_attention_run,
+    .ffn = {block_kernel<Ffn<Float32>, FfnArgs>(), block_kernel<Ffn<Bfloat16>, FfnArgs>(),
+            block_kernel<Ffn<Int8>, FfnArgs>()},
+    .attention = block_kernel<LocoformerAttention, AttentionArgs>(),
+    .band_moments = band_moments,
+    .band_split = block_kernel<BandSplit, BandSplitArgs>(),
+    .band_merge = block_kernel<BandMerge, BandMergeArgs>(),
 };
 
 }  // namespace ussfast

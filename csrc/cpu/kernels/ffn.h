@@ -229,19 +229,5 @@ struct Ffn {
   }
 };
 
-template <class P>
-int64_t ffn_blocks(const FfnArgs& args) {
-  return Ffn<P>(args).blocks();
-}
-template <class P>
-int64_t ffn_scratch(const FfnArgs& args) {
-  return Ffn<P>(args).scratch();
-}
-template <class P>
-void ffn_run(const FfnArgs& args, int64_t first, int64_t last, char* scratch) {
-  const Ffn<P> ffn(args);
-  for (int64_t block = first; block < last; ++block) ffn.run(block, scratch);
-}
-
 }  // namespace
 }  // namespace ussfast

@@ -29,13 +29,14 @@ struct LocoformerAttention {
   explicit LocoformerAttention(const AttentionArgs& args)
       : a(args), channels(a.at.channels), width(a.heads * a.head_width), padded(a.padded(kPanel)) {}
 
+  int64_t blocks() const { return a.at.count(); }  // one per sequence
   int64_t scratch() const {
     const int64_t qkv = (3 * width + 3 * kStep) * padded;
     return 4 * (qkv + 2 * channels * kPanel + attend_memory(a.head_width)) + 64;
   }
 
-  void run(int64_t sequence, float* memory) const {
-    float* qkv = memory;
+  void run(int64_t sequence, char* memory) const {
+    float* qkv = (float*)memory;
     float* rows = qkv + (3 * width + 3 * kStep) * padded;
     float* columns = rows + channels * kPanel;
     float* rest = columns + channels * kPanel;
@@ -98,13 +99,6 @@ struct LocoformerAttention {
     }
   }
 };
-
-inline int64_t locoformer_attention_scratch(const AttentionArgs& args) { return LocoformerAttention(args).scratch(); }
-
-inline void locoformer_attention_run(const AttentionArgs& args, int64_t first, int64_t last, char* scratch) {
-  const LocoformerAttention attention(args);
-  for (int64_t sequence = first; sequence < last; ++sequence) attention.run(sequence, (float*)scratch);
-}
 
 }  // namespace
 }  // namespace ussfast

@@ -63,6 +63,45 @@ struct AttentionArgs {
   }
 };
 
+// Frames [batch, frames, channels] whose channels are cut into bands, each normalised over all frames and its channels
+// together. Strides in elements, channels adjacent.
+struct BandFrames {
+  const float* x;
+  int64_t batch, frames, in_batch, in_frame, bands;
+  const int64_t* edges;        // first channel of every band, then the number of channels
+  const float *mean, *scale;   // of the norm, [batch, bands]
+  const float *weight, *bias;  // of the norm, [channels]
+
+  int64_t channels() const { return edges[bands]; }
+};
+
+struct BandSplitArgs {
+  BandFrames in;
+  float* y;
+  int64_t dim, groups;
+  const int64_t* group_edges;  // first band of every group of bands that is computed together, then the number of bands
+  // Packed weights, see band_split.cpp.
+  const float *weight, *bias;
+};
+
+struct BandMergeArgs {
+  BandFrames in;
+  float* y;
+  int64_t dim, hidden, sources;
+  const int64_t* bins;     // first bin of every band, then the number of bins
+  const int64_t* columns;  // first packed column of every band in the last layer
+  // Packed weights, see band_merge.cpp.
+  const float *weight1, *bias1, *weight2, *bias2, *weight3, *bias3;
+};
+
+// A kernel cut into independent blocks.
+template <class Args>
+struct Blocks {
+  int64_t (*blocks)(const Args&);
+  int64_t (*scratch)(const Args&);  // bytes that one thread needs
+  void (*run)(const Args&, int64_t first, int64_t last, char* scratch);
+};
+
 struct Kernels {
   int lanes;  // a packed panel has twice as many columns
   void (*rms_row_f32)(const float* x, const float* w, float* y, int64_t groups, int64_t width, float eps);
@@ -74,14 +113,14 @@ struct Kernels {
   void (*divide_by_weight)(const float* weight, float* out, int64_t count, float least);
 
   // Work is cut into independent blocks whose results do not depend on the thread that computes them.
-  struct {
-    int64_t (*blocks)(const FfnArgs&);
-    int64_t (*scratch)(const FfnArgs&);  // bytes that one thread needs
-    void (*run)(const FfnArgs&, int64_t first, int64_t last, char* scratch);
-  } ffn[kPrecisions];
+  Blocks<FfnArgs> ffn[kPrecisions];
+  Blocks<AttentionArgs> attention;
 
-  int64_t (*locoformer_attention_scratch)(const AttentionArgs&);
-  void (*locoformer_attention)(const AttentionArgs&, int64_t first, int64_t last, char* scratch);  // sequences
+  // Blocks of `rows` frames of one item: per block and band, mean and sum of squared distances from it.
+  // scratch: twice as many floats as channels, both times rounded up to whole cache lines.
+  void (*band_moments)(const BandFrames&, int64_t rows, double* moments, int64_t first, int64_t last, char* scratch);
+  Blocks<BandSplitArgs> band_split;
+  Blocks<BandMergeArgs> band_merge;
 };
 
 }  // namespace ussfast
