@@ -23,7 +23,6 @@ struct Packed {
     conv = layout.add<int32_t>(2 * hidden_width * in_words);
     conv_bias = layout.add<float>(2 * hidden_width);
     conv_scale = layout.add<float>(2 * hidden_width);
-    conv_zero = layout.add<int32_t>(2 * hidden_width);
     deconv = layout.add<int32_t>(kernel * out_width * hidden_words);
     deconv_bias = layout.add<float>(out_width);
     deconv_scale = layout.add<float>(kernel * out_width);
@@ -32,7 +31,7 @@ struct Packed {
 
   Layout layout;
   int64_t lanes, hidden_width, out_width, in_words, hidden_words;
-  int64_t conv, conv_bias, conv_scale, conv_zero, deconv, deconv_bias, deconv_scale, deconv_zero;
+  int64_t conv, conv_bias, conv_scale, deconv, deconv_bias, deconv_scale, deconv_zero;
 };
 
 void check(const Tensor& norm_weight, const Tensor& conv_weight, const Tensor& conv_bias, const Tensor& deconv_weight,
@@ -75,12 +74,13 @@ Tensor pack(const Tensor& norm_weight, const Tensor& conv_weight, const Tensor& 
         // In int8 the norm's weight is part of the convolution, so that its input has a known range.
         return row < 0 ? 0.0f : w[(row * channels + c) * kernel + tap] * (int8 ? gamma[c] : 1.0f);
       };
-      float* scales = floats(p.conv_scale) + panel * width;
+      float *scales = floats(p.conv_scale) + panel * width, *biases = floats(p.conv_bias) + panel * width;
+      std::vector<int32_t> zeros(width);
       pack_panel(precision, kernel * channels, p.in_words, width, get, base + p.conv + panel * p.in_words * width * 4,
-                 scales, ints(p.conv_zero) + panel * width);
+                 scales, zeros.data());
       for (int64_t n = 0; n < width; ++n) {
         scales[n] *= unit;
-        if (source(n) >= 0) floats(p.conv_bias)[panel * width + n] = b[source(n)];
+        if (source(n) >= 0) biases[n] = b[source(n)] + (int8 ? zeros[n] * scales[n] : 0.0f);
       }
     }
   });
@@ -139,7 +139,6 @@ Tensor locoformer_ffn(const Tensor& x, const Tensor& norm_weight, const Tensor& 
       .conv_scale = floats(p.conv_scale),
       .deconv_bias = floats(p.deconv_bias),
       .deconv_scale = floats(p.deconv_scale),
-      .conv_zero = ints(p.conv_zero),
       .deconv_zero = ints(p.deconv_zero),
   };
   run_blocks(kernels().ffn[int(precision)], args);

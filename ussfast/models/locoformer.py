@@ -63,8 +63,8 @@ class ConvSwiGlu(PackedModule):
                 precision=self.precision,
             )  # fmt: skip
         turned = x.transpose(1, 2) if axis == 1 else x
-        _, *weights = self.op_weights()
-        y = convolve(self.norm(turned).flatten(0, 1), *weights, stride=self.ffn.stride)
+        _, w1, b1, w2, b2 = self.op_weights()
+        y = convolve(self.norm(turned).flatten(0, 1), w1, b1, w2, b2, self.ffn.stride)
         return x + _turn_back(y, turned, axis)
 
     def op_weights(self) -> tuple[Any, ...]:
@@ -73,7 +73,8 @@ class ConvSwiGlu(PackedModule):
     def pack(self, weights: tuple[Any, ...]) -> Tensor | None:
         if not isinstance(self.norm, RmsGroupNorm):
             return None
-        return pack_ffn(*weights, self.norm.groups, self.precision)
+        gamma, w1, b1, w2, b2 = weights
+        return pack_ffn(gamma, w1, b1, w2, b2, self.norm.groups, self.precision)
 
 
 def rope_frequencies(head_dim: int) -> Tensor:

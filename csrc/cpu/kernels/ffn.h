@@ -19,7 +19,7 @@ template <class P>
 struct Ffn {
   using Element = typename P::Element;
   static constexpr bool kInt8 = std::is_same_v<P, Int8>;
-  static constexpr int kRows = 192;  // hidden rows per block
+  static constexpr int kRows = kInt8 ? 96 : 192;  // hidden rows per block
   static constexpr int kAhead = 8;   // rows fetched before they are needed
 
   const FfnArgs& a;
@@ -135,11 +135,11 @@ struct Ffn {
     for (int64_t c = 0; c < n; c += kLanes) {
       const F value = load_some(from + c, n - c);
       if constexpr (kInt8) {
-        const B bytes = __builtin_convertvector((U)(value * scale + (kRounder + 128)) & 255u, B);
-        std::memcpy(to + c, &bytes, std::min<int64_t>(n - c, kLanes));
+        const B bytes = low_bytes((U)(value * scale + (kRounder + 128)));
+        n - c >= kLanes ? store(to + c, bytes) : (void)std::memcpy(to + c, &bytes, n - c);
       } else if constexpr (std::is_same_v<P, Bfloat16>) {
         const H halves = to_bfloat16(value);
-        std::memcpy(to + c, &halves, 2 * std::min<int64_t>(n - c, kLanes));
+        n - c >= kLanes ? store(to + c, halves) : (void)std::memcpy(to + c, &halves, 2 * (n - c));
       }
     }
   }
@@ -155,9 +155,9 @@ struct Ffn {
                                 (char*)acc, sizeof(acc[0]));
         Element* to = (Element*)hidden + m * hidden_width + h;
         for (int r = 0; r < size; ++r, to += hidden_width) {
-          const F y = (acc[r][0] + value_bias) * silu(acc[r][1] + gate_bias);
-          if constexpr (std::is_same_v<P, Float32>) store(to, y);
-          else store(to, to_bfloat16(y));
+          const F value = acc[r][0] + value_bias, gate = acc[r][1] + gate_bias;
+          if constexpr (std::is_same_v<P, Float32>) store(to, value * silu(gate));
+          else store(to, to_bfloat16(value * silu_coarse(gate)));
         }
       });
     }
@@ -173,20 +173,16 @@ struct Ffn {
                                 (char*)acc, sizeof(acc[0]));
         const F value_bias = load(a.conv_bias + 2 * h), gate_bias = load(a.conv_bias + 2 * h + kLanes);
         const F value_scale = load(a.conv_scale + 2 * h), gate_scale = load(a.conv_scale + 2 * h + kLanes);
-        const I value_zero = load<I>(a.conv_zero + 2 * h), gate_zero = load<I>(a.conv_zero + 2 * h + kLanes);
         for (int r = 0; r < size; ++r) {
-          const F value = __builtin_convertvector(acc[r][0] + value_zero, F) * value_scale + value_bias;
-          const F gate = __builtin_convertvector(acc[r][1] + gate_zero, F) * gate_scale + gate_bias;
-          store(few + r * hidden_width + h, value * silu(gate));
+          const F value = __builtin_convertvector(acc[r][0], F) * value_scale + value_bias;
+          const F gate = __builtin_convertvector(acc[r][1], F) * gate_scale + gate_bias;
+          store(few + r * hidden_width + h, value * silu_coarse(gate));
         }
       }
       for (int r = 0; r < size; ++r) {
         const float* row = few + r * hidden_width;
         F peaks = splat(0.0f);
-        for (int64_t h = 0; h < hidden_width; h += kLanes) {
-          const F y = load(row + h);
-          peaks = max(peaks, max(y, -y));
-        }
+        for (int64_t h = 0; h < hidden_width; h += kLanes) peaks = max(peaks, magnitude(load(row + h)));
         const float peak = largest(peaks);
         scales[m + r] = peak / 127.0f;
         narrow(row, hidden_width, peak > 0 ? 127.0f / peak : 0.0f, (Element*)hidden + (m + r) * hidden_width);
@@ -225,7 +221,7 @@ struct Ffn {
 
   static USSFAST_INLINE H to_bfloat16(F value) {
     const U bits = (U)value;
-    return __builtin_convertvector((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16, H);  // ties to even
+    return low_halves((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);  // ties to even
   }
 };
 

@@ -62,6 +62,8 @@ struct Int8 {
 template <class P, int MR, int NV>
 USSFAST_INLINE void accumulate(typename P::Acc (&acc)[MR][NV], const char* a, int64_t row, int64_t column, const char* b,
                                int64_t b_row, int64_t depth) {
+  // Four steps at a time: with two loads and three instructions per row, one step leaves no room for a loop's own.
+#pragma GCC unroll 4
   for (int64_t k = 0; k < depth; ++k, a += column, b += b_row) {
     U values[NV];
     for (int v = 0; v < NV; ++v) values[v] = load<U>(b + v * sizeof(U));

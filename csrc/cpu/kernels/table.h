@@ -37,7 +37,7 @@ struct FfnArgs {
   // Packed weights, see locoformer_ffn.cpp.
   const char *conv, *deconv;
   const float *conv_bias, *conv_scale, *deconv_bias, *deconv_scale;
-  const int32_t *conv_zero, *deconv_zero;
+  const int32_t* deconv_zero;
 
   // Hidden rows per sequence.
   int64_t steps() const { return (at.length + kernel - stride + stride - 1) / stride; }

@@ -72,7 +72,7 @@ USSFAST_INLINE F load_some(const float* from, int64_t n) {
 // Adding it leaves the nearest integer (ties to even) in the low bits of the mantissa, for |x| < 2^22.
 constexpr float kRounder = 12582912.0f;
 
-// 2^x for x <= 0 to within two units of the last place; at most 2^-126 below -126.
+// 2^x for x <= 0 to within two units of the last place; at most 2^-126 below -126. With AVX-512 it is right for all x.
 USSFAST_INLINE F exp2_negative(F x) {
 #if defined(USSFAST_AVX512)
   const F f = (F)_mm512_maskz_reduce_ps(0xffff, (__m512)x, _MM_FROUND_TO_NEG_INF);  // x - floor(x)
@@ -107,11 +107,41 @@ USSFAST_INLINE F reciprocal(F x) {
 #endif
 }
 
+// The low bytes, or halves, of integers. Compilers take general conversions apart into single elements.
+USSFAST_INLINE B low_bytes(U x) {
+#if defined(USSFAST_AVX512)
+  return (B)_mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)x);
+#else
+  typedef uint8_t Bytes __attribute__((vector_size(4 * kLanes)));
+  const Bytes all = (Bytes)x;
+  B low;
+  for (int i = 0; i < kLanes; ++i) low[i] = all[4 * i];
+  return low;
+#endif
+}
+USSFAST_INLINE H low_halves(U x) {
+#if defined(USSFAST_AVX512)
+  return (H)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)x);
+#else
+  return __builtin_convertvector(x, H);
+#endif
+}
+
 constexpr float kLog2e = 1.44269504088896341f;
 
 USSFAST_INLINE F silu(F x) { return x * reciprocal(1.0f + exp2(x * -kLog2e)); }
+// To 14 bits: enough in front of bfloat16 and int8.
+USSFAST_INLINE F silu_coarse(F x) {
+#if defined(USSFAST_AVX512)
+  return x * (F)_mm512_maskz_rcp14_ps(0xffff, (__m512)(1.0f + exp2_negative(x * -kLog2e)));
+#else
+  return silu(x);
+#endif
+}
 USSFAST_INLINE F sigmoid(F x) { return reciprocal(1.0f + exp2(x * -kLog2e)); }
 USSFAST_INLINE F tanh(F x) { return 1.0f - 2.0f * reciprocal(1.0f + exp2(x * (2 * kLog2e))); }
+
+USSFAST_INLINE F magnitude(F x) { return (F)((U)x & 0x7fffffffu); }
 
 USSFAST_INLINE float largest(F v) {
   float best = v[0];
