@@ -6,6 +6,7 @@ USSFAST_IMPL=reference keeps all of them on plain PyTorch; `use_reference()` doe
 from ussfast.ops._op import use_reference
 from ussfast.ops.band_merge import band_merge
 from ussfast.ops.band_split import band_split
+from ussfast.ops.biased_cross_attention import biased_cross_attention
 from ussfast.ops.locoformer_attention import locoformer_attention
 from ussfast.ops.locoformer_ffn import locoformer_ffn
 from ussfast.ops.rms_group_norm import rms_group_norm
@@ -18,6 +19,7 @@ _ext.load()
 __all__ = [
     "band_merge",
     "band_split",
+    "biased_cross_attention",
     "locoformer_attention",
     "locoformer_ffn",
     "rms_group_norm",

@@ -72,9 +72,7 @@ def locoformer_attention(
         )
     if window < 0 or prefix < 0:
         raise InputError(f"window and prefix are numbers of positions, at least 0, got {window} and {prefix}")
-    return SPEC(
-        x, norm_weight, qkv_weight, out_weight, rope, packed, axis, groups, eps, heads, causal, window, prefix
-    )
+    return SPEC(x, norm_weight, qkv_weight, out_weight, rope, packed, axis, groups, eps, heads, causal, window, prefix)
 
 
 def pack(qkv_weight: Tensor, out_weight: Tensor, heads: int) -> Tensor:
@@ -84,7 +82,8 @@ def pack(qkv_weight: Tensor, out_weight: Tensor, heads: int) -> Tensor:
 
 def rotate(x: Tensor, frequencies: Tensor) -> Tensor:
     """Rotates the channel pairs of [..., length, head width] by position times frequency."""
-    angles = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * frequencies.float()
+    wide = torch.promote_types(x.dtype, torch.float32)
+    angles = torch.arange(x.shape[-2], device=x.device, dtype=wide)[:, None] * frequencies.to(wide)
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).flatten(-2)
@@ -102,6 +101,17 @@ def visible(length: int, causal: bool, window: int, prefix: int, device: torch.d
     return seen | (position < prefix)
 
 
+def mix(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(width) + bias) v; a boolean bias is True where a key is seen."""
+    if q.dtype != torch.float64:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    # PyTorch's fused kernel has no second derivative, and who computes in float64 wants to check derivatives.
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    if bias is not None:
+        scores = scores.masked_fill(~bias, float("-inf")) if bias.dtype == torch.bool else scores + bias
+    return scores.softmax(-1) @ v
+
+
 def attend(
     rows: Tensor, qkv_weight: Tensor, out_weight: Tensor, rope: Tensor | None, heads: int, mask: Tensor | None = None
 ) -> Tensor:
@@ -109,7 +119,7 @@ def attend(
     q, k, v = F.linear(rows, qkv_weight).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     if rope is not None:
         q, k = rotate(q, rope), rotate(k, rope)
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    mixed = mix(q, k, v, mask)
     return F.linear(mixed.transpose(1, 2).flatten(-2), out_weight)
 
 
@@ -133,7 +143,7 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
 
     def case(x: Tensor, width: int, heads: int, axis: int, causal: bool = False, window: int = 0, prefix: int = 0):
         channels = x.shape[-1]
-        rope = torch.rand(width // heads // 2, device=device)
+        rope = torch.rand(width // heads // 2, device=device, dtype=torch.float64).to(dtype)
         return (
             x, draw(channels).abs() + 0.5, draw(3 * width, channels) * channels**-0.5,
             draw(channels, width) * width**-0.5, rope, None, axis, 2, 1e-5, heads, causal, window, prefix,
@@ -154,6 +164,16 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
     yield case(x[:, :, ::2], 12, 1, 1)
 
 
+def flop(
+    x: Tensor, norm_weight: Tensor, qkv_weight: Tensor, out_weight: Tensor, rope: Tensor | None,
+    packed: Tensor | None, axis: int, groups: int, eps: float, heads: int, causal: bool, window: int, prefix: int,
+) -> int:  # fmt: skip
+    """Projections, scores and the mixture of values; all keys count, also those that causal and window hide."""
+    batch, frames, bands, _ = x.shape
+    projections = qkv_weight.numel() + out_weight.numel()
+    return 2 * batch * frames * bands * (projections + 2 * x.shape[axis] * out_weight.shape[1])
+
+
 SPEC = define(
     OpSpec(
         "locoformer_attention",
@@ -162,5 +182,6 @@ SPEC = define(
         reference,
         samples,
         train_on_reference=True,
+        flop=flop,
     )
 )

@@ -94,19 +94,22 @@ USSFAST_INLINE void attend(const Head& head, const Visibility& seen, const float
         if (Bias::kChanges || limited) store(at, score);
         best[v] = max(best[v], score);
       }
-    F fade[NV];
+    F fade[NV], total[NV];  // copies, so that the loop has them in registers
     for (int v = 0; v < NV; ++v) {
       fade[v] = exp2_negative(top[v] - best[v]);
-      sum[v] *= fade[v];
-      top[v] = best[v];
+      total[v] = sum[v] * fade[v];
     }
     for (int64_t j = 0; j < n; ++j)
       for (int v = 0; v < NV; ++v) {
         float* at = scores + j * kRow + v * kLanes;
-        const F weight = exp2_negative(load(at) - top[v]);
-        sum[v] += weight;
+        const F weight = exp2_negative(load(at) - best[v]);
+        total[v] += weight;
         store(at, weight);
       }
+    for (int v = 0; v < NV; ++v) {
+      top[v] = best[v];
+      sum[v] = total[v];
+    }
     for (int64_t c = 0; c < head.width; ++c)
       for (int v = 0; v < NV; ++v) {
         float* at = mixed + c * kRow + v * kLanes;

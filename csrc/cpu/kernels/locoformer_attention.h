@@ -45,9 +45,11 @@ struct LocoformerAttention {
 
     for (int64_t at = 0; at < length; at += kPanel) {
       const int64_t count = std::min<int64_t>(kPanel, length - at);
-      for (int64_t i = 0; i < count; ++i)
+      for (int64_t i = 0; i < count; ++i) {
+        fetch(x, at + i + kAhead);
         normalize_row(x + (at + i) * a.at.in_step, a.norm.weight, rows + i * channels, a.norm.groups,
                       channels / a.norm.groups, a.norm.eps);
+      }
       std::memset(rows + count * channels, 0, (kPanel - count) * channels * sizeof(float));
       transpose_panel(rows, channels, columns);
       product<Float32, 2, false>(3 * width, a.qkv, channels * 4, 4, columns, kPanel * 4, channels, qkv + at,
@@ -74,16 +76,25 @@ struct LocoformerAttention {
         constexpr int MR = size;
         tile<Float32, MR, 2, false>((const char*)(qkv + m), 4, padded * 4, (const char*)(a.out + c * width), kPanel * 4,
                                     width, (char*)acc, 2 * sizeof(F));
-        for (int64_t r = 0; r < std::min<int64_t>(MR, length - m); ++r)
+        for (int64_t r = 0; r < std::min<int64_t>(MR, length - m); ++r) {
+          if (c == 0) fetch(x, m + r + MR);
           for (int v = 0; v < 2; ++v) {
             const int64_t from = c + v * kLanes, left = channels - from;
             const F old = load_some(x + (m + r) * a.at.in_step + from, left);
             store_some(y + (m + r) * a.at.out_step + from, acc[r][v] + old, left);
           }
+        }
       });
   }
 
  private:
+  static constexpr int kAhead = 8;  // rows fetched before they are needed: along time they are pages apart
+
+  void fetch(const float* x, int64_t position) const {
+    if (position < a.at.length)
+      for (int64_t c = 0; c < channels; c += 16) __builtin_prefetch(x + position * a.at.in_step + c);
+  }
+
   // Rotates the channel pairs of queries and keys (adjacent in memory: 2 * width rows) of a panel of positions.
   void rotate(float* qk, int64_t at) const {
     for (int64_t pair = 0; pair < width; ++pair) {

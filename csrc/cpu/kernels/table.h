@@ -63,6 +63,25 @@ struct AttentionArgs {
   }
 };
 
+// A [batch, positions, heads, width] tensor with adjacent channels; strides in elements.
+struct HeadRows {
+  const float* data;
+  int64_t batch, row, head;
+
+  const float* at(int64_t item, int64_t h) const { return data + item * batch + h * head; }
+};
+
+struct CrossAttentionArgs {
+  HeadRows q, k, v;
+  float* y;  // [batch, queries, heads, width]
+  int64_t batch, queries, keys, heads, width;
+  float scale;  // of queries: log2(e) / sqrt(width)
+  // At most one of bias (packed) and edges (with slopes in units of log2), see biased_cross_attention.cpp.
+  const float *bias, *edges, *slope;
+  int64_t bands;  // per row of the table of edges
+  bool bands_are_queries;
+};
+
 // Frames [batch, frames, channels] whose channels are cut into bands, each normalised over all frames and its channels
 // together. Strides in elements, channels adjacent.
 struct BandFrames {
@@ -115,6 +134,7 @@ struct Kernels {
   // Work is cut into independent blocks whose results do not depend on the thread that computes them.
   Blocks<FfnArgs> ffn[kPrecisions];
   Blocks<AttentionArgs> attention;
+  Blocks<CrossAttentionArgs> cross_attention;
 
   // Blocks of `rows` frames of one item: per block and band, mean and sum of squared distances from it.
   // scratch: twice as many floats as channels, both times rounded up to whole cache lines.

@@ -1,0 +1,43 @@
+"""Encoder and decoder of spectral feature compression: 500 frames of 1025 bins, 64 overlapping bands, 4 heads."""
+
+import pytest
+import torch
+
+import ussfast.ops  # noqa: F401  (registers the op)
+from ussfast.ops._op import OPS
+from ussfast.ops.biased_cross_attention import edge_bias, pack
+
+SPEC = OPS["biased_cross_attention"]
+FRAMES, BINS, BANDS, HEADS, WIDTH = 500, 1025, 64, 4, 16
+
+
+def overlapping_edges():
+    """Bands that grow with frequency; each reaches into its neighbours."""
+    cuts = torch.linspace(0, 1, BANDS + 1).square() * BINS
+    return torch.stack([(cuts[:-1] - 8).clamp(min=0), (cuts[1:] + 8).clamp(max=BINS)], 1).long()
+
+
+@pytest.mark.parametrize("given", ["edges", "bias", "neither"])
+@pytest.mark.parametrize("bands_are", ["queries", "keys"])
+def bench_biased_cross_attention(benchmark, interleaved, bands_are, given):
+    encoder = bands_are == "queries"
+    queries, keys = (BANDS, BINS) if encoder else (BINS, BANDS)
+    q = torch.randn(1 if encoder else FRAMES, queries, HEADS, WIDTH)
+    k, v = (torch.randn(FRAMES, keys, HEADS, WIDTH) for _ in range(2))
+    edges, slope = overlapping_edges(), 0.5 ** torch.arange(HEADS)
+    distance = edge_bias(edges, BINS)
+    bias = (distance if encoder else distance.t()).expand(HEADS, -1, -1).contiguous()
+    args = {
+        "edges": (q, k, v, None, edges, slope, None, bands_are),
+        "bias": (q, k, v, bias, None, slope, pack(bias, slope), bands_are),
+        "neither": (q, k, v, None, None, None, None, bands_are),
+    }[given]
+    with torch.inference_mode():  # never time a wrong result
+        torch.testing.assert_close(SPEC.overload(*args), SPEC.reference(*args), rtol=1e-5, atol=1e-5)
+    benchmark.group = f"biased_cross_attention/{bands_are}"
+    interleaved(
+        {"native": lambda: SPEC.overload(*args), "reference": lambda: SPEC.reference(*args)},
+        subject="native",
+        flop=SPEC.flop(*args),
+        rounds=5,
+    )

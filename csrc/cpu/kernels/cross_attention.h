@@ -1,0 +1,141 @@
+// Attention of one sequence to another with a bias per head, one item of the batch at a time.
+//
+// Keys and values of every head are copied next to each other: their own rows have other heads between them, and
+// tiles read a little beyond the last key. Queries are transposed panel by panel, as attention.h wants them.
+#pragma once
+
+#include "attention.h"
+
+namespace ussfast {
+namespace {
+
+// Bias in units of log2, [keys][kPanel queries].
+struct PanelBias {
+  static constexpr bool kChanges = true;
+  const float* panel;
+  USSFAST_INLINE F operator()(F score, int64_t key, int v) const {
+    return score + load(panel + key * kPanel + v * kLanes);
+  }
+};
+
+// Adds slope times minus the distance of a bin from a band [start, last]. With the middle rounded up and half the width
+// rounded down, the fraction of the way to the outside is below 1 inside, and at most the number of bins outside: the
+// largest of the three is always the right one.
+USSFAST_INLINE F add_distance(F score, F bin, F start, F last, F middle, F inverse, F slope) {
+  const F way = middle - bin;
+  return score - max(max(start - bin, bin - last), max(way, -way) * inverse) * slope;
+}
+
+// Lanes are bands, keys are bins.
+struct BandQueries {
+  static constexpr bool kChanges = true;
+  F start[2], last[2], middle[2], inverse[2], slope;
+  BandQueries(const CrossAttentionArgs& a, int64_t first, float slope) : slope(splat(slope)) {
+    for (int v = 0; v < 2; ++v, first += kLanes) {
+      start[v] = load(a.edges + first);
+      last[v] = load(a.edges + a.bands + first);
+      middle[v] = load(a.edges + 2 * a.bands + first);
+      inverse[v] = load(a.edges + 3 * a.bands + first);
+    }
+  }
+  USSFAST_INLINE F operator()(F score, int64_t key, int v) const {
+    return add_distance(score, splat(float(key)), start[v], last[v], middle[v], inverse[v], slope);
+  }
+};
+
+// Lanes are bins, keys are bands.
+struct BandKeys {
+  static constexpr bool kChanges = true;
+  const float* edges;
+  int64_t bands;
+  F bin[2], slope;
+  BandKeys(const CrossAttentionArgs& a, int64_t first, float slope)
+      : edges(a.edges), bands(a.bands), slope(splat(slope)) {
+    for (int v = 0; v < 2; ++v) bin[v] = __builtin_convertvector(lane_index() + int32_t(first + v * kLanes), F);
+  }
+  USSFAST_INLINE F operator()(F score, int64_t key, int v) const {
+    const float* at = edges + key;
+    return add_distance(score, bin[v], splat(at[0]), splat(at[bands]), splat(at[2 * bands]), splat(at[3 * bands]),
+                        slope);
+  }
+};
+
+struct CrossAttention {
+  const CrossAttentionArgs& a;
+  const int64_t panels, together, copied;  // copied: floats of a copy of one head's keys or values, whole cache lines
+
+  explicit CrossAttention(const CrossAttentionArgs& args)
+      : a(args),
+        panels((a.queries + kPanel - 1) / kPanel),
+        together(a.batch < kFewItems ? 1 : a.heads),
+        copied(round_up((a.keys + kStep) * a.width + kLanes, 16)) {}
+
+  int64_t blocks() const { return a.batch * (a.heads / together); }
+  int64_t scratch() const { return 4 * (2 * together * copied + a.width * kPanel + attend_memory(a.width)); }
+
+  void run(int64_t block, char* memory) const {
+    const int64_t item = block * together / a.heads, first_head = block * together % a.heads;
+    float* k = (float*)memory;
+    float* v = k + together * copied;
+    float* panel = v + together * copied;
+    float* rest = panel + a.width * kPanel;
+    gather(a.k, item, first_head, k);
+    gather(a.v, item, first_head, v);
+    for (int64_t i = 0; i < panels; ++i)
+      for (int64_t h = 0; h < together; ++h) {
+        const int64_t head = first_head + h, first = i * kPanel, count = std::min<int64_t>(kPanel, a.queries - first);
+        const Head keys = {k + h * copied, v + h * copied, a.width, 1, a.width, 1, a.width};
+        const auto mix = [&](const auto& bias) __attribute__((always_inline)) {
+          const Visibility all = {a.keys, 0, 0, false};
+          if (count > kLanes) attend<2>(keys, all, panel, kPanel, first, count, bias, panel, kPanel, rest);
+          else attend<1>(keys, all, panel, kPanel, first, count, bias, panel, kPanel, rest);
+        };
+        to_panel(a.q.at(item, head) + first * a.q.row, count, panel);
+        if (a.bias != nullptr) mix(PanelBias{a.bias + (head * panels + i) * a.keys * kPanel});
+        else if (a.edges == nullptr) mix(NoBias());
+        else if (a.bands_are_queries) mix(BandQueries(a, first, a.slope[head]));
+        else mix(BandKeys(a, first, a.slope[head]));
+        from_panel(panel, count, a.y + ((item * a.queries + first) * a.heads + head) * a.width);
+      }
+  }
+
+ private:
+  // With fewer items than this, every head is a block, so that all threads have one; otherwise memory is read in order,
+  // all heads of an item at once.
+  static constexpr int64_t kFewItems = 16;
+
+  // Whole vectors are written, each over the end of its row: the next row covers it, and the last has room.
+  void gather(const HeadRows& rows, int64_t item, int64_t head, float* to) const {
+    const float* from = rows.at(item, head);
+    for (int64_t i = 0; i < a.keys; ++i, from += rows.row, to += a.width)
+      for (int64_t h = 0; h < together; ++h)
+        for (int64_t c = 0; c < a.width; c += kLanes)
+          store(to + h * copied + c, load_some(from + h * rows.head + c, a.width - c));
+  }
+
+  // [count queries][width] -> [width][kPanel queries], scaled so that scores come out in units of log2.
+  void to_panel(const float* rows, int64_t count, float* panel) const {
+    F m[kLanes];
+    for (int64_t c = 0; c < a.width; c += kLanes)
+      for (int64_t p = 0; p < kPanel; p += kLanes) {
+        for (int i = 0; i < kLanes; ++i)
+          m[i] = p + i < count ? load_some(rows + (p + i) * a.q.row + c, a.width - c) * a.scale : F{};
+        transpose(m);
+        for (int i = 0; i < std::min<int64_t>(kLanes, a.width - c); ++i) store(panel + (c + i) * kPanel + p, m[i]);
+      }
+  }
+
+  void from_panel(const float* panel, int64_t count, float* rows) const {
+    F m[kLanes];
+    for (int64_t c = 0; c < a.width; c += kLanes)
+      for (int64_t p = 0; p < count; p += kLanes) {
+        for (int i = 0; i < kLanes; ++i) m[i] = c + i < a.width ? load(panel + (c + i) * kPanel + p) : F{};
+        transpose(m);
+        for (int i = 0; i < std::min<int64_t>(kLanes, count - p); ++i)
+          store_some(rows + (p + i) * a.heads * a.width + c, m[i], a.width - c);
+      }
+  }
+};
+
+}  // namespace
+}  // namespace ussfast
