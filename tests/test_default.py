@@ -24,6 +24,19 @@ def test_embedded_model_takes_voice_and_wind_apart(separator):
         assert si_sdr(out[name], reference) - si_sdr(mixture, reference) > 3.0, name
 
 
+@pytest.mark.parametrize("dtype, least_snr", [("int8", 35), ("bfloat16", 45)])
+def test_reduced_precision_on_a_real_recording(separator, dtype, least_snr):
+    """int8 and bfloat16 stay close to float32, and cost no separation."""
+    mixture, rate = read(demo.HERE / "mixture.flac")
+    exact = separator.separate(mixture, rate)
+    rounded = Separator("default", demo.PROMPTS, dtype=dtype, device="cpu").separate(mixture, rate)
+    for name in demo.PROMPTS:
+        error = ((rounded[name] - exact[name]) ** 2).sum() / (exact[name] ** 2).sum()
+        assert -10 * np.log10(error) >= least_snr, name
+        reference = read(demo.HERE / f"{name}.flac")[0]
+        assert abs(si_sdr(rounded[name], reference) - si_sdr(exact[name], reference)) < 0.1, name
+
+
 def test_references_add_up_to_the_mixture():
     parts = [read(demo.HERE / f"{name}.flac")[0] for name in (*demo.PROMPTS, "mixture")]
     np.testing.assert_allclose(parts[0] + parts[1], parts[2], atol=1e-7)

@@ -13,8 +13,8 @@ def model_flop(config: Any, samples: int, sources: int, batch: int = 1) -> int:
     """Operations of one `SpectralModel.separate` call, a multiply-add as 2.
 
     Only products of matrices count, in whatever precision they run: linear layers, convolutions, attention. Norms,
-    activations, rotations, masks and the STFTs do not. A convolution along a sequence counts one row per stride; the
-    kernel - stride rows that it adds at the border are an implementation's business.
+    activations, rotations, masks and the STFTs do not. A convolution along a sequence has as many rows as the model's
+    definition gives it: its zeros at the border count.
 
     Args:
         config: of any architecture.
@@ -78,5 +78,5 @@ def _layer(config: StackConfig, ffns: tuple[FfnConfig, ...], length: int) -> int
 
 
 def _ffn(dim: int, ffn: FfnConfig, length: int) -> int:
-    steps = -(-length // ffn.stride)
+    steps = -(-(length + ffn.kernel - ffn.stride) // ffn.stride)
     return 2 * steps * 3 * ffn.hidden * dim * ffn.kernel  # value, gate, and the transposed convolution

@@ -30,7 +30,7 @@ class Separator:
         prompts: what to separate, names in `separator.prompts`; repeats allowed. May be left out here and given to
             `separate`. Models without prompts take none and return all their sources.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        dtype: "auto" (float32), "float32" or "bfloat16" (matrix products of the network).
+        dtype: "auto" (float32), "float32", "bfloat16" or, on the CPU, "int8": of the network's large matrix products.
         backend: "auto" or "native" (our kernels where they are built), or "reference" (plain PyTorch).
         segment: window for long audio in seconds; by default what the model was trained on, at least 6 s.
         overlap: shared by neighbouring windows, in seconds; by default 2.1 s, or 0.4 of a short segment.

@@ -129,7 +129,7 @@ Tensor band_merge(const Tensor& x, const Tensor& norm_weight, const Tensor& norm
   auto input = readable(x);
   if (input.stride(2) != dim || input.stride(3) != 1) input = input.contiguous();
   const auto bins = edges_of(bands, 1);
-  auto y = at::empty({x.size(0), sources, x.size(1), bins.back(), 2}, input.options());
+  auto y = result({x.size(0), sources, x.size(1), bins.back(), 2});
   if (y.numel() == 0) return y.to(x.scalar_type());
 
   const Packed p(bands, dim, hidden, sources);

@@ -79,7 +79,7 @@ Tensor band_split(const Tensor& spec, const Tensor& norm_weight, const Tensor& n
   auto input = readable(spec);
   if (input.stride(2) != 2 || input.stride(3) != 1) input = input.contiguous();
   const int64_t count = bands.size(), dim = bias.size(1);
-  auto y = at::empty({spec.size(0), spec.size(1), count, dim}, input.options());
+  auto y = result({spec.size(0), spec.size(1), count, dim});
   if (y.numel() == 0) return y.to(spec.scalar_type());
 
   const Packed p(edges.back(), count, dim);

@@ -79,7 +79,7 @@ Tensor biased_cross_attention(const Tensor& q, const Tensor& k, const Tensor& v,
   TORCH_CHECK(!edges || (edges->scalar_type() == at::kLong && edges->sizes() == at::IntArrayRef({bands, 2})),
               "biased_cross_attention: edges must be int64 [", bands, ", 2]");
   const auto q32 = readable(q), k32 = readable(k), v32 = readable(v);
-  auto y = at::empty({batch, queries, heads * width}, k32.options());
+  auto y = result({batch, queries, heads * width});
   if (y.numel() == 0) return y.to(q.scalar_type());
 
   CrossAttentionArgs args = {

@@ -1,4 +1,5 @@
 #include <ATen/ops/arange.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
@@ -11,31 +12,51 @@ namespace {
 
 using at::Tensor;
 
-// Where the parts of the packed weights lie: rows of the qkv projection as they are, with spare rows for tiles that
+// Where the parts of the packed weights lie: rows of the qkv projection in their order, with spare rows for tiles that
 // reach over the end, and panels of the output projection.
 struct Packed {
-  Packed(int64_t channels, int64_t width) : panel(2 * kernels().lanes), out_width(round_up(channels, panel)) {
-    qkv = layout.add<float>((3 * width + panel) * channels);
+  Packed(int64_t channels, int64_t width, bool int8)
+      : panel(2 * kernels().lanes),
+        out_width(round_up(channels, panel)),
+        row_bytes(int8 ? round_up(channels, 4) : 4 * channels) {
+    qkv = layout.add<char>((3 * width + panel) * row_bytes);
+    qkv_scale = layout.add<float>(3 * width + panel);
+    qkv_zero = layout.add<int32_t>(3 * width + panel);
     out = layout.add<float>(out_width * width);
   }
   Layout layout;
-  int64_t panel, out_width, qkv, out;
+  int64_t panel, out_width, row_bytes, qkv, qkv_scale, qkv_zero, out;
 };
 
-Tensor pack(const Tensor& qkv_weight, const Tensor& out_weight, int64_t heads) {
+// bfloat16 is for products whose weights are many; here it is float32.
+bool is_int8(c10::string_view precision) { return precision_of(precision) == Precision::int8; }
+
+Tensor pack(const Tensor& norm_weight, const Tensor& qkv_weight, const Tensor& out_weight, int64_t heads,
+            int64_t groups, c10::string_view precision) {
   const int64_t channels = out_weight.size(0), width = out_weight.size(1);
-  TORCH_CHECK(qkv_weight.sizes() == at::IntArrayRef({3 * width, channels}) && heads > 0 && width % heads == 0,
+  TORCH_CHECK(qkv_weight.sizes() == at::IntArrayRef({3 * width, channels}) && heads > 0 && width % heads == 0 &&
+                  norm_weight.numel() == channels && groups > 0 && channels % groups == 0,
               "locoformer_attention: weights do not fit together: qkv ", qkv_weight.sizes(), ", out ",
               out_weight.sizes(), ", heads ", heads);
-  const Packed p(channels, width);
+  const bool int8 = is_int8(precision);
+  const Packed p(channels, width, int8);
   auto blob = at::zeros({p.layout.size()}, qkv_weight.options().dtype(at::kByte));
   char* base = reinterpret_cast<char*>(blob.mutable_data_ptr<uint8_t>());
-  const auto in = dense(qkv_weight), out = dense(out_weight);
-  const float *w = in.const_data_ptr<float>(), *o = out.const_data_ptr<float>();
+  const auto in = dense(qkv_weight), out = dense(out_weight), norm = dense(norm_weight);
+  const float *w = in.const_data_ptr<float>(), *o = out.const_data_ptr<float>(), *g = norm.const_data_ptr<float>();
   // Scores come out scaled by 1/sqrt(head width), in units of log2.
-  const float scale = 1.44269504088896341 / std::sqrt(double(width / heads));
-  float* rows = reinterpret_cast<float*>(base + p.qkv);
-  for (int64_t i = 0; i < 3 * width * channels; ++i) rows[i] = w[i] * (i < width * channels ? scale : 1.0f);
+  const float query = 1.44269504088896341 / std::sqrt(double(width / heads));
+  // Unit of the quantised activations: a normalised value is at most the root of its group's width.
+  const float unit = std::sqrt(float(channels / groups)) / 127.0f;
+  float* scales = reinterpret_cast<float*>(base + p.qkv_scale);
+  for (int64_t r = 0; r < 3 * width; ++r) {
+    const float factor = r < width ? query : 1.0f;
+    // In int8 the norm's weight is part of the projection, so that its input has a known range.
+    const auto get = [&](int64_t k, int64_t) { return w[r * channels + k] * (int8 ? g[k] : factor); };
+    pack_panel(int8 ? Precision::int8 : Precision::float32, channels, p.row_bytes / 4, 1, get,
+               base + p.qkv + r * p.row_bytes, scales + r, reinterpret_cast<int32_t*>(base + p.qkv_zero) + r);
+    scales[r] *= unit * factor;
+  }
   for (int64_t c = 0; c < p.out_width; c += p.panel) {
     const auto get = [&](int64_t k, int64_t n) { return c + n < channels ? o[(c + n) * width + k] : 0.0f; };
     pack_panel(Precision::float32, width, width, p.panel, get, base + p.out + c * width * 4, nullptr, nullptr);
@@ -46,22 +67,26 @@ Tensor pack(const Tensor& qkv_weight, const Tensor& out_weight, int64_t heads) {
 Tensor locoformer_attention(const Tensor& x, const Tensor& norm_weight, const Tensor& qkv_weight,
                             const Tensor& out_weight, const std::optional<Tensor>& rope,
                             const std::optional<Tensor>& packed, int64_t axis, int64_t groups, double eps,
-                            int64_t heads, bool causal, int64_t window, int64_t prefix) {
+                            int64_t heads, bool causal, int64_t window, int64_t prefix,
+                            c10::string_view precision) {
   if (x.scalar_type() == at::kDouble)
     return reference("ussfast::locoformer_attention", &locoformer_attention, x, norm_weight, qkv_weight, out_weight,
-                     rope, packed, axis, groups, eps, heads, causal, window, prefix);
+                     rope, packed, axis, groups, eps, heads, causal, window, prefix, precision);
   const int64_t channels = out_weight.size(0), width = out_weight.size(1);
   TORCH_CHECK(x.dim() == 4 && (axis == 1 || axis == 2) && x.size(3) == channels && norm_weight.numel() == channels &&
                   groups > 0 && channels % groups == 0 && heads > 0 && width % heads == 0 && window >= 0 && prefix >= 0,
               "locoformer_attention: x ", x.sizes(), ", axis ", axis, ", out ", out_weight.sizes(), ", heads ", heads);
   TORCH_CHECK(!rope || rope->numel() * 2 * heads == width, "locoformer_attention: rope must be [head width / 2]");
   const auto input = readable(x);
-  auto y = at::empty(x.sizes(), input.options());
+  auto y = result(x.sizes());
   if (y.numel() == 0) return y.to(x.scalar_type());
-  const Packed p(channels, width);
-  const auto blob = packed_or(packed, p.layout.size(), [&] { return pack(qkv_weight, out_weight, heads); });
+  const bool int8 = is_int8(precision);
+  const Packed p(channels, width, int8);
+  const auto blob = packed_or(packed, p.layout.size(), [&] {
+    return pack(norm_weight, qkv_weight, out_weight, heads, groups, precision);
+  });
   const char* base = reinterpret_cast<const char*>(blob.const_data_ptr<uint8_t>());
-  const auto gamma = dense(norm_weight);
+  const auto gamma = int8 ? at::ones({channels}, input.options()) : dense(norm_weight);
   AttentionArgs args = {
       .x = input.const_data_ptr<float>(),
       .y = y.mutable_data_ptr<float>(),
@@ -72,7 +97,9 @@ Tensor locoformer_attention(const Tensor& x, const Tensor& norm_weight, const Te
       .window = window,
       .prefix = prefix,
       .causal = causal,
-      .qkv = reinterpret_cast<const float*>(base + p.qkv),
+      .qkv = base + p.qkv,
+      .qkv_scale = int8 ? reinterpret_cast<const float*>(base + p.qkv_scale) : nullptr,
+      .qkv_zero = reinterpret_cast<const int32_t*>(base + p.qkv_zero),
       .out = reinterpret_cast<const float*>(base + p.out),
       .cosine = nullptr,
       .sine = nullptr,
@@ -91,7 +118,9 @@ Tensor locoformer_attention(const Tensor& x, const Tensor& norm_weight, const Te
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(ussfast, m) {
-  m.def("_pack_locoformer_attention(Tensor qkv_weight, Tensor out_weight, int heads) -> Tensor", &pack);
+  m.def("_pack_locoformer_attention(Tensor norm_weight, Tensor qkv_weight, Tensor out_weight, int heads, int groups, "
+        "str precision) -> Tensor",
+        &pack);
 }
 TORCH_LIBRARY_IMPL(ussfast, CPU, m) { m.impl("locoformer_attention", &locoformer_attention); }
 

@@ -113,7 +113,7 @@ Tensor locoformer_ffn(const Tensor& x, const Tensor& norm_weight, const Tensor& 
                   stride <= deconv_weight.size(2),
               "locoformer_ffn: x ", x.sizes(), ", axis ", axis, ", deconv ", deconv_weight.sizes());
   const auto input = readable(x);
-  auto y = at::empty(x.sizes(), input.options());
+  auto y = result(x.sizes());
   if (y.numel() == 0) return y.to(x.scalar_type());
   const Packed p(deconv_weight.size(0), x.size(3), deconv_weight.size(2), precision);
   const auto blob = packed_or(packed, p.layout.size(), [&] {

@@ -37,6 +37,10 @@ inline char* scratch(int64_t bytes) {
   return memory.data;
 }
 
+// Memory for a layer's result, [sizes] float32. It comes back here when the last tensor on it is gone, so that the layers
+// of a model write into the same few buffers in turn instead of pages that the system has to clear every time.
+at::Tensor result(at::IntArrayRef sizes);
+
 // Runs blocks first .. last - 1 of a kernel on ATen's threads.
 template <class Run>
 void run_blocks(int64_t blocks, int64_t bytes, const Run& run) {

@@ -157,6 +157,16 @@ def test_reduced_precision(precision, least_snr, axis, kernel, more):
     assert branch_error(native, exact, x) < 10 ** (-least_snr / 20)
 
 
+@pytest.mark.parametrize("axis, more", [(1, {}), (2, {}), (1, {"causal": True, "window": 40, "prefix": 3})])
+def test_reduced_precision_of_attention(axis, more):
+    x, weights = torch.randn(1, 150, 40, 32), attention_weights(32, 48, 2)
+    more = {"axis": axis, "groups": 4, "heads": 2, **more}
+    native, emulated = both(locoformer_attention, x, *weights, precision="int8", **more)
+    exact = both(locoformer_attention, x, *weights, **more)[1]
+    assert branch_error(native, emulated, x) < 1e-3
+    assert branch_error(native, exact, x) < 10 ** (-30 / 20)
+
+
 @needs_kernel
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 def test_packed_ffn_is_the_same_bit_for_bit(precision):
@@ -170,14 +180,16 @@ def test_packed_ffn_is_the_same_bit_for_bit(precision):
 
 
 @needs_kernel
-def test_packed_attention_is_the_same_bit_for_bit():
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_packed_attention_is_the_same_bit_for_bit(precision):
     x, weights, other = torch.randn(1, 130, 2, 24), attention_weights(24, 32, 2), attention_weights(24, 64, 2)
-    more = {"axis": 1, "groups": 4, "heads": 2}
+    more = {"axis": 1, "groups": 4, "heads": 2, "precision": precision}
     with torch.no_grad():
         fresh = locoformer_attention(x, *weights, **more)
-        assert torch.equal(locoformer_attention(x, *weights, pack_attention(*weights[1:3], 2), **more), fresh)
+        packed = pack_attention(*weights[:3], 2, 4, precision)
+        assert torch.equal(locoformer_attention(x, *weights, packed, **more), fresh)
         with pytest.raises(RuntimeError, match="packed weights are for other settings"):
-            locoformer_attention(x, *weights, pack_attention(*other[1:3], 2), **more)
+            locoformer_attention(x, *weights, pack_attention(*other[:3], 2, 4, precision), **more)
 
 
 @needs_kernel
@@ -193,7 +205,10 @@ def test_threads_do_not_change_a_bit(sequences):
                     locoformer_ffn(x, *ffn, axis=1, groups=4, precision=precision)
                     for precision in ("float32", "bfloat16", "int8")
                 ]
-                found.append(locoformer_attention(x, *attention, axis=1, groups=4, heads=2))
+                found += [
+                    locoformer_attention(x, *attention, axis=1, groups=4, heads=2, precision=precision)
+                    for precision in ("float32", "int8")
+                ]
             results.append(found)
     finally:
         torch.set_num_threads(before)

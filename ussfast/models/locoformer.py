@@ -98,7 +98,7 @@ class Attention(PackedModule):
             norm, qkv, out, packed = self.weights_and_packed()
             return locoformer_attention(
                 x, norm, qkv, out, rope, packed,
-                axis=axis, groups=self.norm.groups, heads=self.heads, eps=self.norm.eps,
+                axis=axis, groups=self.norm.groups, heads=self.heads, eps=self.norm.eps, precision=self.precision,
             )  # fmt: skip
         turned = x.transpose(1, 2) if axis == 1 else x
         y = attend(self.norm(turned).flatten(0, 1), self.qkv.weight, self.out.weight, rope, self.heads)
@@ -108,11 +108,10 @@ class Attention(PackedModule):
         return self.norm.weight, self.qkv.weight, self.out.weight
 
     def pack(self, weights: tuple[Any, ...]) -> Tensor | None:
-        # Scores and softmax need float32, and the projections are too small to gain much from less.
         if not isinstance(self.norm, RmsGroupNorm):
             return None
-        _, qkv, out = weights
-        return pack_attention(qkv, out, self.heads)
+        gamma, qkv, out = weights
+        return pack_attention(gamma, qkv, out, self.heads, self.norm.groups, self.precision)
 
 
 def _turn_back(rows: Tensor, turned: Tensor, axis: int) -> Tensor:

@@ -134,6 +134,14 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
     yield case(0, 2, [2], 3, 4, 1)  # empty batch
 
 
+def flop(
+    x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor,
+    weight3: Tensor, bias3: Tensor, packed: Tensor | None, bands: Sequence[int], sources: int,
+) -> int:  # fmt: skip
+    """The three linear maps of all bands."""
+    return 2 * x.shape[0] * x.shape[1] * (weight1.numel() + weight2.numel() + weight3.numel())
+
+
 SPEC = define(
     OpSpec(
         "band_merge",
@@ -142,5 +150,6 @@ SPEC = define(
         reference,
         samples,
         train_on_reference=True,
+        flop=flop,
     )
 )

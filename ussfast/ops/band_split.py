@@ -126,6 +126,14 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
     yield case(0, 2, [2], 3)  # empty batch
 
 
+def flop(
+    spec: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor, bias: Tensor, packed: Tensor | None,
+    bands: Sequence[int], eps: float,
+) -> int:  # fmt: skip
+    """The linear maps of all bands."""
+    return 2 * spec.shape[0] * spec.shape[1] * weight.numel()
+
+
 SPEC = define(
     OpSpec(
         "band_split",
@@ -134,5 +142,6 @@ SPEC = define(
         reference,
         samples,
         train_on_reference=True,
+        flop=flop,
     )
 )

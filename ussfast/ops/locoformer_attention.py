@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ussfast.errors import InputError
 from ussfast.ops._op import OpSpec, define
+from ussfast.ops._quantize import check_precision, round_int8
 from ussfast.ops.rms_group_norm import reference as rms_reference
 
 
@@ -27,6 +28,7 @@ def locoformer_attention(
     causal: bool = False,
     window: int = 0,
     prefix: int = 0,
+    precision: str = "float32",
 ) -> Tensor:
     """x + out(softmax(q k^T / sqrt(head width)) v) with q, k, v = qkv(RMSGroupNorm(x)), along time or frequency.
 
@@ -43,14 +45,17 @@ def locoformer_attention(
         causal: position l sees keys up to l.
         window: it sees keys less than `window` away; 0 is unlimited.
         prefix: the first `prefix` positions are visible to all, whatever causal and window say.
+        precision: "int8" runs the qkv projection in int8 (weights per output channel; normalised activations have a
+            known range); everything else, and all with "bfloat16", is float32.
     Returns:
         [batch, frames, bands, channels], dtype of x, contiguous; computed in float32, or float64 for float64. The
         scores of all keys are never in memory at once.
     Raises:
-        InputError (a ValueError): shapes that do not fit together, negative window or prefix.
+        InputError (a ValueError): shapes that do not fit together, negative window or prefix, unknown precision.
     Source: Saijo et al., "TF-Locoformer", IWAENC 2024; Su et al., "RoFormer", 2021; Dao et al., "FlashAttention",
         2022 (softmax over blocks of keys).
     """
+    check_precision(precision)
     fits = (
         x.dim() == 4
         and qkv_weight.dim() == out_weight.dim() == 2
@@ -72,12 +77,17 @@ def locoformer_attention(
         )
     if window < 0 or prefix < 0:
         raise InputError(f"window and prefix are numbers of positions, at least 0, got {window} and {prefix}")
-    return SPEC(x, norm_weight, qkv_weight, out_weight, rope, packed, axis, groups, eps, heads, causal, window, prefix)
+    return SPEC(
+        x, norm_weight, qkv_weight, out_weight, rope, packed,
+        axis, groups, eps, heads, causal, window, prefix, precision,
+    )  # fmt: skip
 
 
-def pack(qkv_weight: Tensor, out_weight: Tensor, heads: int) -> Tensor:
+def pack(
+    norm_weight: Tensor, qkv_weight: Tensor, out_weight: Tensor, heads: int, groups: int, precision: str
+) -> Tensor:
     """The weights as the CPU kernel of this machine wants them: bytes for `packed`, not for files."""
-    return torch.ops.ussfast._pack_locoformer_attention(qkv_weight, out_weight, heads)
+    return torch.ops.ussfast._pack_locoformer_attention(norm_weight, qkv_weight, out_weight, heads, groups, precision)
 
 
 def rotate(x: Tensor, frequencies: Tensor) -> Tensor:
@@ -126,13 +136,21 @@ def attend(
 def reference(
     x: Tensor, norm_weight: Tensor, qkv_weight: Tensor, out_weight: Tensor, rope: Tensor | None,
     packed: Tensor | None, axis: int, groups: int, eps: float, heads: int, causal: bool, window: int, prefix: int,
+    precision: str,
 ) -> Tensor:  # fmt: skip
     wide = torch.promote_types(x.dtype, torch.float32)
     x, dtype = x.to(wide), x.dtype
     turned = x.transpose(1, 2) if axis == 1 else x
-    rows = rms_reference(turned.flatten(0, 1), norm_weight, groups, eps)
+    rows, qkv = turned.flatten(0, 1), qkv_weight.to(wide)
+    if precision == "int8":  # the norm's weight goes into the projection: what is left has a known range
+        rows = rms_reference(rows, torch.ones_like(norm_weight), groups, eps)
+        rows = round_int8(rows, (x.shape[3] // groups) ** 0.5)
+        qkv = qkv * norm_weight.to(wide)
+        qkv = round_int8(qkv, qkv.abs().amax(1, keepdim=True))
+    else:
+        rows = rms_reference(rows, norm_weight, groups, eps)
     mask = visible(x.shape[axis], causal, window, prefix, x.device)
-    y = attend(rows, qkv_weight.to(wide), out_weight.to(wide), rope, heads, mask)
+    y = attend(rows, qkv, out_weight.to(wide), rope, heads, mask)
     out = turned + y.unflatten(0, turned.shape[:2])
     return (out.transpose(1, 2) if axis == 1 else out).to(dtype)
 
@@ -147,6 +165,7 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
         return (
             x, draw(channels).abs() + 0.5, draw(3 * width, channels) * channels**-0.5,
             draw(channels, width) * width**-0.5, rope, None, axis, 2, 1e-5, heads, causal, window, prefix,
+            "float32",
         )  # fmt: skip
 
     yield case(draw(1, 2, 7, 8), 8, 2, 2)
@@ -167,6 +186,7 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
 def flop(
     x: Tensor, norm_weight: Tensor, qkv_weight: Tensor, out_weight: Tensor, rope: Tensor | None,
     packed: Tensor | None, axis: int, groups: int, eps: float, heads: int, causal: bool, window: int, prefix: int,
+    precision: str,
 ) -> int:  # fmt: skip
     """Projections, scores and the mixture of values; all keys count, also those that causal and window hide."""
     batch, frames, bands, _ = x.shape
@@ -178,7 +198,7 @@ SPEC = define(
     OpSpec(
         "locoformer_attention",
         "(Tensor x, Tensor norm_weight, Tensor qkv_weight, Tensor out_weight, Tensor? rope, Tensor? packed, int axis, "
-        "int groups, float eps, int heads, bool causal, int window, int prefix) -> Tensor",
+        "int groups, float eps, int heads, bool causal, int window, int prefix, str precision) -> Tensor",
         reference,
         samples,
         train_on_reference=True,

@@ -191,10 +191,10 @@ def flop(
     deconv_bias: Tensor, packed: Tensor | None, axis: int, groups: int, eps: float, stride: int, causal: bool,
     precision: str,
 ) -> int:  # fmt: skip
-    """Both convolutions with one row per stride, without the kernel - stride rows that they share with the border."""
+    """Both convolutions, with the rows that they have in common with the border."""
     batch, frames, bands, _ = x.shape
     length = frames if axis == 1 else bands
-    rows = batch * frames * bands // max(length, 1) * -(-length // stride)
+    rows = batch * frames * bands // max(length, 1) * -(-(length + conv_weight.shape[2] - stride) // stride)
     return 2 * rows * (conv_weight.numel() + deconv_weight.numel())
 
 

@@ -132,16 +132,12 @@ struct Ffn {
   }
 
   static USSFAST_INLINE void narrow(const float* from, int64_t n, float scale, Element* to) {
-    for (int64_t c = 0; c < n; c += kLanes) {
-      const F value = load_some(from + c, n - c);
-      if constexpr (kInt8) {
-        const B bytes = low_bytes((U)(value * scale + (kRounder + 128)));
-        n - c >= kLanes ? store(to + c, bytes) : (void)std::memcpy(to + c, &bytes, n - c);
-      } else if constexpr (std::is_same_v<P, Bfloat16>) {
-        const H halves = to_bfloat16(value);
+    if constexpr (kInt8) quantize(from, n, scale, to);
+    else if constexpr (std::is_same_v<P, Bfloat16>)
+      for (int64_t c = 0; c < n; c += kLanes) {
+        const H halves = to_bfloat16(load_some(from + c, n - c));
         n - c >= kLanes ? store(to + c, halves) : (void)std::memcpy(to + c, &halves, 2 * (n - c));
       }
-    }
   }
 
   // Convolution and SwiGLU of all rows.

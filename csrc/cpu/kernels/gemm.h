@@ -58,6 +58,22 @@ struct Int8 {
   }
 };
 
+// The same with the weights broadcast and the activations as panel.
+struct Int8Weights : Int8 {
+  static USSFAST_INLINE I dot(I acc, const char* a, U b) {
+    uint32_t four;
+    std::memcpy(&four, a, 4);
+#if defined(USSFAST_VNNI)
+    return (I)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)b, _mm512_set1_epi32(four));
+#else
+    acc += (I)(b & 255u) * int32_t(int8_t(four));
+    acc += (I)(b >> 8 & 255u) * int32_t(int8_t(four >> 8));
+    acc += (I)(b >> 16 & 255u) * int32_t(int8_t(four >> 16));
+    return acc + (I)(b >> 24) * int32_t(int8_t(four >> 24));
+#endif
+  }
+};
+
 // acc[MR][NV] += A[MR rows, depth] * B[depth, NV vectors]; strides in bytes.
 template <class P, int MR, int NV>
 USSFAST_INLINE void accumulate(typename P::Acc (&acc)[MR][NV], const char* a, int64_t row, int64_t column, const char* b,

@@ -51,9 +51,13 @@ struct LocoformerAttention {
                       channels / a.norm.groups, a.norm.eps);
       }
       std::memset(rows + count * channels, 0, (kPanel - count) * channels * sizeof(float));
-      transpose_panel(rows, channels, columns);
-      product<Float32, 2, false>(3 * width, a.qkv, channels * 4, 4, columns, kPanel * 4, channels, qkv + at,
-                                 padded * 4);
+      if (a.qkv_scale == nullptr) {
+        transpose_panel(rows, channels, columns);
+        product<Float32, 2, false>(3 * width, a.qkv, channels * 4, 4, columns, kPanel * 4, channels, qkv + at,
+                                   padded * 4);
+      } else {
+        project_int8(rows, columns, qkv + at);
+      }
       if (a.cosine != nullptr) rotate(qkv + at, at);
     }
 
@@ -93,6 +97,25 @@ struct LocoformerAttention {
   void fetch(const float* x, int64_t position) const {
     if (position < a.at.length)
       for (int64_t c = 0; c < channels; c += 16) __builtin_prefetch(x + position * a.at.in_step + c);
+  }
+
+  // Queries, keys and values of a panel of normalised rows, in int8. A normalised value is at most the root of its
+  // group's width: the scale needs no search.
+  void project_int8(float* rows, float* columns, float* qkv) const {
+    const int64_t words = (channels + 3) / 4;
+    const float scale = 127.0f / std::sqrt(float(channels / a.norm.groups));
+    for (int64_t p = 0; p < kPanel; ++p)  // in place: bytes end before the next row of floats begins
+      quantize(rows + p * channels, channels, scale, (uint8_t*)(rows + p * words));
+    transpose_panel(rows, words, columns);  // four bytes move like one float
+    I acc[3 * kStep][2];
+    for_each_tile(3 * width, [&](auto size, int64_t m) __attribute__((always_inline)) {
+      tile<Int8Weights, size, 2, false>(a.qkv + m * words * 4, words * 4, 4, (const char*)columns, kPanel * 4, words,
+                                        (char*)acc, sizeof(acc[0]));
+      for (int r = 0; r < size; ++r)
+        for (int v = 0; v < 2; ++v)
+          store(qkv + (m + r) * padded + v * kLanes,
+                __builtin_convertvector(acc[r][v] + a.qkv_zero[m + r], F) * a.qkv_scale[m + r]);
+    });
   }
 
   // Rotates the channel pairs of queries and keys (adjacent in memory: 2 * width rows) of a panel of positions.

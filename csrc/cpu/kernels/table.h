@@ -52,8 +52,12 @@ struct AttentionArgs {
   // Query l sees key k if k < prefix, or else if |l - k| < window (0: no limit) and, when causal, k <= l.
   int64_t window, prefix;
   bool causal;
-  // Packed weights and rotation tables, see locoformer_attention.cpp.
-  const float *qkv, *out, *cosine, *sine;
+  // Packed weights and rotation tables, see locoformer_attention.cpp. qkv is float, or int8 with a scale and the value
+  // that cancels the activations' zero per row.
+  const char* qkv;
+  const float* qkv_scale;  // null: qkv is float
+  const int32_t* qkv_zero;
+  const float *out, *cosine, *sine;
 
   // Positions per row of transposed scratch: a panel more than needed at most, and an odd number of half panels, so
   // that rows do not all fall into the same few sets of the cache.

@@ -141,6 +141,14 @@ USSFAST_INLINE F silu_coarse(F x) {
 USSFAST_INLINE F sigmoid(F x) { return reciprocal(1.0f + exp2(x * -kLog2e)); }
 USSFAST_INLINE F tanh(F x) { return 1.0f - 2.0f * reciprocal(1.0f + exp2(x * (2 * kLog2e))); }
 
+// n values times scale, rounded to the nearest integer, as bytes with their zero at 128.
+USSFAST_INLINE void quantize(const float* from, int64_t n, float scale, uint8_t* to) {
+  for (int64_t c = 0; c < n; c += kLanes) {
+    const B bytes = low_bytes((U)(load_some(from + c, n - c) * scale + (kRounder + 128)));
+    n - c >= kLanes ? store(to + c, bytes) : (void)std::memcpy(to + c, &bytes, n - c);
+  }
+}
+
 USSFAST_INLINE F magnitude(F x) { return (F)((U)x & 0x7fffffffu); }
 
 USSFAST_INLINE float largest(F v) {
