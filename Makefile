@@ -10,13 +10,19 @@ export PATH := $(BIN):$(PATH)
 # Where there is a compiler, a broken extension must fail the tests and not fall back to the reference.
 CXX_FOUND := $(shell command -v $(firstword $(CXX)) 2>/dev/null)
 TEST_ENV := $(if $(CXX_FOUND),FAIL_WITHOUT_EXT=1)
+# The sets below the best that this CPU has; the best is what all other tests run on.
+cpu_has = $(shell grep -qw $(1) /proc/cpuinfo 2>/dev/null && echo $(2))
+OTHER_ISAS := $(if $(CXX_FOUND),generic $(call cpu_has,avx512f,avx2) $(call cpu_has,avx512_vnni,avx512))
+KERNEL_TESTS := tests/ops/test_contract.py tests/ops/test_locoformer.py tests/ops/test_bands.py
 
 .PHONY: test demo lint bench bench-models clean
 
 test: lint
 	$(TEST_ENV) $(BIN)/python -m pytest -q
 	USSFAST_IMPL=reference $(BIN)/python -m pytest -q tests/ops/test_contract.py -k "not triton"
-	$(TEST_ENV) USSFAST_FORCE_ISA=generic $(BIN)/python -m pytest -q tests/ops/test_contract.py -k dispatched
+	for isa in $(OTHER_ISAS); do echo "== $$isa" && \
+	  $(TEST_ENV) USSFAST_FORCE_ISA=$$isa $(BIN)/python -m pytest -q $(KERNEL_TESTS) -k "not gradient and not triton" || exit 1; \
+	done
 
 demo: $(STAMP)
 	$(BIN)/python -m ussfast demo

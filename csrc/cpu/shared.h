@@ -1,6 +1,8 @@
 // What the ops share around their kernels: arguments, scratch memory, packed weights, the way back to the reference.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <optional>
@@ -41,10 +43,15 @@ inline char* scratch(int64_t bytes) {
 // of a model write into the same few buffers in turn instead of pages that the system has to clear every time.
 at::Tensor result(at::IntArrayRef sizes);
 
-// Runs blocks first .. last - 1 of a kernel on ATen's threads.
+// Runs all blocks of a kernel on ATen's threads. Each takes the next few when it is done with its last: the cores of a
+// shared machine are not equally fast. Blocks do not depend on each other, so nor does the result on who computes them.
 template <class Run>
 void run_blocks(int64_t blocks, int64_t bytes, const Run& run) {
-  at::parallel_for(0, blocks, 1, [&](int64_t first, int64_t last) { run(first, last, scratch(bytes)); });
+  const int64_t threads = at::get_num_threads(), few = std::max<int64_t>(1, blocks / (threads * 16));
+  std::atomic<int64_t> next = 0;
+  at::parallel_for(0, std::min(threads, blocks), 1, [&](int64_t, int64_t) {
+    for (int64_t first; (first = next.fetch_add(few)) < blocks;) run(first, std::min(first + few, blocks), scratch(bytes));
+  });
 }
 
 template <class Args>

@@ -246,3 +246,20 @@ def test_attention_errors():
     for wrong in ({"window": -1}, {"prefix": -1}):
         with pytest.raises(InputError, match="window and prefix are numbers of positions"):
             locoformer_attention(x, *weights, **more, **wrong)
+
+
+@needs_kernel
+def test_results_that_are_in_use_keep_their_memory():
+    """Large results lie in recycled buffers: of tensors that are gone, and of no others."""
+    weights, more = ffn_weights(64, 16, 1), {"axis": 2, "groups": 4}
+    with torch.no_grad():
+        held, copies = [], []
+        for _ in range(8):
+            held.append(locoformer_ffn(torch.randn(1, 100, 50, 64), *weights, **more))
+            copies.append(held[-1].clone())
+            locoformer_ffn(torch.randn(1, 100, 50, 64), *weights, **more)  # gone at once
+        assert len({t.data_ptr() for t in held}) == len(held)
+        view = held.pop()[0, 1]
+        again = [locoformer_ffn(torch.randn(1, 100, 50, 64), *weights, **more) for _ in range(4)]
+    assert all(torch.equal(a, b) for a, b in zip(held, copies, strict=False))
+    assert torch.equal(view, copies[-1][0, 1]) and len(again) == 4
