@@ -14,7 +14,7 @@ import typer
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
-    "machine", "threads", "model", "backend", "RTF", "GFLOP/s", "share of GEMM", "against reference",
+    "machine", "threads", "model", "backend", "audio (s)", "RTF", "GFLOP/s", "share of GEMM", "against reference",
     "difference", "peak (MiB)", "ready (s)",
 )  # fmt: skip
 
@@ -41,12 +41,13 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         against = row["subject_speedup"].get("reference", 1.0)
         lines.append(
-            f"| {row['machine']} | {row['threads']} | {row['model']} | {row['backend']} | {row['rtf']:.3f} "
+            f"| {row['machine']} | {row['threads']} | {row['model']} | {row['backend']} "
+            f"| {row['seconds']:g} | {row['rtf']:.3f} "
             f"| {row['gflops']:.1f} | {row['gemm_share']:.1%} | {against:.2f}x | {row['difference']:.1e} "
             f"| {row['peak_mib']:.0f} | {row['ready_seconds']:.2f} |"
         )
-    settings = {f"torch {row['torch']}, {row['seconds']:g} s of audio in one window" for row in rows}
-    return "\n".join([*lines, "", f"{'; '.join(sorted(settings))}. " + LEGEND, ""])
+    settings = {f"torch {row['torch']}" for row in rows}
+    return "\n".join([*lines, "", f"{'; '.join(sorted(settings))}. " + "The audio is one window. " + LEGEND, ""])
 
 
 LEGEND = (

@@ -130,6 +130,7 @@ def bench_model(benchmark, possible, surroundings, contest, model, backend):
     benchmark.pedantic(contest.runs[backend], rounds=1, iterations=1)
 
 
+# Threads of a CPU are compared; a GPU would hide them.
 @pytest.mark.skipif((os.cpu_count() or 1) < 2 or torch.cuda.is_available(), reason="needs two CPU cores, and no GPU")
 def bench_threads(benchmark, interleaved):
     """One thread against two, of the model and of a matrix product, which no model scales better than."""

@@ -12,6 +12,7 @@ from ussfast.ops.biased_cross_attention import edge_bias, pack
 
 pytestmark = pytest.mark.usefixtures("nan_filled_empty")
 TOL = {"rtol": 1e-5, "atol": 1e-5}
+# Packing exists only in the kernels; FAIL_WITHOUT_EXT=1 makes a missing extension red where there is a compiler.
 needs_kernel = pytest.mark.skipif(cpu_isa() is None, reason="the C++ kernels are not loaded")
 
 
