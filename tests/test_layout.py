@@ -15,7 +15,7 @@ ALLOWED_LONG: dict[str, str] = {}
 
 def ours() -> list[Path]:
     """Source files of the project: all in our folders, less what git ignores where there is git."""
-    folders = ("ussfast", "csrc", "tests", "bench", "export")
+    folders = ("ussfast", "csrc", "tests", "bench", "export", "scripts")
     found = [path for folder in folders for path in (ROOT / folder).rglob("*")]
     found += [ROOT / "setup.py", ROOT / "Makefile"]
     suffixes = {".py", ".cpp", ".cu", ".cuh", ".h", ""}

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ussfast import cli_train
+from ussfast.cli_options import AsJson, Backend, Device, Dtype, Model
 from ussfast.errors import UssfastError
 
 app = typer.Typer(
@@ -33,13 +35,6 @@ class CheckpointFormat(StrEnum):
     auto = "auto"
     tuss = "tuss"
     espnet = "espnet"
-
-
-Model = Annotated[str, typer.Option("--model", "-m", help="default, a model directory, or owner/name on the Hub.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Dtype = Annotated[str, typer.Option(help="auto (float32), float32, bfloat16 or int8 (CPU only).")]
-Backend = Annotated[str, typer.Option(help="auto, native or reference.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
 
 @app.command()
@@ -189,18 +184,7 @@ def bench(
     run(model, prompt or (), seconds, rounds, threads, profile, as_json, **settings)
 
 
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or 'default'.")],
-    data: Annotated[Path, typer.Option(metavar="MANIFEST", help="manifest.json of the training audio.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Run folder; resumed if it has one.")],
-    max_minutes: Annotated[float | None, typer.Option(help="Stop after this long, with a checkpoint.")] = None,
-    device: Device = "auto",
-) -> None:
-    """Train a model; stops and resumes at checkpoints."""
-    from ussfast.train.run import train_recipe
-
-    train_recipe(recipe, data, output, max_minutes, device)
+app.add_typer(cli_train.app, name="train")
 
 
 @app.command()
@@ -209,13 +193,29 @@ def evaluate(
     model: Model = "default",
     device: Device = "auto",
     count: Annotated[int, typer.Option(min=1, help="Mixtures per task.")] = 40,
+    oracle: Annotated[bool, typer.Option("--oracle", help="Also measure ideal masks: upper bounds.")] = False,
+    baseline: Annotated[str | None, typer.Option(help="'mixture': also measure the mixture as estimate.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="For evaluation.json, .md and .png.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure SI-SDR improvement on the development mixtures of a manifest."""
-    from ussfast.evaluate.run import evaluate_model, table
+    """Measure a model on the development mixtures of a manifest: SI-SDR, SDR and SNR per task and prompt."""
+    from ussfast.evaluate import report
+    from ussfast.evaluate.run import evaluate_model
 
-    scores = evaluate_model(model, data, device, count)
-    print(json.dumps(scores, indent=1) if as_json else table(scores))
+    def ready() -> None:  # what cannot be written is an error before the work, and bad input before any folder is made
+        if output is not None:
+            report.prepare(output)
+
+    found = evaluate_model(model, data, device, count, oracle, baseline, ready)
+    paths = report.write(found, output) if output is not None else []
+    if as_json:
+        print(json.dumps(report.mean_improvements(found), indent=1))
+    elif output is not None:
+        print("\n".join(map(str, paths)))
+    else:
+        print(report.table(found))
 
 
 @app.command()

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from tiny import RATE, STEMS, tiny_manifest, tone_of
+from tiny import RATE, STEMS, TONE, tiny_manifest, tone_of
 
 from ussfast.errors import InputError
 from ussfast.evaluate.dev import TASKS, dev_mixtures
@@ -100,6 +100,29 @@ def test_dev_mixtures_never_change(pool):
         np.testing.assert_array_equal(a.references, c.references)
     assert not any(np.array_equal(a.mixture, b.mixture) for a, b in zip(few, again, strict=True))
     assert not np.array_equal(few[0].mixture, few[1].mixture)
+
+
+# Pool indices and levels (RMS) of the sources of the first mixture of each task, as they were first published.
+FIRST = [
+    ((1, 5), [0.051292, 0.019287]),
+    ((1, 0), [0.062096, 0.050258]),
+    ((3, 2), [0.052916, 0.046122]),
+    ((7, 9, 11, 13), [0.128723, 0.134941, 0.128723, 0.132102]),
+    ((1, 5, -1), [0.05531, 0.029067, 0.042023]),
+]
+
+
+def test_items_of_the_sources(pool):
+    made = list(dev_mixtures(pool, 1, seconds=0.5))
+    assert [m.items for m in made] == [items for items, _ in FIRST]
+    for m, (_, levels) in zip(made, FIRST, strict=True):
+        assert np.sqrt(np.mean(m.references.astype(np.float64) ** 2, 1)) == pytest.approx(levels, abs=2e-6)
+    for m in dev_mixtures(pool, 4, seconds=1.0):
+        for index, prompt, reference in zip(m.items, m.prompts, m.references, strict=True):
+            assert (index == -1) == (prompt == "musicbg")
+            if index != -1:
+                item, frequency = pool.items[index], np.abs(np.fft.rfft(reference * np.hanning(8000))).argmax()
+                assert item.prompt == prompt and frequency == TONE[prompt] + 20 * int(item.group[-1])
 
 
 @pytest.mark.parametrize(

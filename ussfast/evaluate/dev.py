@@ -14,12 +14,16 @@ TASKS = ("speech_enhancement", "speech_speech", "sfx_sfx", "music", "cinematic")
 
 @dataclass(frozen=True)
 class DevMixture:
-    """mixture float32 [samples], references [sources, samples], the prompt of each source."""
+    """mixture float32 [samples], references [sources, samples], the prompt of each source.
+
+    items: the pool's index of the item that each source is cut from; -1 for a sum of several.
+    """
 
     task: str
     mixture: np.ndarray
     references: np.ndarray
     prompts: tuple[str, ...]
+    items: tuple[int, ...]
 
 
 def dev_mixtures(pool: AudioPool, count: int = 40, seconds: float = 5.0, seed: int = 0) -> Iterator[DevMixture]:
@@ -33,10 +37,10 @@ def dev_mixtures(pool: AudioPool, count: int = 40, seconds: float = 5.0, seed: i
         draw = _Draw(pool, round(seconds * pool.rate))
         for item in range(count):
             draw.rng = np.random.default_rng((seed, number, item))
-            prompts, sources = draw.sources(task)
+            prompts, items, sources = draw.sources(task)
             scale = min(1.0, 0.95 / max(1e-9, float(np.abs(sources.sum(0)).max())))
             sources = (sources * scale).astype(np.float32)
-            yield DevMixture(task, sources.sum(0), sources, prompts)
+            yield DevMixture(task, sources.sum(0), sources, prompts, items)
 
 
 class _Draw:
@@ -55,36 +59,45 @@ class _Draw:
                 "the dev split needs speech of two speakers, sfx of two labels, sfxbg, and a song with all four stems"
             )
 
-    def sources(self, task: str) -> tuple[tuple[str, ...], np.ndarray]:
+    def sources(self, task: str) -> tuple[tuple[str, ...], tuple[int, ...], np.ndarray]:
+        """Prompts, pool indices and audio [sources, samples]."""
         rng = self.rng
         if task == "music":
-            return STEMS, np.stack(self.song(STEMS))
+            items, parts = self.song(STEMS)
+            return STEMS, items, np.stack(parts)
         if task == "cinematic":
-            music = np.sum(self.song(("drums", "bass", "other")), 0)
-            parts = [self.pick("speech")[0], self.pick("sfxbg")[0] * _db(rng.uniform(-8, 0))]
-            return ("speech", "sfxbg", "musicbg"), np.stack([*parts, _leveled(music) * _db(rng.uniform(-8, 0))])
+            music = np.sum(self.song(("drums", "bass", "other"))[1], 0)
+            speech, speech_item = self.pick("speech")
+            effects, effects_item = self.pick("sfxbg")
+            effects = effects * _db(rng.uniform(-8, 0))
+            music = _leveled(music) * _db(rng.uniform(-8, 0))
+            return ("speech", "sfxbg", "musicbg"), (speech_item, effects_item, -1), np.stack([speech, effects, music])
         if task == "speech_enhancement":
-            parts = [self.pick("speech")[0], self.pick("sfxbg")[0] * _db(rng.uniform(-10, 5))]
-            return ("speech", "sfxbg"), np.stack(parts)
+            speech, speech_item = self.pick("speech")
+            effects, effects_item = self.pick("sfxbg")
+            parts = [speech, effects * _db(rng.uniform(-10, 5))]
+            return ("speech", "sfxbg"), (speech_item, effects_item), np.stack(parts)
         name = "speech" if task == "speech_speech" else "sfx"
-        first, group = self.pick(name)
-        second, _ = self.pick(name, group)
-        return (name, name), np.stack([first, second * _db(rng.uniform(-3, 0))])
+        first, first_item = self.pick(name)
+        second, second_item = self.pick(name, self.pool.items[first_item].group)
+        parts = [first, second * _db(rng.uniform(-3, 0))]
+        return (name, name), (first_item, second_item), np.stack(parts)
 
-    def pick(self, prompt: str, other_than: str | None = None) -> tuple[np.ndarray, str]:
-        """A leveled crop and its group (speaker or label), another one than the group given."""
+    def pick(self, prompt: str, other_than: str | None = None) -> tuple[np.ndarray, int]:
+        """A leveled crop and the index of its item, which is of another group (speaker or label) than the one given."""
         choices = [i for i in self.items[prompt] if self.pool.items[i].group != other_than]
         for _ in range(20):
             index = int(self.rng.choice(choices))
             crop = self.cut(index, self.rng.random())
             if np.mean(crop**2) > 1e-6:
                 break
-        return _leveled(crop), self.pool.items[index].group
+        return _leveled(crop), index
 
-    def song(self, stems: tuple[str, ...]) -> list[np.ndarray]:
+    def song(self, stems: tuple[str, ...]) -> tuple[tuple[int, ...], list[np.ndarray]]:
+        """Indices and audio of these stems of one song, cut at one place."""
         song = self.songs[str(self.rng.choice(sorted(self.songs)))]
         place = self.rng.random()
-        return [self.cut(song[stem], place) for stem in stems]
+        return tuple(song[stem] for stem in stems), [self.cut(song[stem], place) for stem in stems]
 
     def cut(self, index: int, place: float) -> np.ndarray:
         offset = round(place * (int(self.pool.length[index]) - self.count))

@@ -1,10 +1,8 @@
 """Training audio as one int16 tensor on the training device, cropped there: nothing is decoded while training."""
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor
 from ussfast import audio
 from ussfast.audio_resample import resample
 from ussfast.errors import InputError
+from ussfast.train.manifest import read_rows
 
 
 @dataclass(frozen=True)
@@ -37,28 +36,22 @@ class Item:
 def read_manifest(path: str | Path) -> list[Item]:
     """Items of a manifest.json: a table with `items`, each with path, prompt, split, license_class, sample_rate and,
     where they apply, label, speaker and song. Paths are relative to the manifest."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such manifest")
-    try:
-        rows: list[dict[str, Any]] = json.loads(path.read_text())["items"]
-        return [
-            Item(
-                path=str(path.parent / row["path"]),
-                prompt=row["prompt"],
-                group=str(row.get("song") or row.get("speaker") or row.get("label") or row["path"]),
-                split=row["split"],
-                license_class=row["license_class"],
-                native_rate=int(row["sample_rate"]),
-                song=row.get("song"),
-                source=str(row.get("source", "unknown")),
-                license=str(row.get("license", "unknown")),
-                seconds=float(row.get("seconds", 0.0)),
-            )
-            for row in rows
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a manifest (a table with 'items'): {error!r}") from None
+    folder = Path(path).parent
+    return [
+        Item(
+            path=str(folder / row["path"]),
+            prompt=row["prompt"],
+            group=str(row.get("song") or row.get("speaker") or row.get("label") or row["path"]),
+            split=row["split"],
+            license_class=row["license_class"],
+            native_rate=int(row["sample_rate"]),
+            song=row.get("song"),
+            source=str(row.get("source", "unknown")),
+            license=str(row.get("license", "unknown")),
+            seconds=float(row.get("seconds", 0.0)),
+        )
+        for row in read_rows(path)
+    ]
 
 
 class AudioPool:

@@ -1,0 +1,87 @@
+"""`ussfast train`: a recipe at once, or one of the commands around the audio to train on."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ussfast.cli_options import Device
+
+
+class _RecipeOrCommand(TyperGroup):
+    """`train RECIPE ...` is `train run RECIPE ...`: whatever does not begin with a command belongs to `run`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_RecipeOrCommand,
+    no_args_is_help=True,
+    subcommand_metavar="RECIPE --data MANIFEST ... | COMMAND [ARGS]...",
+    help="Train a model, or prepare the audio for it. RECIPE alone means the command run.",
+)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or 'default'.")],
+    data: Annotated[Path, typer.Option(metavar="MANIFEST", help="manifest.json of the training audio.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Run folder; resumed if it has one.")],
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after this long, with a checkpoint.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Train a model; stops and resumes at checkpoints."""
+    from ussfast.train.run import train_recipe
+
+    train_recipe(recipe, data, output, max_minutes, device)
+
+
+@app.command(short_help="List a data set's audio for training, or join such lists.")
+def manifest(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="A data set, or 'merge'; see docs/data.md.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER|MANIFEST... OUTPUT", help="The data set, or manifests to join; the result."),
+    ],
+) -> None:
+    """Write the manifest of a data set on this disk, or join manifests (KIND merge).
+
+    KIND is musdb18hq, musdb18, fsd50k, esc50, vctk_demand, wham, fuss, dnr or slakh.
+    """
+    from ussfast.train.prepare import join_manifests, write_manifest_of
+
+    if kind == "merge":
+        table, problems = join_manifests(paths)
+    else:
+        table, problems = write_manifest_of(kind, paths)
+    _report(table, problems)
+
+
+@app.command(short_help="Shrink a manifest's audio to a given size.")
+def pack(
+    source: Annotated[Path, typer.Argument(metavar="MANIFEST", help="manifest.json of the audio.")],
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    max_size: Annotated[str, typer.Option(help="Of the whole folder: 40MiB, 40MB, 500KiB or bytes.")],
+    rate: Annotated[int, typer.Option(help="Highest sample rate to keep, in Hz.")] = 32000,
+    split: Annotated[list[str] | None, typer.Option(help="Only this split; repeat for more.")] = None,
+    license_class: Annotated[list[str] | None, typer.Option(help="Only this class; repeat for more.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a pack that is there.")] = False,
+) -> None:
+    """Pack a manifest's audio into a folder of Ogg Vorbis files of a given size, with its own manifest."""
+    from ussfast.train.prepare import pack_manifest
+
+    _report(*pack_manifest(source, output, max_size, rate, split or (), license_class or (), overwrite))
+
+
+def _report(table: str, problems: list[str], shown: int = 10) -> None:
+    """The table on standard output, what could not be used on standard error."""
+    print(table)
+    for problem in problems[:shown]:
+        print(f"ussfast: left out: {problem}", file=sys.stderr)
+    if len(problems) > shown:
+        print(f"ussfast: left out: {len(problems) - shown} more files, {len(problems)} in all", file=sys.stderr)
