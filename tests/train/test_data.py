@@ -21,9 +21,11 @@ def item(**changes):
 def test_read_manifest(tmp_path):
     items = read_manifest(tiny_manifest(tmp_path, seconds=0.1))
     assert len(items) == 2 * 2 * len(TONE) and {i.split for i in items} == {"train", "dev"}
-    assert items[0] == item(path=str(tmp_path / "train-speech-0.wav"), group="speaker 0")
+    assert items[0] == item(path=str(tmp_path / "train-speech-0.wav"), group="speaker 0", speaker="speaker 0")
     drums = next(i for i in items if i.prompt == "drums")
     assert drums.group == drums.song == "song 0"
+    sfx = next(i for i in items if i.prompt == "sfx")
+    assert sfx.group == sfx.label == "label 0" and (drums.label, drums.speaker, sfx.speaker) == (None,) * 3
 
 
 GOOD = {"path": "a.wav", "prompt": "sfx", "split": "train", "license_class": "free-use", "sample_rate": 8000}

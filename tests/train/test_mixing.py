@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from tiny import RATE, STEMS, TONE, tiny_manifest, tone_of
 
 from ussfast.errors import InputError
+from ussfast.train.chains import FIRST, NEXT, REPEATABLE, draw_chain
 from ussfast.train.data import AudioPool, Item, read_manifest
-from ussfast.train.mixing import FIRST, NEXT, REPEATABLE, MixConfig, Mixer, PromptSet, draw_chain
+from ussfast.train.mixing import MixConfig, Mixer, PromptSet
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +178,11 @@ def test_the_band_limit_is_the_lowest_native_band():
         ({"sets": (PromptSet(("speech",), 0.5),)}, "2 to 12 of"),
         ({"sets": (PromptSet(("sfx",) * 13, 0.5),)}, "2 to 12 of"),
         ({"sets": (PromptSet(("speech", "sfx"), -0.5),)}, "a share from 0 on"),
+        ({"query": 1.5}, "query between 0 and 1"),
+        ({"any_band": -0.1}, "any_band, absent, silence and query between 0 and 1"),
+        ({"query_seconds": 0.0}, "query_seconds > 0"),
+        ({"rows": 4, "absent": 0.1}, "rows >= 5 where absent prompts"),
+        ({"rows": 5, "absent": 0.1, "sets": (PromptSet(("sfx",) * 5, 0.5),)}, "needs 2 to 4 of"),
     ],
 )
 def test_mixing_that_cannot_work(settings, says):

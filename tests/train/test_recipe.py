@@ -8,6 +8,7 @@ from ussfast.errors import InputError
 from ussfast.models import build
 from ussfast.train.mixing import PromptSet
 from ussfast.train.recipe import Recipe, load_recipe, recipe_from_dict
+from ussfast.train.rendering import AugmentConfig
 
 
 def written(folder, data):
@@ -24,6 +25,17 @@ def test_a_recipe_from_a_file(tmp_path):
     assert recipe.license_classes == Recipe.license_classes
     data = tiny_recipe() | {"license_classes": ["free-use"]}
     assert load_recipe(written(tmp_path, data)).license_classes == ("free-use",)
+
+
+def test_changes_of_sound_in_a_recipe(tmp_path):
+    mix = {"query": 0.5, "absent": 0.25, "rows": 5, "augment": {"speed": 1, "reverb_seconds": [0.2, 1]}}
+    recipe = load_recipe(written(tmp_path, tiny_recipe(mix=mix)))
+    assert (recipe.mix.query, recipe.mix.absent, recipe.mix.silence) == (0.5, 0.25, 0.0)
+    assert recipe.mix.augment == AugmentConfig(speed=1.0, reverb_seconds=(0.2, 1.0))
+    assert load_recipe(written(tmp_path, tiny_recipe())).mix.augment == AugmentConfig()
+    for wrong, says in (({"pitch": 1}, r"mix\.augment .*unknown \['pitch'\]"), ({"speed": 2}, "between 0 and 1")):
+        with pytest.raises(InputError, match=says):
+            load_recipe(written(tmp_path, tiny_recipe(mix={"augment": wrong})))
 
 
 def test_the_bundled_default():

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ussfast.errors import InputError
+from ussfast.train.chains import STEMS
 from ussfast.train.data import AudioPool
-from ussfast.train.mixing import STEMS
 
 TASKS = ("speech_enhancement", "speech_speech", "sfx_sfx", "music", "cinematic")
 

@@ -18,6 +18,7 @@ from ussfast.train.manifest import read_rows
 class Item:
     """One manifest entry. group: song, speaker or label; crops of one mixture avoid equal groups.
 
+    label and speaker: as in the manifest; clips that share them can stand for each other.
     source and license: whom to credit for weights trained on it.
     """
 
@@ -31,6 +32,8 @@ class Item:
     source: str = "unknown"
     license: str = "unknown"
     seconds: float = 0.0
+    label: str | None = None
+    speaker: str | None = None
 
 
 def read_manifest(path: str | Path) -> list[Item]:
@@ -49,6 +52,8 @@ def read_manifest(path: str | Path) -> list[Item]:
             source=str(row.get("source", "unknown")),
             license=str(row.get("license", "unknown")),
             seconds=float(row.get("seconds", 0.0)),
+            label=row.get("label"),
+            speaker=row.get("speaker"),
         )
         for row in read_rows(path)
     ]
