@@ -83,7 +83,9 @@ def tiny_recipe(**changes):
         "model": {"architecture": "tuss", **json.loads(json.dumps(to_dict(TUSS)))},
         "optim": {"steps": 4, "lr": 0.01, "warmup": 1},
         "mix": {"seconds": 0.4, "rows": 4},
-        "run": {"log_every": 1, "validate_every": 1000, "validate_items": 1, "checkpoint_every": 1000},
+        "run": {
+            "log_every": 1, "validate_every": 1000, "validate_items": 1, "checkpoint_every": 1000, "tensorboard": False
+        },
     }
     for table, entries in changes.items():
         recipe[table] = recipe[table] | entries

@@ -33,12 +33,13 @@ def run(
     data: Annotated[Path, typer.Option(metavar="MANIFEST", help="manifest.json of the training audio.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Run folder; resumed if it has one.")],
     max_minutes: Annotated[float | None, typer.Option(help="Stop after this long, with a checkpoint.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of the whole run, in place of the recipe's.")] = None,
     device: Device = "auto",
 ) -> None:
     """Train a model; stops and resumes at checkpoints."""
     from ussfast.train.run import train_recipe
 
-    train_recipe(recipe, data, output, max_minutes, device)
+    train_recipe(recipe, data, output, max_minutes, device, steps)
 
 
 @app.command(short_help="List a data set's audio for training, or join such lists.")

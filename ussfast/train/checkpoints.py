@@ -79,11 +79,50 @@ def save_weights(folder: Path, recipe: Recipe, weights: dict[str, Tensor], facts
     _write(folder, weights, _head(recipe) | {"facts": facts})
 
 
+def save_best(
+    directory: Path, recipe: Recipe, weights: dict[str, Tensor], facts: dict[str, Any], kept: list[tuple[int, float]]
+) -> list[tuple[int, float]]:
+    """Keeps validated weights as best-NNNNNNN if they are among the best so far.
+
+    Args:
+        weights, facts: of the step, with "step" and "mean", the mean of its validation (higher is better).
+        kept: (step, mean) of the ones before, best first.
+    Returns:
+        `kept` with the step, cut to `run.keep_best`; folders of others are removed.
+    """
+    step, mean = facts["step"], facts["mean"]
+    others = [pair for pair in kept if pair[0] != step]
+    # Of equals, the later one: it has seen more.
+    best = sorted([*others, (step, mean)], key=lambda pair: (-pair[1], -pair[0]))[: recipe.run.keep_best]
+    if (step, mean) in best:
+        save_weights(directory / f"best-{step:07d}", recipe, weights, facts)
+    names = {f"best-{step:07d}" for step, _ in best}
+    for folder in directory.glob("best-*"):
+        if folder.name not in names:
+            shutil.rmtree(folder)
+    return best
+
+
+def best(directory: Path) -> list[Path]:
+    """Folders of validated weights, the best first."""
+    scored = []
+    for folder in [directory / "best", *directory.glob("best-*")]:  # earlier versions kept one, named best
+        if folder.is_dir():
+            facts = _read(folder)[1]["facts"]
+            scored.append((facts["mean"] if "mean" in facts else facts["best"], facts["step"], folder))
+    return [folder for _, _, folder in sorted(scored, reverse=True)]
+
+
 def save(
-    directory: Path, recipe: Recipe, weights: dict[str, Tensor], optimizer: dict[str, Any], facts: dict[str, Any]
+    directory: Path,
+    recipe: Recipe,
+    weights: dict[str, Tensor],
+    optimizer: dict[str, Any],
+    facts: dict[str, Any],
+    extra: dict[str, Tensor],
 ) -> Path:
-    """A full checkpoint under `directory`; the newest two are kept."""
-    tensors = {f"model.{name}": tensor for name, tensor in weights.items()}
+    """A full checkpoint under `directory`; the newest two are kept. `extra` has names with a point, such as ema.x."""
+    tensors = {f"model.{name}": tensor for name, tensor in weights.items()} | extra
     scalars: dict[str, Any] = {}
     for index, moments in optimizer["state"].items():
         for name, value in moments.items():
@@ -101,23 +140,45 @@ def newest(directory: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load(folder: Path, recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    """Weights, optimiser state and facts; CheckpointError when the recipe's model is another one."""
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What `save` was given."""
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    facts: dict[str, Any]
+    extra: dict[str, Tensor]
+
+    def extras(self, prefix: str) -> dict[str, Tensor]:
+        """The extra tensors of a prefix, by the rest of their names; none in checkpoints from before they existed."""
+        return {k.removeprefix(prefix): v for k, v in self.extra.items() if k.startswith(prefix)}
+
+
+def load(folder: Path, recipe: Recipe) -> Checkpoint:
+    """A full checkpoint; CheckpointError when the recipe's model is another one."""
     tensors, state = _read(folder)
     if state["model"] != _model_facts(recipe):
         raise CheckpointError(f"{folder} was trained with another model configuration than recipe {recipe.name}")
-    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    weights: dict[str, Tensor] = {}
+    extra: dict[str, Tensor] = {}
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".")
+        kind, _, rest = key.partition(".")
+        if kind == "model":
+            weights[rest] = value
+        elif kind == "optimizer":
+            index, name = rest.split(".")
             moments.setdefault(int(index), {})[name] = value
-    return weights, {"state": moments, **state["optimizer"]}, state["facts"]
+        else:
+            extra[key] = value
+    return Checkpoint(weights, {"state": moments, **state["optimizer"]}, state["facts"], extra)
 
 
 def load_weights(folder: Path) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
-    """Model configuration, weights and facts of a full or weights-only checkpoint."""
+    """Model configuration, weights and facts of a weights-only or a full checkpoint (of this the mean weights)."""
     tensors, state = _read(folder)
-    own = {k: v for k, v in tensors.items() if not k.startswith("optimizer.")}
-    weights = {k.removeprefix("model."): v for k, v in own.items()}
+    weights = tensors
+    if "optimizer" in state:
+        weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        weights |= {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
     return config_from_dict(state["architecture"], state["model"]), weights, state["facts"]

@@ -1,69 +1,105 @@
 """`ussfast train`: data, trainer and console around one recipe."""
 
+import dataclasses
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from ussfast.checkpoint import save_model
-from ussfast.engine import pick_device
-from ussfast.errors import InputError
 from ussfast.evaluate.dev import DevMixture, dev_mixtures
-from ussfast.models import build
-from ussfast.train import checkpoints
+from ussfast.models import ARCHITECTURES, SpectralModel, architecture_of
+from ussfast.train import parallel
 from ussfast.train.credits import credits
 from ussfast.train.data import AudioPool, read_manifest
+from ussfast.train.export import export
+from ussfast.train.log import Row
 from ussfast.train.recipe import load_recipe
 from ussfast.train.trainer import Trainer
+from ussfast.train.validation import validate
 
 
-def train_recipe(source: str, data: Path, output: Path, max_minutes: float | None, device: str) -> None:
-    """Trains a recipe in `output` (resuming what is there) and leaves the best weights as `output`/model."""
+def train_recipe(
+    source: str, data: Path, output: Path, max_minutes: float | None, device: str, steps: int | None = None
+) -> None:
+    """Trains a recipe in `output` (resuming what is there) and leaves the best weights as `output`/model.
+
+    Args:
+        source: a recipe's file or name.
+        steps: of the whole run, in place of the recipe's.
+    """
     recipe = load_recipe(source)
-    target = pick_device(device)
+    if steps is not None:
+        recipe = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, steps=steps))
+    # A model that can embed examples does so only in batches that have some.
+    embeds = hasattr(ARCHITECTURES[architecture_of(recipe.model)][1], "embed")
+    accelerator = parallel.start(device, every_weight_used=not embeds)
+    target, main = parallel.training_device(accelerator, device), accelerator.is_main_process
     items = [item for item in read_manifest(data) if item.license_class in recipe.license_classes]
     rate = recipe.model.sample_rate
 
     def load(split: str, where: Any) -> AudioPool:
         chosen = [item for item in items if item.split == split]
-        return AudioPool.load(chosen, rate, where, lambda rows: tqdm(rows, f"decoding {split}", disable=None))
+        hidden = None if main else True
+        return AudioPool.load(chosen, rate, where, lambda rows: tqdm(rows, f"decoding {split}", disable=hidden))
 
     train = load("train", target)
     dev: list[DevMixture] = []
     if any(item.split == "dev" for item in items):
         dev = list(dev_mixtures(load("dev", "cpu"), recipe.run.validate_items))
-    trainer = Trainer(recipe, train, dev, output)
-    print(f"{recipe.name}: {trainer.model.parameter_count() / 1e6:.2f} M parameters on {target}, step {trainer.step}")
-    finished = trainer.run(max_minutes, _print_row)
-    used = [item for item in items if item.split == "train"]
-    export(output, recipe.name, license=f"weights of a model trained on {', '.join(recipe.license_classes)} audio")
-    (output / "model" / "CREDITS.md").write_text(credits(used, recipe.name))
-    print(f"{'finished' if finished else 'stopped'} at step {trainer.step}; model: {output / 'model'}")
+    trainer = Trainer(recipe, train, dev, output, accelerator)
+    console = Console(recipe.optim.steps, trainer.step) if main else None
+    if console:
+        count = f"{accelerator.num_processes} processes, " if accelerator.num_processes > 1 else ""
+        parameters = trainer.model.parameter_count() / 1e6
+        console.say(f"{recipe.name}: {parameters:.2f} M parameters on {target}, {count}step {trainer.step}")
+    finished = trainer.run(max_minutes, console.row, console.step) if console else trainer.run(max_minutes)
+    if console:
+        console.close()
+
+        def measure(model: SpectralModel) -> float:
+            return float(np.mean(list(validate(model.to(target), dev, target).values())))
+
+        about = f"weights of a model trained on {', '.join(recipe.license_classes)} audio"
+        export(output, recipe.name, about, measure if dev and recipe.run.average else None, print)
+        used = [item for item in items if item.split == "train"]
+        (output / "model" / "CREDITS.md").write_text(credits(used, recipe.name))
+        print(f"{'finished' if finished else 'stopped'} at step {trainer.step}; model: {output / 'model'}")
+    accelerator.wait_for_everyone()
+    if accelerator.num_processes > 1:
+        accelerator.end_training()
 
 
-def _print_row(row: dict[str, Any]) -> None:
-    clock = time.strftime("%H:%M:%S")
-    if "si_sdr_improvement" in row:
-        scores = "  ".join(f"{task} {value:+.2f}" for task, value in row["si_sdr_improvement"].items())
-        print(f"{clock}  step {row['step']}: SI-SDR improvement {scores}  mean {row['mean']:+.2f} dB", flush=True)
-    else:
-        print(f"{clock}  step {row['step']}: loss {row['loss']:.3f}, {row['hours']:.2f} h", flush=True)
+class Console:
+    """Rows of the log as lines; with a terminal, a bar with loss, learning rate and speed instead of most of them."""
 
+    def __init__(self, steps: int, step: int):
+        self.live = sys.stderr.isatty()
+        self.bar = tqdm(total=steps, initial=step, unit="step", disable=not self.live)
 
-def export(run: Path, name: str, license: str) -> Path:
-    """The best weights of a run (the newest, if none was validated) as a float16 model directory."""
-    import torch
+    def step(self, row: Row) -> None:
+        if self.live:
+            speed = f"{row['mixtures_per_second']:.1f} mixtures/s"
+            self.bar.set_postfix_str(f"loss {row['loss']:.2f}, lr {row['lr']:.1e}, {speed}", refresh=False)
+            self.bar.update()
 
-    best = run / "best"
-    folder = best if best.is_dir() else checkpoints.newest(run)
-    if folder is None:
-        raise InputError(f"{run}: no checkpoint to export")
-    config, weights, facts = checkpoints.load_weights(folder)
-    model = build(config)
-    model.load_state_dict(weights)
-    source = {"trained_with": "ussfast train", "step": facts["step"], "hours": round(facts["seconds"] / 3600, 2)}
-    save_model(
-        run / "model", model, name=name, license=license, source=source, dtype=torch.float16, overwrite=True
-    )
-    return run / "model"
+    def row(self, row: Row) -> None:
+        clock = time.strftime("%H:%M:%S")
+        if "si_sdr_improvement" in row:
+            scores = "  ".join(f"{task} {value:+.2f}" for task, value in row["si_sdr_improvement"].items())
+            self.say(f"{clock}  step {row['step']}: SI-SDR improvement {scores}  mean {row['mean']:+.2f} dB")
+        elif not self.live:
+            loss = "not finite" if row["loss"] is None else f"{row['loss']:.3f}"
+            speed = f"{row['mixtures_per_second']:.1f} mixtures/s"
+            self.say(f"{clock}  step {row['step']}: loss {loss}, {row['hours']:.2f} h, {speed}")
+
+    def say(self, line: str) -> None:
+        if self.live:
+            self.bar.write(line)
+        else:
+            print(line, flush=True)
+
+    def close(self) -> None:
+        self.bar.close()

@@ -1,57 +1,79 @@
-"""A small trainer: one device, dynamic mixing, checkpoints that resume where they stopped."""
+"""The trainer: dynamic mixing, one or several processes, mean weights, checkpoints that resume bit for bit."""
 
-import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ussfast.errors import InputError
-from ussfast.evaluate.dev import TASKS, DevMixture
-from ussfast.evaluate.metrics import improvements
-from ussfast.models import SpectralModel, build
-from ussfast.ops import use_reference
+from ussfast.evaluate.dev import DevMixture
+from ussfast.models import build
 from ussfast.separation import make_folders
-from ussfast.train import checkpoints
+from ussfast.train import checkpoints, parallel
+from ussfast.train.autoclip import AutoClip
 from ussfast.train.data import AudioPool
-from ussfast.train.losses import prompt_loss
+from ussfast.train.ema import Ema
+from ussfast.train.log import Row, RunLog
 from ussfast.train.mixing import Batch, Mixer
+from ussfast.train.objective import Objective
+from ussfast.train.optimizers import Optimizer
 from ussfast.train.recipe import Recipe
+from ussfast.train.schedule import learning_rate
+from ussfast.train.validation import means, source_scores
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Report = Callable[[Row], None]
 
 
-def prompt_rows(model: SpectralModel, prompts: list[tuple[str, ...]]) -> torch.Tensor:
-    """[batch, sources, dim] class prompts, one row of names per item."""
-    rows = [model.prompt_vectors(names) for names in prompts]
-    return torch.stack([row for row in rows if row is not None])
+def _silent(row: Row) -> None:
+    pass
 
 
 class Trainer:
     """Trains `recipe` in `directory`, going on from its newest checkpoint if there is one.
 
     Args:
-        recipe: model, optimiser and mixing.
-        pool: training items at the model's rate, on the training device.
+        recipe: model, optimiser, mixing and loss.
+        pool: training items at the model's rate, on this process's training device.
         dev: development mixtures to validate on; may be empty.
-        directory: run folder; step-NNNNNN checkpoints, best/ (highest mean SI-SDR improvement) and log.jsonl.
+        directory: run folder; step-NNNNNNN checkpoints, best-NNNNNNN (mean weights with the highest mean SI-SDR
+            improvement), log.jsonl, validation.md and tb/. Only the main process writes there.
+        accelerator: of this process, from `parallel.start`; a single process needs none.
     """
 
-    def __init__(self, recipe: Recipe, pool: AudioPool, dev: list[DevMixture], directory: Path):
+    def __init__(
+        self,
+        recipe: Recipe,
+        pool: AudioPool,
+        dev: list[DevMixture],
+        directory: Path,
+        accelerator: "Accelerator | None" = None,
+    ):
         self.recipe, self.dev, self.directory = recipe, dev, directory
+        self.accelerator = accelerator or parallel.start(pool.samples.device)
         self.device = pool.samples.device
-        torch.manual_seed(recipe.run.seed)
+        seed, rank = recipe.run.seed, self.accelerator.process_index
+        torch.manual_seed(seed)
         self.model = build(recipe.model).to(self.device)
         if not self.model.prompt_names:
             raise InputError(f"recipe {recipe.name}: only models with prompts can be trained so far")
-        optim = recipe.optim
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, eps=1e-8, fused=True
-        )
-        self.mixer = Mixer(pool, recipe.mix, np.random.default_rng(recipe.run.seed))
-        self.step, self.seconds, self.best = 0, 0.0, -math.inf
+        # The same weights in every process, but mixtures and dropout of its own.
+        torch.manual_seed(int(np.random.SeedSequence((seed, rank)).generate_state(1)[0]))
+        self.mixer = Mixer(pool, recipe.mix, np.random.default_rng((seed, rank)))
+        self.optimizer = Optimizer(self.model, recipe.optim)
+        self.ema = Ema(self.model, recipe.optim.ema)
+        percentile = recipe.optim.autoclip_percentile
+        self.autoclip = None if percentile is None else AutoClip(percentile)
+        self.step, self.seconds = 0, 0.0
+        self.kept: list[tuple[int, float]] = []  # step and mean improvement of the best validated weights
+        self.last: Row = {}  # facts of the last step
         make_folders([directory / "log.jsonl"])
         newest = checkpoints.newest(directory)
         if newest:
@@ -62,104 +84,170 @@ class Trainer:
             for name, module in self.model.named_modules():
                 if name.rpartition(".")[0].endswith("blocks"):
                     module.compile(dynamic=False)
+        objective = Objective(self.model, recipe.loss, autocast=recipe.run.precision == "bf16")
+        self.objective = self.accelerator.prepare_model(objective, device_placement=False)
+
+    @property
+    def best(self) -> float:
+        """Highest mean improvement so far, in dB."""
+        return self.kept[0][1] if self.kept else -math.inf
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up from 0, then a cosine to 0 at the last step."""
-        optim = self.recipe.optim
-        if step < optim.warmup:
-            return optim.lr * step / optim.warmup
-        done = min(1.0, (step - optim.warmup) / max(1, optim.steps - optim.warmup))
-        return optim.lr * 0.5 * (1 + math.cos(math.pi * done))
+        return learning_rate(self.recipe.optim, step)
 
-    def train_step(self, batch: Batch) -> float:
+    def train_step(self, *batches: Batch) -> float:
+        """One step of the optimiser on the mean gradient of the batches; returns their mean loss in this process."""
+        rate = self.learning_rate(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.step)
+            group["lr"] = rate
         self.model.train()
-        # The plain PyTorch path: differentiable without recomputation, and fused by the compiler.
-        with use_reference():
-            estimates = self.model.separate(batch.mixture, prompt_rows(self.model, batch.prompts))
-            loss = prompt_loss(estimates, batch.references, batch.prompts).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip)
-        if torch.isfinite(norm):
+        self.optimizer.zero_grad()
+        total = torch.zeros((), device=self.device)
+        for number, batch in enumerate(batches):
+            # Gradients travel between processes once per step, with the last batch.
+            waits = number < len(batches) - 1
+            with self.accelerator.no_sync(self.objective) if waits else nullcontext():
+                loss = self.objective(batch) / len(batches)
+                loss.backward()
+            total += loss.detach()
+        used = [p for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in used if p.grad is not None])
+        # The only time that the host waits for the device. All processes have the same norm.
+        value, length = torch.stack((total, norm)).tolist()
+        clip = math.nan
+        if math.isfinite(length):
+            clip = self.autoclip.threshold(length) if self.autoclip else self.recipe.optim.clip
+            torch.nn.utils.clip_grads_with_norm_(used, clip, norm)
             self.optimizer.step()
+            self.ema.update(self.step)
         self.step += 1
-        return float(loss.detach())
+        self.last = {"loss": value, "grad_norm": length, "clip": clip, "lr": rate}
+        return value
 
     def run(
-        self, max_minutes: float | None = None, report: Callable[[dict[str, Any]], None] = lambda row: None
+        self, max_minutes: float | None = None, report: Report = _silent, each_step: Report = _silent
     ) -> bool:
-        """Trains until the recipe's last step or the time is up; both end with a checkpoint. True when finished."""
+        """Trains until the recipe's last step or the time is up; both end with a checkpoint. True when finished.
+
+        Args:
+            report: gets every row of the log, in the main process.
+            each_step: gets step, loss, lr and mixtures per second after every step, in the main process.
+        """
         run, begun = self.recipe.run, time.monotonic()
-        losses: list[float] = []
-        mark = begun
-        while self.step < self.recipe.optim.steps:
-            if max_minutes is not None and time.monotonic() - begun > 60 * max_minutes:
-                break
-            losses.append(self.train_step(self.mixer.batch()))
-            now = time.monotonic()
-            self.seconds += now - mark
-            mark = now
-            if self.step % run.log_every == 0:
-                self._log({"step": self.step, "loss": float(np.mean(losses)), "hours": self.seconds / 3600}, report)
-                losses.clear()
-            if self.dev and self.step % run.validate_every == 0:
-                self._validated(report)
-            if self.step % run.checkpoint_every == 0:
-                self._save()
-            mark = time.monotonic() if self.step % run.validate_every == 0 else mark
-        self._save()
+        main = self.accelerator.is_main_process
+        log = RunLog(self.directory, self.step, run.tensorboard) if main else None
+        rows: list[Row] = []
+
+        def write(row: Row) -> None:
+            if log is not None:
+                log.write(row)
+                report(row)
+
+        try:
+            while self.step < self.recipe.optim.steps:
+                late = max_minutes is not None and time.monotonic() - begun > 60 * max_minutes
+                if max_minutes is not None and parallel.mains(self.accelerator, late):
+                    break
+                mark = time.monotonic()
+                batches = [self.mixer.batch() for _ in range(self.recipe.optim.accumulate)]
+                self.train_step(*batches)
+                took = time.monotonic() - mark
+                self.seconds += took
+                mixtures = sum(len(batch.prompts) for batch in batches) * self.accelerator.num_processes
+                rows.append(self.last | {"seconds": took, "mixtures": mixtures})
+                if main:
+                    each_step({"step": self.step, **self.last, "mixtures_per_second": mixtures / took})
+                if self.step % run.log_every == 0:
+                    write(self._summary(rows))
+                    rows.clear()
+                if self.dev and self.step % run.validate_every == 0:
+                    write(self._validated())
+                if self.step % run.checkpoint_every == 0:
+                    self._save()
+            self._save()
+        finally:
+            if log is not None:
+                log.close()
         return self.step >= self.recipe.optim.steps
 
     def validate(self) -> dict[str, float]:
-        """Mean SI-SDR improvement in dB per task, over the task's sources."""
+        """Mean SI-SDR improvement in dB per task of the mean weights, over the task's sources; every process takes a
+        share of the mixtures."""
+        rank, count = self.accelerator.process_index, self.accelerator.num_processes
         # Eager: other lengths than in training would have to be compiled first.
-        with torch.compiler.set_stance("force_eager"):
-            return validate(self.model, self.dev, self.device)
+        with torch.compiler.set_stance("force_eager"), self.ema.applied():
+            pairs = source_scores(self.model, self.dev[rank::count], self.device)
+        return means([pair for own in parallel.everyones(self.accelerator, pairs) for pair in own])
 
-    def _validated(self, report: Callable[[dict[str, Any]], None]) -> None:
+    def _validated(self) -> Row:
+        """Validates and keeps the weights if they are good enough; the row of the log."""
         scores = self.validate()
         mean = float(np.mean(list(scores.values())))
-        self._log({"step": self.step, "si_sdr_improvement": scores, "mean": mean}, report)
-        if mean > self.best:
-            self.best = mean
-            checkpoints.save_weights(self.directory / "best", self.recipe, self.model.state_dict(), self._facts())
+        if self.accelerator.is_main_process:
+            facts = self._facts() | {"mean": mean}
+            weights = self.model.state_dict() | self.ema.state()
+            self.kept = checkpoints.save_best(self.directory, self.recipe, weights, facts, self.kept)
+        return {"step": self.step, "si_sdr_improvement": scores, "mean": mean}
+
+    def _summary(self, rows: list[Row]) -> Row:
+        """The log's row for some steps: means over those that were finite, losses over all processes."""
+
+        def mean(key: str, of: list[Row] = rows) -> float | None:
+            values = [row[key] for row in of if math.isfinite(row[key])]
+            return float(np.mean(values)) if values else None
+
+        losses = parallel.everyones(self.accelerator, mean("loss"))
+        known = [loss for loss in losses if loss is not None]
+        row = {
+            "step": self.step,
+            "loss": float(np.mean(known)) if known else None,
+            "hours": self.seconds / 3600,
+            "lr": rows[-1]["lr"],
+            "grad_norm": mean("grad_norm"),
+            "clip": mean("clip"),
+            "mixtures_per_second": sum(r["mixtures"] for r in rows) / sum(r["seconds"] for r in rows),
+        }
+        skipped = sum(not math.isfinite(r["grad_norm"]) for r in rows)
+        return row | {"skipped": skipped} if skipped else row
 
     def _facts(self) -> dict[str, Any]:
         return {"step": self.step, "seconds": self.seconds, "best": self.best if math.isfinite(self.best) else None}
 
-    def _log(self, row: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
-        with open(self.directory / "log.jsonl", "a") as file:
-            file.write(json.dumps(row) + "\n")
-        report(row)
-
     def _save(self) -> None:
-        checkpoints.save(
-            self.directory,
-            self.recipe,
-            self.model.state_dict(),
-            self.optimizer.state_dict(),
-            self._facts() | {"rng": self.mixer.rng.bit_generator.state},
-        )
+        own = {"mixer": self.mixer.rng.bit_generator.state, "torch": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            own["cuda"] = torch.cuda.get_rng_state(self.device)
+        states = parallel.everyones(self.accelerator, own)
+        if self.accelerator.is_main_process:
+            extra = {f"ema.{name}": value for name, value in self.ema.state().items()}
+            if self.autoclip:
+                extra["autoclip.history"] = self.autoclip.state()
+            for rank, state in enumerate(states):
+                extra |= {f"random.{rank}.{kind}": state[kind] for kind in ("torch", "cuda") if kind in state}
+            facts = self._facts() | {"rng": [state["mixer"] for state in states], "kept": self.kept}
+            checkpoints.save(
+                self.directory, self.recipe, self.model.state_dict(), self.optimizer.state_dict(), facts, extra
+            )
+        self.accelerator.wait_for_everyone()
 
     def _restore(self, path: Path) -> None:
-        weights, optimizer, facts = checkpoints.load(path, self.recipe)
-        self.model.load_state_dict(weights)
-        self.optimizer.load_state_dict(optimizer)
+        found = checkpoints.load(path, self.recipe)
+        facts, rank = found.facts, self.accelerator.process_index
+        self.model.load_state_dict(found.weights)
+        self.optimizer.load_state_dict(found.optimizer)
+        self.ema.load(found.extras("ema."))
         self.step, self.seconds = facts["step"], facts["seconds"]
-        self.best = facts["best"] if facts["best"] is not None else -math.inf
-        self.mixer.rng.bit_generator.state = facts["rng"]
-
-
-@torch.inference_mode()
-def validate(model: SpectralModel, dev: list[DevMixture], device: torch.device | str = "cpu") -> dict[str, float]:
-    """Mean SI-SDR improvement in dB per task, over all sources of its mixtures."""
-    model.eval()
-    scores: dict[str, list[float]] = {task: [] for task in TASKS}
-    for item in dev:
-        mixture = torch.from_numpy(item.mixture)[None].to(device)
-        estimates = model.separate(mixture, prompt_rows(model, [item.prompts]))[0].float().cpu().numpy()
-        found = improvements(item.mixture, estimates, item.references, item.prompts)
-        scores[item.task] += [value for value in found if value is not None]
-    return {task: float(np.mean(values)) for task, values in scores.items() if values}
+        self.kept = [(step, mean) for step, mean in facts.get("kept", [])]
+        history = found.extras("autoclip.").get("history")
+        if self.autoclip and history is not None:
+            self.autoclip.load(history)
+        states = facts["rng"] if isinstance(facts["rng"], list) else [facts["rng"]]
+        if rank < len(states):
+            self.mixer.rng.bit_generator.state = states[rank]
+        else:  # more processes than before
+            self.mixer.rng = np.random.default_rng((self.recipe.run.seed, rank, self.step))
+        random = found.extras(f"random.{rank}.")
+        if "torch" in random:
+            torch.set_rng_state(random["torch"])
+        if "cuda" in random and self.device.type == "cuda":
+            torch.cuda.set_rng_state(random["cuda"], self.device)

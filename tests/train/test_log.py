@@ -1,0 +1,128 @@
+"""What a run leaves for people to look at."""
+
+import json
+import sys
+
+import pytest
+import torch
+from running import trainer_in
+
+from ussfast.errors import InputError, OutputError
+from ussfast.train import curve
+from ussfast.train.log import RunLog, read_log, validation_table
+from ussfast.train.run import Console
+
+
+def row(step, **more):
+    return {"step": step, "loss": 1.0 / step, "hours": 0.1, "lr": 1e-3, "mixtures_per_second": 2.5} | more
+
+
+def validated(step, value):
+    return {"step": step, "si_sdr_improvement": {"music": value, "sfx_sfx": -value}, "mean": 0.5}
+
+
+def test_rows_of_a_run(tmp_path, pool, dev):
+    trainer = trainer_in(tmp_path, pool, dev, run={"log_every": 2, "validate_every": 4, "tensorboard": True})
+    rows, each = [], []
+    trainer.run(report=rows.append, each_step=each.append)
+    assert [r["step"] for r in rows] == [2, 4, 4] and rows == read_log(tmp_path)
+    assert [r["step"] for r in each] == [1, 2, 3, 4]
+    assert rows[0]["loss"] == pytest.approx((each[0]["loss"] + each[1]["loss"]) / 2)
+    assert rows[0]["grad_norm"] == pytest.approx((each[0]["grad_norm"] + each[1]["grad_norm"]) / 2)
+    assert rows[1]["lr"] == trainer.learning_rate(3) and rows[1]["clip"] == 5.0 and "skipped" not in rows[1]
+    assert 0 < rows[1]["mixtures_per_second"] and rows[1]["hours"] > rows[0]["hours"] > 0
+    events = board(tmp_path / "tb")
+    assert [e.value for e in events.Scalars("train/loss")] == pytest.approx([rows[0]["loss"], rows[1]["loss"]])
+    assert {"train/lr", "train/grad_norm", "train/clip", "validation/music"} <= set(events.Tags()["scalars"])
+    assert events.Scalars("validation/mean")[0].value == pytest.approx(rows[2]["mean"])
+    assert "| 4 |" in (tmp_path / "validation.md").read_text()
+
+
+def board(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(folder)).Reload()
+
+
+def test_steps_that_were_skipped_are_counted(tmp_path, pool):
+    trainer = trainer_in(tmp_path, pool, run={"log_every": 4})
+    draw = trainer.mixer.batch
+
+    def broken():
+        batch = draw()
+        if trainer.step == 1:
+            batch.mixture[0, 100] = torch.nan
+        return batch
+
+    trainer.mixer.batch = broken
+    trainer.run()
+    (only,) = read_log(tmp_path)
+    assert only["skipped"] == 1 and only["loss"] == only["loss"] and only["grad_norm"] > 0
+
+
+def test_a_log_goes_on_where_the_checkpoint_is(tmp_path):
+    log = RunLog(tmp_path, 0, False)
+    for r in (row(1), row(2), validated(2, 1.0), row(3), validated(3, 2.0)):
+        log.write(r)
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 4, "lo')  # killed while writing
+    again = RunLog(tmp_path, 2, False)
+    assert again.rows == read_log(tmp_path) == [row(1), row(2), validated(2, 1.0)]
+    again.write(validated(3, 5.0))
+    assert (tmp_path / "log.jsonl").read_text().count("\n") == 4
+    assert read_log(tmp_path)[-1] == validated(3, 5.0) and read_log(tmp_path / "none") == []
+    assert (tmp_path / "validation.md").read_text() == validation_table(again.rows)
+
+
+def test_validation_table():
+    lines = validation_table([row(1), validated(1, 2.0), validated(9, -3.456)]).splitlines()
+    assert lines[2:] == [
+        "| step | music | sfx_sfx | mean |", "|---|---|---|---|", "| 1 | +2.00 | -2.00 | +0.50 |",
+        "| 9 | -3.46 | +3.46 | +0.50 |",
+    ]  # fmt: skip
+
+
+def test_without_tensorboard(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match=r"pip install 'ussfast\[train\]', or set it to false"):
+        RunLog(tmp_path, 0, True)
+
+
+def test_console_lines(capsys):
+    console = Console(10, 0)
+    console.step(row(1) | {"loss": 1.0})
+    console.row(row(2))
+    console.row(row(2, loss=None))
+    console.row(validated(2, 1.0))
+    console.close()
+    out, err = capsys.readouterr()
+    assert err == "" and out.count("\n") == 3
+    assert "step 2: loss 0.500, 0.10 h, 2.5 mixtures/s" in out and "loss not finite" in out
+    assert "SI-SDR improvement music +1.00  sfx_sfx -1.00  mean +0.50 dB" in out
+
+
+def test_console_with_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    console = Console(10, 4)
+    console.step(row(5))
+    console.row(row(5))
+    console.row(validated(5, 1.0))
+    console.close()
+    out, err = capsys.readouterr()
+    assert "5/10" in err and "loss 0.20, lr 1.0e-03, 2.5 mixtures/s" in err
+    assert out.count("\n") == 1 and "SI-SDR improvement" in out
+
+
+def test_curves(tmp_path, capsys):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.jsonl").write_text("\n".join(map(json.dumps, (row(1), row(2), validated(2, 1.0)))))
+    arguments = [str(tmp_path / "one"), str(tmp_path / "two"), "-o"]
+    assert curve.main([*arguments, str(tmp_path / "both.png")]) == 0
+    assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+    assert curve.main([*arguments, str(tmp_path / "both.doc")]) == 2
+    assert "both.doc: images can be" in capsys.readouterr().err
+    assert curve.main([str(tmp_path), "-o", str(tmp_path / "x.png")]) == 2
+    assert "no log.jsonl with rows" in capsys.readouterr().err
+    with pytest.raises(OutputError):
+        curve.plot([tmp_path / "one"], tmp_path / "missing" / "x.png")

@@ -1,0 +1,108 @@
+"""Resuming bit for bit with everything switched on, and checkpoints from before there was so much to store."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from running import exactly, same, steps, trainer_in
+from safetensors.torch import load_file, save_file
+
+from ussfast.errors import CheckpointError
+from ussfast.train import checkpoints
+
+ALL = {
+    "optim": {
+        "steps": 6, "name": "muon", "schedule": "wsd", "accumulate": 2, "ema": 0.9, "autoclip_percentile": 10.0
+    },
+    "run": {"validate_every": 2, "keep_best": 2},
+}  # fmt: skip
+
+
+def noisy(trainer):
+    """The trainer with something like dropout in its model."""
+
+    def shake(module, inputs, output):
+        return output + 0.1 * torch.randn_like(output) if module.training else output
+
+    trainer.model.encoder.register_forward_hook(shake)
+    return trainer
+
+
+def test_six_steps_are_three_and_three(tmp_path, pool, dev):
+    straight = noisy(trainer_in(tmp_path / "a", pool, dev, **ALL))
+    assert straight.run()
+    first = noisy(trainer_in(tmp_path / "b", pool, dev, **ALL))
+    rows = []
+    for _ in range(3):
+        steps(first, 1)
+        if first.step == 2:
+            rows.append(first._validated())
+    first._save()
+    torch.manual_seed(99)  # whatever happened in between
+    second = noisy(trainer_in(tmp_path / "b", pool, dev, **ALL))
+    assert second.step == 3 and same(first, second)
+    assert second.run(report=rows.append)
+    assert same(straight, second)
+    one, other = (checkpoints.load(tmp_path / x / "step-0000006", straight.recipe) for x in "ab")
+    exactly(one.extra, other.extra)
+    assert {"random.0.torch", "autoclip.history", "ema.prompts"} <= one.extra.keys()
+    assert [p.name for p in checkpoints.best(tmp_path / "a")] == [p.name for p in checkpoints.best(tmp_path / "b")]
+    assert len(straight.kept) == 2 and straight.best == max(mean for _, mean in straight.kept)
+    # The noise matters: with another state of its generator the second half ends elsewhere.
+    shutil.copytree(tmp_path / "b" / "step-0000003", tmp_path / "c" / "step-0000003")
+    third = noisy(trainer_in(tmp_path / "c", pool, dev, **ALL))
+    torch.manual_seed(1)
+    third.run()
+    assert third.step == 6 and not torch.equal(third.model.prompts, straight.model.prompts)
+
+
+def test_stretching_a_run(tmp_path, pool):
+    optim = {"schedule": "wsd", "decay": 0.25, "warmup": 0}
+    short = trainer_in(tmp_path, pool, optim={"steps": 4} | optim)
+    steps(short, 3)
+    assert short.learning_rate(3) == 0.01
+    short._save()
+    long = trainer_in(tmp_path, pool, optim={"steps": 8} | optim)
+    assert long.step == 3 and long.run() and long.learning_rate(7) == 0.005
+
+
+def strip(folder):
+    """Turns a checkpoint into one of an earlier version: weights, optimiser, one generator, no mean weights."""
+    state = json.loads((folder / "state.json").read_text())
+    state["facts"]["rng"] = state["facts"]["rng"][0]
+    del state["facts"]["kept"]
+    (folder / "state.json").write_text(json.dumps(state))
+    for shard in folder.glob("*.safetensors"):
+        tensors = {k: v for k, v in load_file(shard).items() if k.startswith(("model.", "optimizer."))}
+        save_file(tensors, shard)
+
+
+def test_checkpoints_of_earlier_versions(tmp_path, pool):
+    trainer = trainer_in(tmp_path, pool)
+    steps(trainer, 2)
+    trainer._save()
+    strip(checkpoints.newest(tmp_path))
+    later = trainer_in(tmp_path, pool)
+    exactly(later.model.state_dict(), trainer.model.state_dict())
+    exactly(later.optimizer.state_dict(), trainer.optimizer.state_dict())
+    exactly(later.ema.state(), dict(trainer.model.named_parameters()))
+    assert later.step == 2 and later.kept == []
+    assert later.mixer.rng.bit_generator.state == trainer.mixer.rng.bit_generator.state
+    exactly(checkpoints.load_weights(checkpoints.newest(tmp_path))[1], trainer.model.state_dict())
+
+
+def test_weights_of_a_full_checkpoint_are_the_mean_ones(tmp_path, pool):
+    trainer = trainer_in(tmp_path, pool)
+    steps(trainer, 3)
+    trainer._save()
+    weights = checkpoints.load_weights(checkpoints.newest(tmp_path))[1]
+    assert weights.keys() == trainer.model.state_dict().keys()
+    exactly(weights["prompts"], trainer.ema.state()["prompts"])
+    assert not torch.equal(weights["prompts"], trainer.model.prompts)
+
+
+def test_another_optimiser_is_refused(tmp_path, pool):
+    trainer_in(tmp_path, pool)._save()
+    with pytest.raises(CheckpointError, match="another optimiser"):
+        trainer_in(tmp_path, pool, optim={"name": "muon"})
