@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from tiny import RATE, STACK, STFT, TUSS, UNCONDITIONAL
+from tiny import RATE, SFC, STACK, STEREO, STFT, TUSS, TUSS_SFC, UNCONDITIONAL
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,6 +28,16 @@ MODELS = {
     "tuss without start row": dataclasses.replace(TUSS, cross_prompt=POINTWISE, extraction=POINTWISE, sos=False),
     "bslocoformer": dataclasses.replace(UNCONDITIONAL, first=POINTWISE, second=POINTWISE),
     "tflocoformer": TFLOCOFORMER,
+    "sfc, stereo": dataclasses.replace(STEREO, first=POINTWISE),
+    "sfc, learnable": dataclasses.replace(
+        TUSS_SFC, cross_prompt=POINTWISE, extraction=POINTWISE, sfc=dataclasses.replace(SFC, ffn=0, bias="edges")
+    ),
+    "sfc, adaptive": dataclasses.replace(
+        TUSS_SFC,
+        cross_prompt=POINTWISE,
+        extraction=POINTWISE,
+        sfc=dataclasses.replace(TUSS_SFC.sfc, encoder_time="none", decoder_time="past", ffn=3),
+    ),
 }
 SAMPLES = 4000
 
@@ -35,8 +45,10 @@ SAMPLES = 4000
 def counted(config, samples, sources, batch, device="cpu"):
     """Operations of one reference run by PyTorch's counter; on the meta device nothing is computed."""
     with torch.device(device):
-        model = build(config).eval()
-        spec = torch.zeros(batch, stft.frame_count(samples, config.stft), config.stft.bins, dtype=torch.complex64)
+        model = build(config).eval().requires_grad_(False)  # the counter's hooks stumble over views of parameters
+        channels = [config.channels] if getattr(config, "channels", 1) > 1 else []
+        frames = stft.frame_count(samples, config.stft)
+        spec = torch.zeros(batch, *channels, frames, config.stft.bins, dtype=torch.complex64)
         prompts = torch.zeros(sources, config.cross_prompt.dim) if hasattr(config, "prompts") else None
     # Of the attention kernels, the counter does not know that of the CPU; the plain products it does.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad(), use_reference():
@@ -79,11 +91,13 @@ def test_an_unknown_configuration():
 
 
 @pytest.mark.parametrize("padding", ["zero", "reflect"])
+@pytest.mark.parametrize("drop", [False, True])
 @pytest.mark.parametrize("sizes", [(128, 64, 128), (128, 48, 128), (128, 30, 100), (64, 64, 64)])
-def test_frames_are_those_of_the_stft(padding, sizes):
-    config = StftConfig(*sizes, padding=padding)
+def test_frames_are_those_of_the_stft(padding, drop, sizes):
+    config = StftConfig(*sizes, padding=padding, drop_last_frame=drop)
     for samples in (2, 31, 32, 33, 64, 65, 500, 513):
-        assert stft.frame_count(samples, config) == stft.analyze(torch.randn(1, samples), config).shape[1]
+        frames = stft.drop_frame(stft.analyze(torch.randn(1, samples), config), config).shape[1]
+        assert stft.frame_count(samples, config) == frames >= 1
 
 
 @pytest.mark.parametrize("name", [name for name, spec in OPS.items() if spec.flop])

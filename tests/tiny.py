@@ -1,6 +1,7 @@
 """Small things for tests: models that run in milliseconds, saved as users have them, and training data for them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import soundfile
@@ -9,7 +10,8 @@ import torch
 from ussfast.checkpoint import save_model
 from ussfast.models import build
 from ussfast.models.bslocoformer import BsLocoformerConfig
-from ussfast.models.config import FfnConfig, StackConfig, StftConfig, to_dict
+from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, StftConfig, to_dict
+from ussfast.models.sfc import SfcConfig
 from ussfast.models.tuss import TussConfig
 
 RATE = 8000
@@ -25,6 +27,17 @@ TUSS = TussConfig(
 )
 UNCONDITIONAL = BsLocoformerConfig(
     sample_rate=RATE, stft=STFT, sources=3, first=STACK, second=STACK, bands=BANDS, decoder_expansion=1
+)
+SFC = SfcConfig(dim=8, heads=2, bands="widths", widths=BANDS)
+TUSS_SFC = replace(TUSS, bands=None, sfc=replace(SFC, query="adaptive", learned_slope=True))
+STEREO = BsLocoformerConfig(
+    sample_rate=RATE,
+    stft=replace(STFT, window="hann", padding="reflect", drop_last_frame=True),
+    sources=3,
+    first=replace(STACK, rope=False),
+    level=LevelConfig(eps=1e-15, domain="stft"),
+    sfc=SFC,
+    channels=2,
 )
 
 

@@ -77,7 +77,8 @@ def save_model(
     tensors: dict[str, Tensor] = {}
     for key, value in model.state_dict().items():
         stored = value.detach().cpu().to(dtype if key in parameters else value.dtype).contiguous()
-        if not stored.isfinite().all():
+        # A buffer may hide things with -inf; what is trained may not be infinite.
+        if stored.isnan().any() or (key in parameters and not stored.isfinite().all()):
             raise CheckpointError(f"{key} is not finite as {DTYPES[dtype]}: the model is not saved")
         tensors[key] = stored
     data = safetensors.torch.save(tensors)
@@ -233,7 +234,7 @@ def resolve(name: str | os.PathLike[str]) -> Path:
     if text and path.is_dir():
         return path
     if path.is_file():
-        hint = f": run 'ussfast convert {path} DESTINATION' first" if path.suffix in (".pth", ".ckpt") else ""
+        hint = f": run 'ussfast convert {path} DESTINATION' first" if path.suffix in (".pth", ".ckpt", ".pt") else ""
         raise CheckpointError(f"{path}: a file, not a model directory{hint}")
     if isinstance(name, str) and (parts := HUB_NAME.fullmatch(text)):
         return hub.download(parts["repo"], parts["revision"], (CONFIG, WEIGHTS))

@@ -35,6 +35,12 @@ class CheckpointFormat(StrEnum):
     auto = "auto"
     tuss = "tuss"
     espnet = "espnet"
+    sfc = "sfc"
+
+
+class Weights(StrEnum):
+    ema = "ema"
+    raw = "raw"
 
 
 @app.command()
@@ -132,11 +138,14 @@ def convert(
     name: Annotated[str | None, typer.Option(help="Of the model; DST's name by default.")] = None,
     license: Annotated[str | None, typer.Option(help="Of the weights, as their publisher says.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.")] = False,
+    weights: Annotated[Weights, typer.Option(help="Which copy, where training left two.")] = Weights.ema,
 ) -> None:
     """Turn a published checkpoint into a model directory."""
     from ussfast.convert import convert as run
 
-    info = run(source, destination, format=format.value, name=name, license=license, overwrite=overwrite)
+    info = run(
+        source, destination, format=format.value, name=name, license=license, overwrite=overwrite, weights=weights.value
+    )
     print(f"{destination}: {info.architecture}, {info.parameters / 1e6:.2f} M parameters, {info.sample_rate} Hz")
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from ussfast.errors import DeviceError, OutOfMemoryError
+from ussfast.errors import DeviceError, InputError, OutOfMemoryError
 from ussfast.models import SpectralModel
 from ussfast.models._packed import prepare
 from ussfast.ops import use_reference
@@ -67,23 +67,42 @@ class Engine:
             self.model = model.to(self.device).eval()
             prepare(self.model, "float32" if self.autocast else self.precision, pack=self.backend == "native")
 
+    def check_channels(self, count: int) -> None:
+        """InputError for a number of channels that the model cannot take."""
+        if count not in (1, self.model.channels) and self.model.channels > 1:
+            raise InputError(
+                f"this model separates {self.model.channels} channels together: give it audio of "
+                f"{self.model.channels} channels or of 1, not of {count}"
+            )
+
     def run(self, audio: np.ndarray, prompts: torch.Tensor | None, sources: int, groups: Groups) -> np.ndarray:
         """One window: float32 [channels, samples] -> [sources, channels, samples]; silent channels give silence.
 
+        A model of several channels takes all of them as one item, which is silent if all are; to it, mono is the same
+        in every channel, and the mean of what comes out.
+
         Raises:
             OutOfMemoryError: the window does not fit.
+            InputError: see `check_channels`.
         """
         out = np.zeros((sources, *audio.shape), np.float32)
         # In float64: rounded to float32, the mean of a constant is not that constant.
         loud = np.flatnonzero(audio.std(1, dtype=np.float64) > SILENCE)
-        if len(loud):
-            with _memory(self.device), torch.inference_mode(), use_reference(self.backend == "reference"):
-                mixture = torch.from_numpy(np.ascontiguousarray(audio[loud])).to(self.device)
-                stems = self.model.separate(mixture, prompts, self.autocast)
-                out[:, loud] = stems.transpose(0, 1).float().cpu().numpy()
+        if self.model.channels > 1:
+            self.check_channels(len(audio))
+            if len(loud):
+                stems = self._separate(np.broadcast_to(audio, (self.model.channels, audio.shape[1]))[None], prompts)[0]
+                out[:] = stems if len(audio) > 1 else stems.mean(1, keepdims=True)
+        elif len(loud):
             # Only loud channels can tell which source is which.
-            out[:, loud] = align_channels(out[:, loud], groups)
+            out[:, loud] = align_channels(self._separate(audio[loud], prompts).swapaxes(0, 1), groups)
         return out
+
+    def _separate(self, items: np.ndarray, prompts: torch.Tensor | None) -> np.ndarray:
+        """[items, (channels,) samples] -> [items, sources, (channels,) samples]."""
+        with _memory(self.device), torch.inference_mode(), use_reference(self.backend == "reference"):
+            mixture = torch.from_numpy(np.array(items, np.float32)).to(self.device)
+            return self.model.separate(mixture, prompts, self.autocast).float().cpu().numpy()
 
 
 @contextmanager

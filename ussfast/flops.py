@@ -6,6 +6,7 @@ from ussfast.errors import InputError
 from ussfast.models import BsLocoformerConfig, TfLocoformerConfig, TussConfig
 from ussfast.models.band_split import tuss_bands
 from ussfast.models.config import FfnConfig, StackConfig
+from ussfast.models.sfc import SfcConfig, band_edges
 from ussfast.stft import frame_count
 
 
@@ -28,11 +29,10 @@ def model_flop(config: Any, samples: int, sources: int, batch: int = 1) -> int:
     if sources != config.sources:
         raise InputError(f"sources {sources}: this model always returns {config.sources}")
     if isinstance(config, BsLocoformerConfig):
-        bands = _bands(config)
-        rows = batch * frames
-        stacks = _stack(config.first, batch, frames, len(bands)) + _stack(config.second, batch, frames, len(bands))
-        split = _band_split(config.stft.bins, config.first.dim, rows)
-        return split + stacks + _band_merge(bands, config.first.dim, config.decoder_expansion, sources, rows)
+        bands, ends = _ends(config, config.first.dim, batch * frames, 1, sources, config.channels)
+        return ends + sum(
+            _stack(stack, batch, frames, bands) for stack in (config.first, config.second) if stack is not None
+        )
     if isinstance(config, TfLocoformerConfig):
         bins, dim = config.stft.bins, config.stack.dim
         ends = 2 * 9 * dim * (2 + 2 * sources) * batch * frames * bins  # the 3x3 convolutions, with their padding
@@ -41,18 +41,52 @@ def model_flop(config: Any, samples: int, sources: int, batch: int = 1) -> int:
 
 
 def _tuss(config: TussConfig, frames: int, sources: int, batch: int) -> int:
-    bands, dim = _bands(config), config.cross_prompt.dim
+    bands, ends = _ends(config, config.cross_prompt.dim, batch * frames, sources, 1, 1)
     rows = sources + config.sos + frames  # prompts and the start row go through the first stack like frames
     return (
-        _band_split(config.stft.bins, dim, batch * frames)
-        + _stack(config.cross_prompt, batch, rows, len(bands))
-        + _stack(config.extraction, batch * sources, frames, len(bands))
-        + _band_merge(bands, dim, config.decoder_expansion, 1, batch * sources * frames)
+        ends
+        + _stack(config.cross_prompt, batch, rows, bands)
+        + _stack(config.extraction, batch * sources, frames, bands)
     )
 
 
-def _bands(config: TussConfig | BsLocoformerConfig) -> tuple[int, ...]:
-    return config.bands or tuss_bands(config.sample_rate, config.stft.bins)
+def _ends(
+    config: TussConfig | BsLocoformerConfig, dim: int, rows: int, copies: int, sources: int, channels: int
+) -> tuple[int, int]:
+    """Number of bands, and the operations of the encoder on `rows` frames and the decoder on `copies` of each."""
+    bins = config.stft.bins
+    if config.sfc is not None:
+        bands = len(band_edges(config.sfc, config.stft, config.sample_rate))
+        encoder = _sfc_encoder(config.sfc, rows, bins, bands, 2 * channels, dim)
+        return bands, encoder + _sfc_decoder(config.sfc, rows, copies, bins, bands, dim, 2 * sources * channels)
+    widths = config.bands or tuss_bands(config.sample_rate, bins)
+    merge = _band_merge(widths, dim, config.decoder_expansion, sources, rows * copies)
+    return len(widths), _band_split(bins, dim, rows) + merge
+
+
+def _sfc_encoder(sfc: SfcConfig, rows: int, bins: int, bands: int, channels: int, dim: int) -> int:
+    adaptive = sfc.query == "adaptive"
+    means = 2 * rows * bands * bins * sfc.dim if adaptive else 0
+    convolutions = _conv(sfc.encoder_time, channels, sfc.dim, bins) + _conv(sfc.encoder_time, sfc.dim, dim, bands)
+    return means + rows * convolutions + _cross_attention(sfc, rows, rows if adaptive else 1, bands, bins)
+
+
+def _sfc_decoder(sfc: SfcConfig, rows: int, copies: int, bins: int, bands: int, dim: int, channels: int) -> int:
+    adaptive, every = sfc.query == "adaptive", rows * copies
+    queries = 2 * rows * bins * 3 * sfc.dim * 2 * sfc.dim if adaptive else 0
+    convolutions = _conv(sfc.decoder_time, dim, sfc.dim, bands) + _conv(sfc.decoder_time, sfc.dim, channels, bins)
+    return queries + every * convolutions + _cross_attention(sfc, every, every if adaptive else 1, bins, bands)
+
+
+def _conv(time: str, width_in: int, width_out: int, positions: int) -> int:
+    return 2 * (3 if time == "none" else 9) * width_in * width_out * positions
+
+
+def _cross_attention(sfc: SfcConfig, rows: int, query_rows: int, queries: int, keys: int) -> int:
+    """query_rows: 1 where all rows share their queries."""
+    projections = 2 * sfc.dim**2 * (query_rows * queries + 2 * rows * keys + rows * queries)
+    attention = 2 * 2 * rows * queries * keys * sfc.dim
+    return projections + attention + 2 * rows * queries * 3 * sfc.ffn * sfc.dim**2
 
 
 def _band_split(bins: int, dim: int, rows: int) -> int:

@@ -28,7 +28,7 @@ class ModelInfo:
         name: its own name; from `available`, the one that `resolve` takes.
         source: where the weights come from (url, file, sha256, ...), as the publisher or converter wrote it.
         sample_rate: Hz.
-        parameters: their number, shared rotary frequencies included once.
+        parameters: their number, shared rotary frequencies included once, fixed tables left out.
         prompts: names of the prompts in the checkpoint; empty for an unconditional model.
         labels: names of an unconditional model's sources, source-1, ... where their order is free; else empty.
         path: its directory; None for a model that is not from a file.
@@ -122,7 +122,7 @@ def read(directory: Path) -> tuple[ModelInfo, WeightsFile]:
 
 
 def _without_config(directory: Path) -> str:
-    published = ("hparams.yaml", "config.yaml", "checkpoints", "*.pth", "*.ckpt")
+    published = ("hparams.yaml", "config.yaml", "merged_config.yaml", "checkpoints", "*.pth", "*.ckpt", "*.pt")
     if any(next(directory.glob(pattern), None) for pattern in published):
         return f"looks like a published checkpoint: run 'ussfast convert {directory} DESTINATION' first"
     return f"not a ussfast model directory ({CONFIG} of ours is missing)"

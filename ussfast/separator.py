@@ -34,7 +34,7 @@ class Separator:
         backend: "auto" or "native" (our kernels where they are built), or "reference" (plain PyTorch).
         segment: window for long audio in seconds; by default what the model was trained on, at least 6 s.
         overlap: shared by neighbouring windows, in seconds; by default 2.1 s, or 0.4 of a short segment.
-        stitch: "fade", or "published" for the plain averages of the TUSS scripts.
+        stitch: "fade", or "published" for the plain averages of the TUSS and SFC scripts.
     Raises:
         CheckpointError, PromptError, DeviceError, InputError (all of them UssfastErrors and ValueErrors).
     """
@@ -138,6 +138,7 @@ class Separator:
             mixture, rate = read(audio)
         else:
             mixture, rate = validate(audio), self.sample_rate if sample_rate is None else sample_rate
+        self.engine.check_channels(len(mixture))
         labels, run_with = self._plan(prompts)
         native = resample(mixture, rate, self.sample_rate) if rate != self.sample_rate else mixture
 
@@ -185,7 +186,7 @@ class Separator:
             return paths
         if any(p.resolve() == path.resolve() for p in paths):
             raise InputError(f"{path}: an output would overwrite the input; choose another directory or template")
-        probe(path)  # a bad input is reported before any folder is made
+        self.engine.check_channels(probe(path).channels)  # a bad input is reported before any folder is made
         make_folders(paths)
 
         def attempt(policy: SegmentPolicy) -> None:

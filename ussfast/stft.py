@@ -16,10 +16,17 @@ def window(config: StftConfig, device: torch.device | None = None) -> Tensor:
 
 
 def frame_count(samples: int, config: StftConfig) -> int:
-    """Frames that `analyze` makes of so many samples."""
+    """Frames that a network gets of so many samples: what `analyze` and `drop_frame` make."""
     if config.padding == "zero":
-        return 1 + (samples + _fill(samples, config)) // config.hop
-    return 1 + max(samples, config.n_fft // 2 + 1) // config.hop
+        frames = 1 + (samples + _fill(samples, config)) // config.hop
+    else:
+        frames = 1 + max(samples, config.n_fft // 2 + 1) // config.hop
+    return max(1, frames - config.drop_last_frame)
+
+
+def drop_frame(spec: Tensor, config: StftConfig) -> Tensor:
+    """[batch, frames, bins] without the last frame, if the network is not to see it; a single frame stays."""
+    return spec[:, : max(1, spec.shape[1] - config.drop_last_frame)]
 
 
 def _fill(samples: int, config: StftConfig) -> int:
@@ -61,7 +68,8 @@ def synthesize(estimate: Tensor, config: StftConfig, samples: int, mixture: Tens
     """Audio of an estimated spectrum: centred overlap-add divided by the summed squared window.
 
     Args:
-        estimate: [batch, sources, frames, bins, 2] real and imaginary parts, frames as from `analyze`.
+        estimate: [batch, sources, frames, bins, 2] real and imaginary parts, frames as from `analyze`; where the
+            last one is missing, samples that only it reaches are zero.
         config: the same sizes.
         samples: length to return, that of the analysed audio.
         mixture: [batch, frames, bins] complex: multiplied with the estimate, which then is a mask.

@@ -189,7 +189,8 @@ def test_missing_files(exp, tmp_path):
     path = exp / "checkpoints" / "model.pth"
     torch.save(published(TUSS), path)
     (exp / "hparams.yaml").unlink()
-    refused(path, tmp_path / "out", f"no hparams.yaml or config.yaml belongs to it; looked in {path.parent}, {exp}, ")
+    listed = "hparams.yaml, config.yaml or merged_config.yaml"
+    refused(path, tmp_path / "out", f"no {listed} belongs to it; looked in {path.parent}, {exp}, ")
     refused(path, tmp_path / "out", "no config.yaml belongs", format="espnet")
 
 
@@ -217,8 +218,8 @@ def test_the_target_is_checked_first(exp, tmp_path):
     (tmp_path / "out" / "thesis.tex").touch()
     with pytest.raises(InputError, match="not a ussfast model directory"):
         convert(exp, tmp_path / "out", overwrite=True)
-    with pytest.raises(InputError, match="format 'sfc' is unknown; there are auto, tuss, espnet"):
-        convert(exp, tmp_path / "new", format="sfc")
+    with pytest.raises(InputError, match="format 'nussl' is unknown; there are auto, tuss, espnet, sfc"):
+        convert(exp, tmp_path / "new", format="nussl")
 
 
 def test_without_pyyaml(espnet_exp, tmp_path, monkeypatch):

@@ -10,11 +10,24 @@ from ussfast.errors import CheckpointError, InputError
 from ussfast.models import architecture_of, config_from_dict
 from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, StftConfig, from_dict, to_dict
 from ussfast.models.presets import preset
+from ussfast.models.sfc import SfcConfig
+
+SFC = SfcConfig(dim=8, heads=2, count=4, query="adaptive", learned_slope=True)
+WITH_SFC = replace(
+    preset("tuss-medium"), sfc=replace(SFC, bands="widths", widths=(25,) * 41)
+)
 
 
-@pytest.mark.parametrize("name", ["tuss_tiny", "bslocoformer_tiny", "tflocoformer_tiny"])
-def test_json_round_trip(name):
-    config = golden_model(name).config
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(golden_model(name).config for name in ("tuss_tiny", "bslocoformer_tiny", "tflocoformer_tiny")),
+        preset("sfc-musdb18hq-small"),
+        WITH_SFC,
+    ],
+    ids=["tuss", "bslocoformer", "tflocoformer", "sfc", "tuss with sfc"],
+)
+def test_json_round_trip(config):
     data = json.loads(json.dumps(to_dict(config)))
     assert config_from_dict(architecture_of(config), data) == config
 
@@ -92,6 +105,15 @@ def stack(**settings):
         lambda: replace(preset("tuss-medium"), bands=(1000, 24)),
         lambda: replace(preset("conventional-medium"), labels=("speech",)),
         lambda: replace(preset("tflocoformer-s"), sources=0),
+        lambda: stack(attention_dim=9, rope=False),
+        lambda: replace(preset("conventional-medium"), channels=2),
+        lambda: replace(preset("sfc-dnr-small"), channels=0),
+        lambda: replace(preset("sfc-dnr-small"), bands=(1025,)),
+        lambda: replace(WITH_SFC, sfc=replace(SFC, bands="widths", widths=(25,) * 40)),
+        lambda: replace(WITH_SFC, sfc=replace(SFC, bands="mel")),
+        lambda: replace(SFC, widths=(1, 2)),
+        lambda: replace(SFC, heads=3),
+        lambda: replace(SFC, mask_outside=True, bias="edges"),
     ],
 )
 def test_values_that_cannot_work(make):

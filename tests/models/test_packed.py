@@ -1,8 +1,10 @@
 """Weights that were prepared for inference: the same results, and never stale ones."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from tiny import TUSS
+from tiny import SFC, TUSS, TUSS_SFC
 
 from ussfast.engine import pick_precision
 from ussfast.errors import DeviceError, InputError
@@ -17,8 +19,9 @@ def outputs(model, seed=0):
         return model.separate(audio, model.prompt_vectors(("speech", "sfx")))
 
 
-def test_prepared_weights_give_the_same_bits():
-    model = build(TUSS).eval()
+@pytest.mark.parametrize("config", [TUSS, TUSS_SFC, replace(TUSS_SFC, sfc=replace(SFC, bias="edges"))])
+def test_prepared_weights_give_the_same_bits(config):
+    model = build(config).eval()
     before = outputs(model)
     prepare(model, "float32")
     parts = [m for m in model.modules() if isinstance(m, PackedModule)]
@@ -46,11 +49,13 @@ def test_changed_weights_are_never_mixed_with_prepared_ones(change):
     assert torch.equal(outputs(model), outputs(other))
 
 
-def test_precision_reaches_every_layer_and_changes_the_result_a_little():
-    model = build(TUSS).eval()
+@pytest.mark.parametrize("config", [TUSS, TUSS_SFC, replace(TUSS_SFC, sfc=replace(SFC, bias="edges"))])
+@pytest.mark.parametrize("precision", ["int8", "bfloat16"])
+def test_precision_reaches_every_layer_and_changes_the_result_a_little(config, precision):
+    model = build(config).eval()
     exact = outputs(model)
-    prepare(model, "int8")
-    assert {m.precision for m in model.modules() if isinstance(m, PackedModule)} == {"int8"}
+    prepare(model, precision)
+    assert {m.precision for m in model.modules() if isinstance(m, PackedModule)} == {precision}
     rounded = outputs(model)
     assert not torch.equal(rounded, exact)
     assert (rounded - exact).norm() < 0.2 * exact.norm()  # random weights amplify what rounding does

@@ -4,12 +4,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from ussfast import checkpoint
-from ussfast.convert import espnet, tuss
+from ussfast.convert import espnet, sfc, tuss
 from ussfast.convert._files import file_record, find_yaml, read_average, read_yaml, weight_files
 from ussfast.errors import CheckpointError, InputError
 from ussfast.model_info import ModelInfo
@@ -17,17 +17,26 @@ from ussfast.model_info import ModelInfo
 
 @dataclass(frozen=True)
 class Publisher:
-    """yaml: name of its settings file; marks: entries that only its settings have at the top."""
+    """How one publisher's checkpoints are read.
+
+    yaml: name of the settings file; needs: what it must hold, where that is worth telling.
+    marks: entries that only these settings have at the top; none if the file's name says enough.
+    complete: where settings alone do not make a configuration: (settings read, state dict, names of files and folders,
+        "ema" or "raw") -> (configuration, the state dict to read, facts for the record of the source).
+    """
 
     yaml: str
     marks: tuple[str, ...]
     read_config: Callable[[dict[str, Any]], Any]
     read_weights: Callable[[dict[str, Tensor], Any], dict[str, Tensor]]
+    complete: Callable[..., tuple[Any, dict[str, Tensor], dict[str, str]]] | None = None
+    needs: str = ""
 
 
 FORMATS = {
     "tuss": Publisher("hparams.yaml", ("model_name", "model"), tuss.read_config, tuss.read_weights),
     "espnet": Publisher("config.yaml", ("separator", "separator_conf"), espnet.read_config, espnet.read_weights),
+    "sfc": Publisher(sfc.YAML, (), sfc.read_config, sfc.read_weights, sfc.complete, sfc.NEEDS),
 }
 
 
@@ -38,18 +47,20 @@ def convert(
     name: str | None = None,
     license: str | None = None,
     overwrite: bool = False,
+    weights: Literal["ema", "raw"] = "ema",
 ) -> ModelInfo:
     """Makes a model directory of a published checkpoint.
 
     Args:
-        src: a file (.pth, Lightning's .ckpt, .safetensors with published keys), or a directory with one. Several
-            in its folder `checkpoints` are averaged (last.ckpt left out). hparams.yaml (TUSS) or config.yaml
-            (ESPnet) must lie beside the weights or up to two directories above.
+        src: a file (.pth, .pt, Lightning's .ckpt, .safetensors with published keys), or a directory with one. Several
+            in its folder `checkpoints` are averaged (last.ckpt left out). hparams.yaml (TUSS), config.yaml
+            (ESPnet) or merged_config.yaml (SFC) must lie beside the weights or up to two directories above.
         dst: the model directory to write.
-        format: "tuss", "espnet", or "auto": by the YAML file found.
+        format: "tuss", "espnet", "sfc", or "auto": by the YAML file found.
         name: by default that of the directory with the YAML file.
         license: of the weights; ussfast does not guess it.
         overwrite: replace a model directory at `dst`.
+        weights: of a checkpoint that has both copies, the running average over training steps ("ema"), or "raw".
     Raises:
         CheckpointError: files missing or damaged, a pickle with code in it, or weights and settings that do not
             belong together: the keys are named.
@@ -57,6 +68,8 @@ def convert(
     """
     if format not in ("auto", *FORMATS):
         raise InputError(f"format {format!r} is unknown; there are auto, {', '.join(FORMATS)}")
+    if weights not in ("ema", "raw"):
+        raise InputError(f"weights must be ema or raw, got {weights!r}")
     checkpoint.check_target(Path(dst).resolve(), overwrite)
     files = weight_files(Path(src))
     path, kind, settings = _settings(files, format)
@@ -66,12 +79,16 @@ def convert(
     except InputError as error:
         raise CheckpointError(f"{path}: {error}") from None
     state = read_average(files)
+    facts: dict[str, str] = {}
     try:
+        if publisher.complete is not None:
+            names = [files[0].name, path.parent.name, path.parent.parent.name]
+            config, state, facts = publisher.complete(config, state, names, weights)
         tensors = publisher.read_weights(state, config)
-    except CheckpointError as error:
+    except InputError as error:
         raise CheckpointError(f"{files[0]}: {error}") from None
     model = checkpoint.fill(config, tensors, str(files[0]))
-    source = {"format": kind, "weights": [file_record(p) for p in files], "config": file_record(path)}
+    source = {"format": kind, "weights": [file_record(p) for p in files], "config": file_record(path), **facts}
     return checkpoint.save_model(
         dst,
         model,
@@ -84,14 +101,18 @@ def convert(
 
 def _settings(files: list[Path], format: str) -> tuple[Path, str, dict[str, Any]]:
     """The YAML file, its publisher and its content."""
-    names = tuple(p.yaml for kind, p in FORMATS.items() if format in ("auto", kind))
-    found = find_yaml(files, names)
+    possible = [p for kind, p in FORMATS.items() if format in ("auto", kind)]
+    try:
+        found = find_yaml(files, tuple(p.yaml for p in possible))
+    except CheckpointError as error:
+        raise CheckpointError("; ".join([str(error), *(p.needs for p in possible if p.needs)])) from None
     if format != "auto":
         return found[0], format, read_yaml(found[0])
     for path in found:
         settings = read_yaml(path)
-        for kind, publisher in FORMATS.items():
-            if any(mark in settings for mark in publisher.marks):
-                return path, kind, settings
+        named = [kind for kind, p in FORMATS.items() if not p.marks and p.yaml == path.name]
+        marked = [kind for kind, p in FORMATS.items() if any(mark in settings for mark in p.marks)]
+        if named or marked:
+            return path, (named or marked)[0], settings
     listed = ", ".join(map(str, found))
     raise CheckpointError(f"{files[0]}: {listed}: not the settings of a format known here ({', '.join(FORMATS)})")

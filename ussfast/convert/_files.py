@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ussfast.errors import CheckpointError
 
-SUFFIXES = (".pth", ".ckpt", ".safetensors")
+SUFFIXES = (".pth", ".ckpt", ".safetensors", ".pt")
 
 
 def weight_files(source: Path) -> list[Path]:
@@ -98,7 +98,8 @@ def find_yaml(files: list[Path], names: tuple[str, ...]) -> list[Path]:
     found = [place / name for place in places for name in names if (place / name).is_file()]
     if not found:
         where = ", ".join(map(str, places))
-        raise CheckpointError(f"{files[0]}: no {' or '.join(names)} belongs to it; looked in {where}")
+        listed = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        raise CheckpointError(f"{files[0]}: no {listed} belongs to it; looked in {where}")
     return found
 
 

@@ -70,7 +70,8 @@ def read_stack(keys: Keys, theirs: str, ours: str, config: StackConfig) -> dict[
             out |= _read_norm(keys, f"{base}.attn_norm", f"{mine}.attention.norm", config)
             out[f"{mine}.attention.qkv.weight"] = keys.take(f"{base}.attn.qkv.weight")
             out[f"{mine}.attention.out.weight"] = keys.take(f"{base}.attn.aggregate_heads.0.weight")
-            frequencies.append(f"{base}.attn.rope.freqs")
+            if config.rope:
+                frequencies.append(f"{base}.attn.rope.freqs")
             # Upstream stores the list reversed: 0 is the layer after the attention, 1 the one before it.
             places = ["ffn_after", "ffn_before"][: len(ffns)]
             for index, place in enumerate(places):
@@ -79,6 +80,8 @@ def read_stack(keys: Keys, theirs: str, ours: str, config: StackConfig) -> dict[
                     for kind in ("weight", "bias"):
                         target = f"{mine}.{place}.{part.replace('1d', '')}_{kind}"
                         out[target] = keys.take(f"{base}.ffn.{index}.{part}.{kind}")
+        if not config.rope:
+            continue
         copies = keys.stack(frequencies)
         if copies.numel() and not torch.equal(copies, copies[:1].expand_as(copies)):
             raise CheckpointError(f"the blocks of {theirs} ({path}) carry different rope.freqs; one set is expected")

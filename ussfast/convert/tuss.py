@@ -110,6 +110,7 @@ def read_weights(state: dict[str, Tensor], config: TussConfig | BsLocoformerConf
         keys.finish("TUSS model")
     else:
         out |= read_stack(keys, "first_block", "first", config.first)
-        out |= read_stack(keys, "second_block", "second", config.second)
+        if config.second is not None:
+            out |= read_stack(keys, "second_block", "second", config.second)
         keys.finish("band-split TF-Locoformer")
     return out

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ussfast import stft
+from ussfast.errors import InputError
 from ussfast.models.config import LevelConfig, StftConfig
 
 
@@ -15,11 +16,14 @@ class SpectralModel(nn.Module, ABC):
 
     Subclasses set `config` (with sample_rate, stft, level, segment_seconds), `prompt_names` (empty when
     unconditional) and define `forward(spec, prompts)`.
+    channels: of the audio, which the network sees together. If there are several, waveforms are [batch, channels,
+        samples] and spectra have an axis of channels behind that of the batch or the sources.
     masking: whether forward's result is to be multiplied with the mixture's spectrum.
     """
 
     config: Any
     prompt_names: tuple[str, ...] = ()
+    channels = 1
     masking = True
 
     def prompt_vectors(self, names: tuple[str, ...]) -> Tensor | None:
@@ -31,34 +35,67 @@ class SpectralModel(nn.Module, ABC):
         """Masks, or spectra if not `masking`.
 
         Args:
-            spec: [batch, frames, bins] complex, of the mixture.
+            spec: [batch, (channels,) frames, bins] complex, of the mixture.
             prompts: [sources, dim] (the same for the batch) or [batch, sources, dim]; None if unconditional.
         Returns:
-            [batch, sources, frames, bins, 2] real and imaginary parts.
+            [batch, sources, (channels,) frames, bins, 2] real and imaginary parts.
         """
 
     def separate(self, audio: Tensor, prompts: Tensor | None, autocast: bool = False) -> Tensor:
         """Separates waveforms at the model's rate; the input is not modified.
 
         Args:
-            audio: [batch, samples] float32, at least two samples and not constant zero.
+            audio: [batch, samples], or [batch, channels, samples] if the model has several channels; float32, at
+                least two samples and no item constant zero.
             prompts: [sources, dim] (the same for the batch) or [batch, sources, dim]; None if unconditional.
             autocast: lets PyTorch run the network's matrix products in bfloat16; level and STFTs stay in float32.
         Returns:
-            [batch, sources, samples] float32.
+            [batch, sources, samples] or [batch, sources, channels, samples] float32.
+        Raises:
+            InputError: audio of another shape.
         """
         config: StftConfig = self.config.stft
-        level: LevelConfig = self.config.level
-        scale = audio.std(-1, keepdim=True) + level.eps if level.enabled else None
-        spec = stft.analyze(audio if scale is None else audio / scale, config)
+        several = self.channels > 1
+        if audio.dim() != 2 + several or (several and audio.shape[1] != self.channels):
+            expected = f"[batch, {self.channels}, samples]" if several else "[batch, samples]"
+            raise InputError(f"the model separates audio {expected}, got {list(audio.shape)}")
+        # Transforms go channel by channel, what is in between item by item.
+        batch, samples = audio.shape[0], audio.shape[-1]
+        spec, scale = self._analyze(audio)
+        net_spec = spec.unflatten(0, (batch, self.channels)) if several else spec
         with torch.autocast(audio.device.type, torch.bfloat16, enabled=autocast):
-            estimate = self(spec, prompts)
-        out = stft.synthesize(estimate, config, audio.shape[-1], spec if self.masking else None)
-        return out if scale is None else out * scale[:, None]
+            estimate = self(net_spec, prompts)
+        rows = estimate.transpose(1, 2).flatten(0, 1) if several else estimate
+        out = stft.synthesize(rows, config, samples, spec if self.masking else None)
+        if several:
+            out = out.unflatten(0, (batch, self.channels)).transpose(1, 2)
+        return out if scale is None else out * scale.view(-1, *[1] * (out.dim() - 1))
+
+    def _analyze(self, audio: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Spectra [batch * channels, frames, bins] at the level that the network wants, and the items' own [batch]."""
+        config: StftConfig = self.config.stft
+        level: LevelConfig = self.config.level
+        rows = audio.flatten(0, -2)
+        if not level.enabled:
+            return stft.drop_frame(stft.analyze(rows, config), config), None
+        if level.domain == "waveform":
+            scale = audio.flatten(1).std(-1) + level.eps
+            each = scale.repeat_interleave(self.channels)
+            return stft.drop_frame(stft.analyze(rows / each[:, None], config), config), scale
+        spec = stft.analyze(rows, config)
+        power = torch.view_as_real(spec).square().sum(-1).clamp(min=level.eps)
+        scale = power.mean((1, 2)).view(-1, self.channels).mean(1).sqrt()
+        # The transform is linear: scaling the spectrum saves a second one of the scaled waveform.
+        each = scale.repeat_interleave(self.channels)
+        return stft.drop_frame(spec, config) / each[:, None, None], scale
 
     def parameter_count(self) -> int:
-        """Parameters as the published totals count them: rotary frequencies once per stack and path included."""
-        return sum(t.numel() for t in (*self.parameters(), *self.buffers()))
+        """Parameters as the published totals count them: rotary frequencies once per stack and path included.
+
+        Other buffers are fixed tables: they do not count.
+        """
+        rotary = [value for name, value in self.named_buffers() if name.endswith("_rope")]
+        return sum(t.numel() for t in (*self.parameters(), *rotary))
 
     @property
     def dtype(self) -> torch.dtype:

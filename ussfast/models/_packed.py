@@ -23,7 +23,7 @@ class PackedModule(nn.Module):
 
     @abstractmethod
     def op_weights(self) -> tuple[Any, ...]:
-        """The op's weights, differentiable."""
+        """The op's weights, differentiable; None where the op takes none."""
 
     @abstractmethod
     def pack(self, weights: tuple[Any, ...]) -> Tensor | None:
@@ -38,8 +38,9 @@ class PackedModule(nn.Module):
         check_precision(precision)
         self.precision = precision
         with torch.no_grad():
-            weights = tuple(weight.detach() for weight in self.op_weights())
-            native = pack and weights[0].device.type == "cpu" and cpu_isa() is not None
+            weights = tuple(weight if weight is None else weight.detach() for weight in self.op_weights())
+            on_cpu = all(weight is None or weight.device.type == "cpu" for weight in weights)
+            native = pack and on_cpu and cpu_isa() is not None
             self._prepared = (*weights, self.pack(weights) if native else None)
 
     def weights_and_packed(self) -> tuple[Any, ...]:

@@ -1,6 +1,8 @@
-"""Band-split TF-Locoformer with a fixed number of sources: TUSS's unconditional twin ("conventional").
+"""TF-Locoformer on band tokens with a fixed number of sources: TUSS's unconditional twin, and SFC's separator.
 
-Source: Saijo et al., "Task-Aware Unified Source Separation", ICASSP 2025 (the baseline without prompts).
+Source: Saijo et al., "Task-Aware Unified Source Separation", ICASSP 2025 (the baseline without prompts); Saijo & Bando,
+"Input-Adaptive Spectral Feature Compression by Sequence Modeling for Source Separation", IEEE TASLP 2026 (arXiv
+2602.08671).
 """
 
 from dataclasses import dataclass
@@ -8,46 +10,59 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ussfast.errors import InputError
-from ussfast.models._base import SpectralModel
-from ussfast.models.band_split import BandMerge, BandSplit, tuss_bands
+from ussfast.models._ends import BandModel, check_ends
 from ussfast.models.config import LevelConfig, StackConfig, StftConfig
 from ussfast.models.locoformer import Stack
-from ussfast.models.tuss import check_bands
+from ussfast.models.sfc import SfcConfig
 
 
 @dataclass(frozen=True)
 class BsLocoformerConfig:
-    """labels: names of the sources where training fixed their order; empty when the order is free."""
+    """sources: that come out, each with all channels.
+
+    second: a further stack with settings of its own; None if there is only one.
+    bands: widths in bins of the band split, low to high; None takes the rule of TUSS for the sample rate.
+    decoder_expansion: of the band split's decoder, see `TussConfig`.
+    labels: names of the sources where training fixed their order; empty when the order is free.
+    sfc: encoder and decoder by spectral feature compression; None is the band split.
+    channels: of the audio, separated together; more than one only with sfc.
+    """
 
     sample_rate: int
     stft: StftConfig
     sources: int
     first: StackConfig
-    second: StackConfig
+    second: StackConfig | None = None
     bands: tuple[int, ...] | None = None
     decoder_expansion: int = 4
     level: LevelConfig = LevelConfig()
     labels: tuple[str, ...] = ()
     segment_seconds: float = 6.0
+    sfc: SfcConfig | None = None
+    channels: int = 1
 
     def __post_init__(self) -> None:
         if self.sources < 1 or len(self.labels) not in (0, self.sources):
             raise InputError(f"sources {self.sources} and labels {list(self.labels)} do not fit together")
-        if self.first.dim != self.second.dim:
+        if self.second is not None and self.first.dim != self.second.dim:
             raise InputError(f"both stacks need the same dim, got {self.first.dim} and {self.second.dim}")
-        check_bands(self.bands, self.stft)
+        if self.channels < 1 or (self.channels > 1 and self.sfc is None):
+            raise InputError(f"channels must be 1, or more with sfc, got {self.channels}")
+        check_ends(self.bands, self.sfc, self.stft, self.sample_rate)
 
 
-class BsLocoformer(SpectralModel):
+class BsLocoformer(BandModel):
     def __init__(self, config: BsLocoformerConfig):
         super().__init__()
-        self.config = config
-        bands = config.bands or tuss_bands(config.sample_rate, config.stft.bins)
-        self.encoder = BandSplit(bands, config.first.dim)
+        self.config, self.channels = config, config.channels
+        self.encoder = self.make_encoder(config, config.first.dim)
         self.first = Stack(config.first)
-        self.second = Stack(config.second)
-        self.decoder = BandMerge(bands, config.first.dim, config.sources, config.decoder_expansion)
+        self.second = None if config.second is None else Stack(config.second)
+        self.decoder = self.make_decoder(config, config.first.dim, config.sources)
 
     def forward(self, spec: Tensor, prompts: Tensor | None = None) -> Tensor:
-        """[batch, frames, bins] complex -> masks [batch, sources, frames, bins, 2]; takes no prompts."""
-        return self.decoder(self.second(self.first(self.encoder(spec))))
+        """[batch, (channels,) frames, bins] complex -> masks [batch, sources, (channels,) frames, bins, 2]; takes no
+        prompts. There is an axis of channels if the model has several."""
+        tokens, bin_tokens = self.encode(spec)
+        tokens = self.first(tokens)
+        return self.decode(tokens if self.second is None else self.second(tokens), bin_tokens)

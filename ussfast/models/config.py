@@ -14,8 +14,9 @@ T = TypeVar("T")
 class StftConfig:
     """Short-time Fourier transform in front of and behind a model; sizes in samples at the model's rate.
 
-    padding: "zero" frames the whole signal with n_fft/2 zeros around it (TUSS), "reflect" mirrors it (ESPnet).
+    padding: "zero" frames the whole signal with n_fft/2 zeros around it (TUSS), "reflect" mirrors it (ESPnet, SFC).
     normalize: None, "default" (orthonormal, 1/sqrt(window_length)) or "window" (window divided by its sum).
+    drop_last_frame: whether the network gets all frames but the last, which then no estimate covers (SFC).
     """
 
     n_fft: int
@@ -24,6 +25,7 @@ class StftConfig:
     window: Literal["sqrt_hann", "hann"] = "sqrt_hann"
     padding: Literal["zero", "reflect"] = "zero"
     normalize: Literal["default", "window"] | None = None
+    drop_last_frame: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.hop <= self.window_length <= self.n_fft:
@@ -55,6 +57,7 @@ class StackConfig:
     """A stack of TF-Locoformer blocks.
 
     freq_ffn and time_ffn: one entry (after the attention) or two (before and after it, "Macaron").
+    rope: whether attention knows positions (rotary).
     """
 
     blocks: int
@@ -67,14 +70,14 @@ class StackConfig:
     order: Literal["ft", "tf"] = "ft"
     norm: Literal["rms_group_norm", "layer_norm"] = "rms_group_norm"
     eps: float = 1e-5
+    rope: bool = True
 
     def __post_init__(self) -> None:
         if self.groups < 1 or self.dim % self.groups:
             raise InputError(f"groups {self.groups} must divide dim {self.dim}")
-        if self.heads < 1 or self.attention_dim % (2 * self.heads):
-            raise InputError(
-                f"attention_dim {self.attention_dim} must be an even multiple of heads {self.heads}"
-            )
+        if self.heads < 1 or self.attention_dim % (2 * self.heads if self.rope else self.heads):
+            kind = "an even multiple" if self.rope else "a multiple"
+            raise InputError(f"attention_dim {self.attention_dim} must be {kind} of heads {self.heads}")
         for ffn in (self.freq_ffn, self.time_ffn):
             if len(ffn) not in (1, 2):
                 raise InputError(f"one or two feed-forward layers per path are possible, got {len(ffn)}")
@@ -82,10 +85,15 @@ class StackConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LevelConfig:
-    """Level normalisation of the waveform: divided by its standard deviation (unbiased) + eps, undone at the end."""
+    """Level normalisation, undone at the end; one level per item, of all its channels.
+
+    domain: "waveform" divides by the standard deviation (unbiased) + eps; "stft" by the root of the mean power over
+        bins and frames, where a power below eps counts as eps (SFC).
+    """
 
     enabled: bool = True
     eps: float = 1e-8
+    domain: Literal["waveform", "stft"] = "waveform"
 
 
 def to_dict(config: Any) -> dict[str, Any]:

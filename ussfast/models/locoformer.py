@@ -83,7 +83,7 @@ def rope_frequencies(head_dim: int) -> Tensor:
 
 
 class Attention(PackedModule):
-    """x + projection(multi-head self-attention(norm(x))) with rotary positions, along one axis."""
+    """x + projection(multi-head self-attention(norm(x))) with rotary positions or none, along one axis."""
 
     def __init__(self, config: StackConfig):
         super().__init__()
@@ -92,8 +92,8 @@ class Attention(PackedModule):
         self.qkv = nn.Linear(config.dim, 3 * config.attention_dim, bias=False)
         self.out = nn.Linear(config.attention_dim, config.dim, bias=False)
 
-    def forward(self, x: Tensor, rope: Tensor, axis: int) -> Tensor:
-        """[batch, frames, bands, channels], rope [head_dim / 2] -> the same shape as x."""
+    def forward(self, x: Tensor, rope: Tensor | None, axis: int) -> Tensor:
+        """[batch, frames, bands, channels], rope [head_dim / 2] or None -> the same shape as x."""
         if isinstance(self.norm, RmsGroupNorm):
             norm, qkv, out, packed = self.weights_and_packed()
             return locoformer_attention(
@@ -128,7 +128,7 @@ class Layer(nn.Module):
         self.attention = Attention(config)
         self.ffn_after = ConvSwiGlu(config, ffns[-1])
 
-    def forward(self, x: Tensor, rope: Tensor, axis: int) -> Tensor:
+    def forward(self, x: Tensor, rope: Tensor | None, axis: int) -> Tensor:
         if self.ffn_before is not None:
             x = self.ffn_before(x, axis)
         return self.ffn_after(self.attention(x, rope, axis), axis)
@@ -141,25 +141,25 @@ class Block(nn.Module):
         self.freq = Layer(config, config.freq_ffn)
         self.time = Layer(config, config.time_ffn)
 
-    def forward(self, x: Tensor, freq_rope: Tensor, time_rope: Tensor) -> Tensor:
+    def forward(self, x: Tensor, freq_rope: Tensor | None, time_rope: Tensor | None) -> Tensor:
         if self.order == "ft":
             return self.time(self.freq(x, freq_rope, 2), time_rope, 1)
         return self.freq(self.time(x, time_rope, 1), freq_rope, 2)
 
 
 class Stack(nn.Module):
-    """Blocks that share one set of rotary frequencies per path (stored: published checkpoints carry them)."""
+    """Blocks that share one set of rotary frequencies per path (stored: published checkpoints carry them), or none."""
 
-    freq_rope: Tensor
-    time_rope: Tensor
+    freq_rope: Tensor | None
+    time_rope: Tensor | None
 
     def __init__(self, config: StackConfig):
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
-        frequencies = rope_frequencies(config.attention_dim // config.heads)
-        self.register_buffer("freq_rope", frequencies)
-        self.register_buffer("time_rope", frequencies.clone())
+        for name in ("freq_rope", "time_rope"):
+            frequencies = rope_frequencies(config.attention_dim // config.heads) if config.rope else None
+            self.register_buffer(name, frequencies)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, frames, bands, channels] -> the same shape."""

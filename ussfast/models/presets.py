@@ -1,10 +1,12 @@
 """Configurations of the published models, by name."""
 
 import difflib
+from typing import Literal
 
 from ussfast.errors import InputError
 from ussfast.models.bslocoformer import BsLocoformerConfig
-from ussfast.models.config import FfnConfig, StackConfig, StftConfig
+from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, StftConfig
+from ussfast.models.sfc import SfcConfig
 from ussfast.models.tflocoformer import TfLocoformerConfig
 from ussfast.models.tuss import TussConfig
 
@@ -67,6 +69,34 @@ def _tflocoformer(
     )
 
 
+SFC_LEVEL = LevelConfig(eps=1e-15, domain="stft")
+SFC_LABELS = {"musdb18hq": ("bass", "drums", "vocals", "other"), "dnr": ("speech", "music", "sfx")}
+
+
+def _sfc(data: str, medium: bool = False, query: Literal["learnable", "adaptive"] = "learnable") -> BsLocoformerConfig:
+    dim, heads, ffn = (128, 8, FfnConfig(192, 8)) if medium else (96, 4, FfnConfig(128, 8))
+    return BsLocoformerConfig(
+        sample_rate=44100,
+        stft=StftConfig(2048, 512, 2048, window="hann", padding="reflect", drop_last_frame=True),
+        sources=len(SFC_LABELS[data]),
+        first=StackConfig(
+            blocks=6 if medium else 4,
+            dim=dim,
+            groups=heads,
+            heads=heads,
+            attention_dim=dim,
+            freq_ffn=(ffn, ffn),
+            time_ffn=(ffn, ffn),
+            rope=False,
+        ),
+        level=SFC_LEVEL,
+        labels=SFC_LABELS[data],
+        segment_seconds=12.0,
+        sfc=SfcConfig(dim=96 if medium else 64, heads=4, query=query),
+        channels=2 if data == "musdb18hq" else 1,
+    )
+
+
 _WSJ0 = _tflocoformer(8000, 128, 64, sources=2, blocks=6, dim=128, hidden=384, kernel=4)
 _WHAMR_SMALL = _tflocoformer(8000, 256, 64, sources=2, blocks=4, dim=96, hidden=128, kernel=8)
 
@@ -83,6 +113,11 @@ PRESETS: dict[str, TussConfig | BsLocoformerConfig | TfLocoformerConfig] = {
     "tflocoformer-whamr": _tflocoformer(8000, 256, 64, sources=2, blocks=6, dim=128, hidden=192, kernel=8),
     "tflocoformer-whamr-small": _WHAMR_SMALL,
     "tflocoformer-dns": _tflocoformer(16000, 256, 128, sources=1, blocks=6, dim=128, hidden=384, kernel=4),
+    "sfc-musdb18hq-small": _sfc("musdb18hq"),
+    "sfc-musdb18hq-small-adaptive": _sfc("musdb18hq", query="adaptive"),
+    "sfc-musdb18hq-medium": _sfc("musdb18hq", medium=True),
+    "sfc-dnr-small": _sfc("dnr"),
+    "sfc-dnr-medium": _sfc("dnr", medium=True),
 }
 """Sizes s, m, l of the TF-Locoformer paper are the WHAMR! small, the WSJ0-2mix and the nine-block variant."""
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ussfast.errors import InputError, PromptError
-from ussfast.models._base import SpectralModel
-from ussfast.models.band_split import BandMerge, BandSplit, tuss_bands
+from ussfast.models._ends import BandModel, check_ends
 from ussfast.models.config import LevelConfig, StackConfig, StftConfig
 from ussfast.models.locoformer import Stack
+from ussfast.models.sfc import SfcConfig
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class TussConfig:
 
     decoder_expansion: width of the decoder's hidden layers in multiples of dim.
     segment_seconds: window that the model was trained on, the default for long audio.
+    sfc: encoder and decoder by spectral feature compression; None is the band split.
     """
 
     sample_rate: int
@@ -33,6 +34,7 @@ class TussConfig:
     decoder_expansion: int = 4
     level: LevelConfig = LevelConfig()
     segment_seconds: float = 6.0
+    sfc: SfcConfig | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts or len(set(self.prompts)) != len(self.prompts):
@@ -41,27 +43,21 @@ class TussConfig:
             raise InputError(
                 f"both stacks need the same dim, got {self.cross_prompt.dim} and {self.extraction.dim}"
             )
-        check_bands(self.bands, self.stft)
+        check_ends(self.bands, self.sfc, self.stft, self.sample_rate)
 
 
-def check_bands(bands: tuple[int, ...] | None, stft: StftConfig) -> None:
-    if bands is not None and (sum(bands) != stft.bins or min(bands, default=0) < 1):
-        raise InputError(f"bands must be positive and sum to {stft.bins} bins, got a sum of {sum(bands)}")
-
-
-class Tuss(SpectralModel):
+class Tuss(BandModel):
     def __init__(self, config: TussConfig):
         super().__init__()
         self.config = config
         self.prompt_names = config.prompts
         dim = config.cross_prompt.dim
-        bands = config.bands or tuss_bands(config.sample_rate, config.stft.bins)
-        self.encoder = BandSplit(bands, dim)
+        self.encoder = self.make_encoder(config, dim)
         self.prompts = nn.Parameter(torch.randn(len(config.prompts), dim))
         self.sos = nn.Parameter(torch.randn(dim)) if config.sos else None
         self.cross_prompt = Stack(config.cross_prompt)
         self.extraction = Stack(config.extraction)
-        self.decoder = BandMerge(bands, dim, sources=1, expansion=config.decoder_expansion)
+        self.decoder = self.make_decoder(config, dim, sources=1)
 
     def prompt_vectors(self, names: tuple[str, ...]) -> Tensor:
         unknown = [name for name in names if name not in self.prompt_names]
@@ -73,7 +69,7 @@ class Tuss(SpectralModel):
         """[batch, frames, bins] complex, prompts [(batch,) sources, dim] -> masks [batch, sources, frames, bins, 2]."""
         if prompts is None:
             raise PromptError(f"a TUSS model needs prompts; it knows {list(self.prompt_names)}")
-        frames = self.encoder(spec)  # [batch, frames, bands, dim]
+        frames, bin_tokens = self.encode(spec)  # [batch, frames, bands, dim]
         batch, _, bands, dim = frames.shape
         sources = prompts.shape[-2]
         rows = prompts.to(frames.dtype).expand(batch, sources, dim)
@@ -83,4 +79,5 @@ class Tuss(SpectralModel):
         mixed = self.cross_prompt(torch.cat((rows, frames), 1))
         # The SOS row has done its work inside the stack; prompts scale every frame, band by band.
         conditioned = mixed[:, None, rows.shape[1] :] * mixed[:, :sources, None]
-        return self.decoder(self.extraction(conditioned.flatten(0, 1))).view(batch, sources, *spec.shape[1:], 2)
+        masks = self.decode(self.extraction(conditioned.flatten(0, 1)), bin_tokens)
+        return masks[:, 0].unflatten(0, (batch, sources))
