@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from tiny import RATE, SFC, STACK, STEREO, STFT, TUSS, TUSS_SFC, UNCONDITIONAL
+from tiny import CAUSAL, RATE, SFC, STACK, STEREO, STFT, TUSS, TUSS_SFC, UNCONDITIONAL
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -12,7 +12,7 @@ from ussfast import stft
 from ussfast.errors import InputError
 from ussfast.flops import model_flop
 from ussfast.models import build
-from ussfast.models.config import FfnConfig, StftConfig
+from ussfast.models.config import FfnConfig, StackConfig, StftConfig
 from ussfast.models.presets import preset
 from ussfast.models.tflocoformer import TfLocoformerConfig
 from ussfast.ops import use_reference
@@ -21,6 +21,7 @@ from ussfast.ops._op import OPS
 POINTWISE = dataclasses.replace(
     STACK, blocks=2, freq_ffn=(FfnConfig(6), FfnConfig(10)), time_ffn=(FfnConfig(8),), attention_dim=12
 )
+CAUSAL_CONVOLVING = dataclasses.replace(STACK, freq_ffn=(FfnConfig(8, 2),), time_ffn=(FfnConfig(8, 4), FfnConfig(8, 3)))
 CONVOLVING = dataclasses.replace(STACK, freq_ffn=(FfnConfig(8, 2),), time_ffn=(FfnConfig(8, 4), FfnConfig(8, 4, 2)))
 TFLOCOFORMER = TfLocoformerConfig(RATE, STFT, sources=2, stack=POINTWISE)
 MODELS = {
@@ -38,6 +39,10 @@ MODELS = {
         extraction=POINTWISE,
         sfc=dataclasses.replace(TUSS_SFC.sfc, encoder_time="none", decoder_time="past", ffn=3),
     ),
+    "causal": dataclasses.replace(
+        CAUSAL, stack=POINTWISE, extraction=FfnConfig(6), look_ahead=2, sfc=dataclasses.replace(CAUSAL.sfc, ffn=1)
+    ),
+    "causal, band split": dataclasses.replace(CAUSAL, stack=POINTWISE, extraction=FfnConfig(6), encoder="band_split"),
 }
 SAMPLES = 4000
 
@@ -49,7 +54,8 @@ def counted(config, samples, sources, batch, device="cpu"):
         channels = [config.channels] if getattr(config, "channels", 1) > 1 else []
         frames = stft.frame_count(samples, config.stft)
         spec = torch.zeros(batch, *channels, frames, config.stft.bins, dtype=torch.complex64)
-        prompts = torch.zeros(sources, config.cross_prompt.dim) if hasattr(config, "prompts") else None
+        stack = getattr(config, "cross_prompt", None) or getattr(config, "stack", None)
+        prompts = torch.zeros(sources, stack.dim) if hasattr(config, "prompts") else None
     # Of the attention kernels, the counter does not know that of the CPU; the plain products it does.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad(), use_reference():
         model(spec, prompts)
@@ -66,8 +72,11 @@ def test_without_convolutions_along_sequences_the_counts_are_equal(name, batch):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_convolutions_count_with_their_border(name):
-    stacks = {f.name for f in dataclasses.fields(MODELS[name])} & {"cross_prompt", "extraction", "first", "second"}
-    config = dataclasses.replace(MODELS[name], **dict.fromkeys(stacks or {"stack"}, CONVOLVING))
+    stacks = {
+        f.name for f in dataclasses.fields(MODELS[name]) if isinstance(getattr(MODELS[name], f.name), StackConfig)
+    }
+    convolving = CAUSAL_CONVOLVING if name.startswith("causal") else CONVOLVING
+    config = dataclasses.replace(MODELS[name], **dict.fromkeys(stacks, convolving))
     sources = getattr(config, "sources", 2)
     assert model_flop(config, SAMPLES, sources) == counted(config, SAMPLES, sources, 1)
 

@@ -13,11 +13,14 @@ from ussfast.models import SpectralModel
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """vector: float32 [dim] in the model's prompt space. kind: "class" prompts come with the checkpoint."""
+    """vector: float32 [dim] in the model's prompt space.
+
+    kind: "class" prompts come with the checkpoint, "enrolled" ones are made from example clips.
+    """
 
     name: str
     vector: Tensor
-    kind: Literal["class"] = "class"
+    kind: Literal["class", "enrolled"] = "class"
 
 
 class PromptBank(Mapping[str, Prompt]):
@@ -35,6 +38,13 @@ class PromptBank(Mapping[str, Prompt]):
             return self._prompts[name]
         except KeyError:
             raise PromptError(unknown_prompt(name, tuple(self._prompts))) from None
+
+    def add(self, prompt: Prompt) -> None:
+        """Keeps an enrolled prompt under its name, in place of an older one; PromptError for that of a class prompt."""
+        known = self._prompts.get(prompt.name)
+        if known is not None and known.kind == "class":
+            raise PromptError(f"{prompt.name!r} is a class prompt of this model; choose another name")
+        self._prompts[prompt.name] = prompt
 
     def __contains__(self, name: object) -> bool:
         return name in self._prompts

@@ -10,11 +10,12 @@ import torch
 from ussfast import checkpoint
 from ussfast.audio import AudioReader, probe, read, resample, validate
 from ussfast.engine import Engine
-from ussfast.errors import InputError, OutOfMemoryError
+from ussfast.enrolment import can_embed, enroll
+from ussfast.errors import InputError, OutOfMemoryError, PromptError
 from ussfast.model_info import ModelInfo, describe
 from ussfast.models import SpectralModel, architecture_of, build
 from ussfast.pipeline import Progress, separate_to_files
-from ussfast.prompts import PromptBank, check_prompts, equal_groups, number_repeats
+from ussfast.prompts import Prompt, PromptBank, check_prompts, equal_groups, number_repeats
 from ussfast.segments import SegmentPolicy, separate_blocks
 from ussfast.separation import Separation, make_folders, output_labels, stem_paths
 
@@ -198,6 +199,29 @@ class Separator:
 
         self._with_retry(attempt)
         return paths
+
+    @property
+    def can_enroll(self) -> bool:
+        """Whether the model makes prompts from example clips."""
+        return can_embed(self.engine.model)
+
+    def enroll(self, name: str, clips: Sequence[Any], sample_rate: int | None = None) -> Prompt:
+        """A prompt from example clips of a sound, stored in `prompts` and usable like any other.
+
+        Args:
+            name: of the prompt; an enrolled one of that name is replaced.
+            clips: paths, or arrays [samples] or [channels, samples], each with the sound and little else; level and
+                length do not matter. Several clips are averaged.
+            sample_rate: of arrays, in Hz; by default the model's.
+        Raises:
+            PromptError: the model cannot enroll, or the name is that of a class prompt.
+            InputError, AudioError: no clip, a clip that is silent or shorter than 0.1 s, a file that cannot be read.
+        """
+        if not self.can_enroll:
+            raise PromptError(f"model {self.info.name!r} makes no prompts from clips; it knows {list(self.prompts)}")
+        prompt = enroll(self.engine.model, self.sample_rate, name, clips, sample_rate)
+        self.prompts.add(prompt)
+        return prompt
 
     def _plan(
         self, prompts: Sequence[str] | str | None

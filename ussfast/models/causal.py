@@ -49,11 +49,14 @@ class BlockState:
 
 
 class CausalBlock(nn.Module):
-    """Free along frequency, causal along time; window in frames."""
+    """Free along frequency, causal along time; window in frames.
 
-    def __init__(self, config: StackConfig, window: int):
+    causal: False lets frames see the future as well, to measure what causality costs; such a block cannot advance.
+    """
+
+    def __init__(self, config: StackConfig, window: int, causal: bool = True):
         super().__init__()
-        self.window = window
+        self.window, self.causal = window, causal
         self.freq = Layer(config, config.freq_ffn)
         self.time = Layer(config, config.time_ffn)
 
@@ -70,10 +73,10 @@ class CausalBlock(nn.Module):
         """All frames of a recording at once; prefix: `Prefix.rows` of the same batch."""
         x = self.freq(x, rope, 2)
         if self.time.ffn_before is not None:
-            x = _causal(self.time.ffn_before, x)
+            x = _convolve(self.time.ffn_before, x, self.causal)
         count = prefix.shape[1]
-        x = _attend(self.time.attention, torch.cat((prefix, x), 1), True, self.window, count)[:, count:]
-        return _causal(self.time.ffn_after, x)
+        x = _attend(self.time.attention, torch.cat((prefix, x), 1), self.causal, self.window, count)[:, count:]
+        return _convolve(self.time.ffn_after, x, self.causal)
 
     def initial_state(self, batch: int, bands: int) -> BlockState:
         parameter = self.time.attention.qkv.weight
@@ -98,7 +101,7 @@ class CausalBlock(nn.Module):
 
 def _alone(ffn: ConvSwiGlu, rows: Tensor) -> Tensor:
     """Each prompt row as a sequence of its own: no order among prompts."""
-    return _causal(ffn, rows.flatten(0, 1)[:, None]).view(rows.shape)
+    return _convolve(ffn, rows.flatten(0, 1)[:, None], True).view(rows.shape)
 
 
 def _norm(module: ConvSwiGlu | Attention) -> RmsGroupNorm:
@@ -107,10 +110,10 @@ def _norm(module: ConvSwiGlu | Attention) -> RmsGroupNorm:
     return module.norm
 
 
-def _causal(ffn: ConvSwiGlu, x: Tensor) -> Tensor:
+def _convolve(ffn: ConvSwiGlu, x: Tensor, causal: bool) -> Tensor:
     return locoformer_ffn(
         x, *ffn.weights_and_packed(),
-        axis=1, groups=_norm(ffn).groups, eps=_norm(ffn).eps, causal=True, precision=ffn.precision,
+        axis=1, groups=_norm(ffn).groups, eps=_norm(ffn).eps, causal=causal, precision=ffn.precision,
     )  # fmt: skip
 
 
@@ -179,9 +182,9 @@ class CausalStack(nn.Module):
 
     freq_rope: Tensor
 
-    def __init__(self, config: StackConfig, window: int):
+    def __init__(self, config: StackConfig, window: int, causal: bool = True):
         super().__init__()
-        self.blocks = nn.ModuleList(CausalBlock(config, window) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(CausalBlock(config, window, causal) for _ in range(config.blocks))
         self.register_buffer("freq_rope", rope_frequencies(config.attention_dim // config.heads), persistent=False)
 
     def parts(self) -> list[CausalBlock]:

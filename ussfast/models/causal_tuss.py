@@ -30,6 +30,7 @@ class CausalTussConfig:
 
     level_seconds: the input is divided by its running level, a mean over all frames so far and then over about this
         time. extraction: feed-forward layer along frequency that runs for each prompt.
+    encoder: "band_split" and causal: False are there to be compared with; the latter can only separate as a whole.
     """
 
     sample_rate: int
@@ -39,6 +40,7 @@ class CausalTussConfig:
     stack: StackConfig
     extraction: FfnConfig
     encoder: Literal["sfc", "band_split"] = "sfc"
+    causal: bool = True
     window_seconds: float = 3.0
     look_ahead: int = 0
     level_seconds: float = 5.0
@@ -57,8 +59,12 @@ class CausalTussConfig:
             raise InputError("a causal model has its own running level: level.enabled must be false")
         if self.look_ahead < 0 or self.window_frames < 2 or self.level_seconds <= 0:
             raise InputError("need look_ahead >= 0, a window of at least two frames and level_seconds > 0")
-        if "both" in (self.sfc.encoder_time, self.sfc.decoder_time) or self.sfc.decoder_time != "none":
+        if (self.causal and self.sfc.encoder_time == "both") or self.sfc.decoder_time != "none":
             raise InputError("a causal model needs sfc.encoder_time past or none, and sfc.decoder_time none")
+        if self.sfc.query != "learnable" or self.sfc.bias != "edges" or self.sfc.mask_outside:
+            raise InputError("a causal model needs sfc.query learnable, sfc.bias edges and no sfc.mask_outside")
+        if not self.causal and self.look_ahead:
+            raise InputError("look_ahead is for causal models")
 
     @property
     def window_frames(self) -> int:
@@ -112,7 +118,7 @@ class CausalTuss(SpectralModel):
         else:
             self.encoder = SfcFront(config.sfc, edges, bins, 3, dim)
             self.decoder = SfcBack(config.sfc, edges, bins, dim)
-        self.stack = CausalStack(config.stack, config.window_frames)
+        self.stack = CausalStack(config.stack, config.window_frames, config.causal)
         self.norm = RmsGroupNorm(dim, config.stack.groups, config.stack.eps)
         self.row_norm = RmsGroupNorm(dim, config.stack.groups, config.stack.eps)
         self.modulation = nn.Linear(dim, 2 * dim)
@@ -162,9 +168,13 @@ class CausalTuss(SpectralModel):
         Args:
             spec: [batch, frames, bins] complex.
             conditioning, state: from `condition` and `initial_state` or the last call.
+        Raises:
+            InputError: the model is not causal.
         Returns:
             masks [batch, sources, frames, bins, 2], those of frame t being for frame t - look_ahead; the new state.
         """
+        if not self.config.causal:
+            raise InputError("this model is not causal: it separates recordings as a whole")
         tokens, bins, after = self._encode(spec, state)
         seen = state.seen.clamp(max=self.config.window_frames - 1)
         frames, blocks = self.stack.advance(tokens, conditioning.prefix, state.blocks, seen)
@@ -175,6 +185,8 @@ class CausalTuss(SpectralModel):
         magnitude = spec.abs()
         limit = max(1, round(self.config.level_seconds * self.config.sample_rate / self.config.stft.hop))
         level = running_mean(magnitude.mean(-1), state.level, state.seen, limit)
+        if not self.config.causal:
+            level = level[:, -1:].expand_as(level)
         # Compressed: square roots of magnitudes, whose mean square is the mean magnitude.
         root = (magnitude + 1e-8).sqrt()
         gain = (level + 1e-4).rsqrt()[..., None]

@@ -22,10 +22,9 @@ class SfcFront(SfcEncoder):
 
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:
         """Zeros, as an offline convolution sees them: last inputs and last tokens before the second convolution."""
-        first, second = self.input_conv, self.output_conv
+        places = (self.input_conv, self.bins), (self.output_conv, len(self.edges))
         return tuple(
-            conv.weight.new_zeros(batch, conv.before, positions, conv.weight.shape[1])
-            for conv, positions in ((first, self.bins), (second, len(self.edges)))
+            conv.weight.new_zeros(batch, conv.before, positions, conv.weight.shape[1]) for conv, positions in places
         )
 
     def advance(self, x: Tensor, past: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:

@@ -111,10 +111,11 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor, past: Tensor | None = None) -> Tensor:
         """[batch, frames, positions, in] -> [..., out]; past [batch, before, positions, in] replaces zeros."""
+        before = self.before if past is None else 0
         if past is not None:
             x = torch.cat((past, x), 1)
-        elif self.before or self.after:
-            x = F.pad(x, (0, 0, 0, 0, self.before, self.after))
+        if before or self.after:
+            x = F.pad(x, (0, 0, 0, 0, before, self.after))
         # Channels-last memory is what the convolution takes anyway: nothing is copied by the permutations.
         y = F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, padding=(0, 1))
         return y.permute(0, 2, 3, 1)
@@ -252,7 +253,7 @@ class SfcDecoder(nn.Module):
         """
         tokens = self.input_conv(x).flatten(0, 1)
         queries = self.queries(bin_tokens)
-        if bin_tokens is not None and len(queries) != len(tokens):
+        if self.query is None and len(queries) != len(tokens):
             items = queries.unflatten(0, (-1, x.shape[1]))
             queries = items.repeat_interleave(len(x) // len(items), 0).flatten(0, 1)
         bins = self.attention(queries, tokens)
