@@ -9,7 +9,7 @@ import soundfile
 from tiny import RATE, TUSS, tiny_directory
 
 from ussfast import Separator
-from ussfast.evaluate.query import Queries, can_enroll
+from ussfast.evaluate.query import Queries
 from ussfast.models.config import StftConfig
 from ussfast.separation import Separation
 from ussfast.train.data import read_manifest
@@ -68,19 +68,6 @@ def test_silent_clips_are_passed_over(queries, tmp_path):
     for number in (2, 5, 7):
         soundfile.write(tmp_path / f"{number}.wav", np.zeros((400, 2)), 11025)
     assert [clip_of(queries, i) for i in (0, 1)] == [4, None]
-
-
-def test_models_that_cannot_enroll():
-    class Without:
-        pass
-
-    class Cannot:
-        can_enroll = False
-
-    class Can:
-        can_enroll = True
-
-    assert [can_enroll(s()) for s in (Without, Cannot, Can)] == [False, False, True]
 
 
 METRICS = ("si_sdr", "si_sdr_improvement", "sdr", "snr", "snr_improvement")

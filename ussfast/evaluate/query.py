@@ -1,24 +1,12 @@
 """Asking by example: for each source of a mixture, another clip of the same speaker or label."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, cast
 
 import numpy as np
 
 from ussfast import audio
 from ussfast.separator import Separator
 from ussfast.train.data import Item
-
-
-class Enroller(Protocol):
-    """A separator that makes prompts of example clips."""
-
-    def enroll(self, name: str, clips: Sequence[Any], sample_rate: int | None = None) -> Any: ...
-
-
-def can_enroll(separator: Separator) -> bool:
-    """Whether the model takes example clips as prompts."""
-    return bool(getattr(separator, "can_enroll", False))
 
 
 class Queries:
@@ -31,7 +19,7 @@ class Queries:
     """
 
     def __init__(self, separator: Separator, dev: Sequence[Item], train: Sequence[Item]):
-        self.separator, self.dev, self.train = cast(Enroller, separator), dev, train
+        self.separator, self.dev, self.train = separator, dev, train
         self._names: dict[str, str | None] = {}
 
     def prompt(self, index: int) -> str | None:

@@ -11,7 +11,7 @@ from ussfast.errors import InputError
 from ussfast.evaluate.dev import TASKS, DevMixture, dev_mixtures
 from ussfast.evaluate.metrics import audible, best_order, level_db, sdr, si_sdr, snr
 from ussfast.evaluate.oracle import ORACLES, oracle_estimates
-from ussfast.evaluate.query import Queries, can_enroll
+from ussfast.evaluate.query import Queries
 from ussfast.separator import Separator
 from ussfast.train.data import AudioPool, read_manifest
 from ussfast.train.mixing import STEMS
@@ -96,7 +96,7 @@ def evaluate_model(
     separator = Separator(model, device=device)
     separator.labels(("speech", "sfx", "sfxbg", *STEMS, "musicbg"))  # unknown ones are told before the work
     ready()
-    queries = Queries(separator, dev, [i for i in items if i.split == "train"]) if can_enroll(separator) else None
+    queries = Queries(separator, dev, [i for i in items if i.split == "train"]) if separator.can_enroll else None
     pool = AudioPool.load(dev, separator.sample_rate)
     mixtures = dev_mixtures(pool, count, SECONDS, SEED)
     progress = tqdm(mixtures, "mixtures", count * len(TASKS), leave=False, disable=None)

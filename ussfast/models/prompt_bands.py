@@ -87,12 +87,16 @@ class SfcBack(nn.Module):
         masks [batch, sources, frames, bins, 2]."""
         batch, sources, length, bands, _ = prompted.shape
         values = self.value(prompted).unflatten(-1, (self.heads, -1)).permute(4, 3, 0, 1, 2, 5)
-        mixed = self.bias.softmax(-1) @ values.flatten(2)  # [heads, bins, rows * width]
-        mixed = mixed.view(self.heads, -1, batch, sources, length, values.shape[-1]).permute(2, 3, 4, 1, 0, 5)
+        # Bins lead from here on, as the product leaves them: what is large is never rearranged.
+        mixed = (self.bias.softmax(-1) @ values.flatten(2)).unflatten(2, values.shape[2:])
         own = bin_tokens + self.bin_ffn(self.bin_norm(bin_tokens))
-        y = (mixed.flatten(4) * own[:, None]) @ self.out
-        below, here, above = y.unflatten(-1, (3, 2)).unbind(-2)
-        return here + F.pad(below[..., :-1, :], (0, 0, 1, 0)) + F.pad(above[..., 1:, :], (0, 0, 0, 1)) + self.out_bias
+        own = own.unflatten(-1, (self.heads, -1)).permute(3, 2, 0, 1, 4)[:, :, :, None]
+        weighted = (mixed * own).flatten(1, 4)  # [heads, bins * batch * sources * frames, width]
+        y = (weighted @ self.out.unflatten(0, (self.heads, -1))).sum(0).view(-1, batch, sources, length, 3, 2)
+        below, here, above = y.unbind(-2)
+        edge = torch.zeros_like(here[:1])
+        masks = torch.cat((edge, below[:-1])) + here + torch.cat((above[1:], edge)) + self.out_bias
+        return masks.permute(1, 2, 3, 0, 4)
 
 
 class SplitBack(nn.Module):
