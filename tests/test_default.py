@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from ussfast import Separator, demo
 from ussfast.audio import read
 from ussfast.cli import main
 from ussfast.evaluate.metrics import si_sdr
+from ussfast.models import causal_step
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +39,45 @@ def test_reduced_precision_on_a_real_recording(separator, dtype, least_snr):
         assert abs(si_sdr(rounded[name], reference) - si_sdr(exact[name], reference)) < 0.1, name
 
 
+def test_the_default_is_causal_within_40_ms_and_enrols(separator):
+    """The latency by measurement: input changed from a sample on leaves what is 40 ms older as it was, to the bit."""
+    mixture, rate = read(demo.HERE / "mixture.flac")
+    assert rate == 32000 and separator.can_enroll
+    mixture = mixture[:, : 3 * rate]
+    changed, at = mixture.copy(), 2 * rate + 123
+    changed[:, at:] = mixture[:, -1:] * 0.3
+    a, b = (separator.separate(x, rate).stems for x in (mixture, changed))
+    latency = round(0.04 * rate)
+    np.testing.assert_array_equal(a[..., : at - latency], b[..., : at - latency])
+    assert np.abs(a[..., at:] - b[..., at:]).max() > 1e-3
+
+
+def test_the_default_hop_by_hop_is_the_same(separator):
+    model = separator.engine.model
+    audio = torch.from_numpy(read(demo.HERE / "mixture.flac")[0][:1, :32000])
+    late, hop = model.config.latency_samples - model.config.stft.hop, model.config.stft.hop
+    with torch.inference_mode():
+        prompts = model.prompt_vectors(demo.PROMPTS)
+        whole = model.separate(audio, prompts)
+        conditioning, state = model.condition(prompts), causal_step.initial_state(model, 1, len(demo.PROMPTS))
+        parts = []
+        for part in torch.nn.functional.pad(audio, (0, late)).split(hop, 1)[: (32000 + late) // hop]:
+            stems, state = causal_step.step(model, part, state, conditioning)
+            parts.append(stems)
+    stepped = torch.cat(parts, -1)[..., late:]
+    assert (stepped - whole[..., : stepped.shape[-1]]).abs().max() <= 1e-4 * whole.abs().max()
+
+
 def test_references_add_up_to_the_mixture():
     parts = [read(demo.HERE / f"{name}.flac")[0] for name in (*demo.PROMPTS, "mixture")]
     np.testing.assert_allclose(parts[0] + parts[1], parts[2], atol=1e-7)
 
 
-def test_embedded_model_is_small_and_licensed(separator):
-    info = separator.info
-    assert info.sample_rate == 32000 and info.parameters <= 3_000_000
-    assert (info.path / "model.safetensors").stat().st_size <= 8 * 1024 * 1024
+@pytest.mark.parametrize("name", ["default", "offline"])
+def test_embedded_models_are_small_and_licensed(name):
+    info = Separator(name, device="cpu").info
+    assert info.sample_rate == 32000 and info.parameters <= 6_000_000
+    assert (info.path / "model.safetensors").stat().st_size <= 12 * 1024 * 1024
     assert (info.path / "README.md").is_file() and (info.path / "CREDITS.md").is_file()
     assert info.license and "unknown" not in info.license
 
@@ -61,7 +93,7 @@ def test_demo_command(tmp_path, capsys):
 def test_models_command_lists_it(capsys):
     main_exits_well(["models", "--json"])
     rows = json.loads(capsys.readouterr().out)["models"]
-    assert {"default"} <= {row["name"] for row in rows}
+    assert {"default", "offline"} <= {row["name"] for row in rows}
 
 
 def main_exits_well(arguments):
