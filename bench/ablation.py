@@ -1,6 +1,6 @@
 """What the parts of the default model are worth: variants trained for the same CPU time, from the same seed.
 
-    python bench/ablation.py DATA/manifest.json -o bench/results/ablation.json --minutes 6
+    python bench/ablation.py DATA/manifest.json -o bench/results/training/ablation.json --minutes 6
 
 Recipe `default` without augmentation, queries and absent prompts; the learning rate falls over the last third of the
 time. The time is that of the process on all its threads, so that what else runs on the machine matters little.

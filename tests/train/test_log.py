@@ -126,3 +126,16 @@ def test_curves(tmp_path, capsys):
     assert "no log.jsonl with rows" in capsys.readouterr().err
     with pytest.raises(OutputError):
         curve.plot([tmp_path / "one"], tmp_path / "missing" / "x.png")
+
+
+def test_the_last_step_is_validated_whatever_the_interval(tmp_path, pool, dev):
+    trainer = trainer_in(tmp_path, pool, dev, optim={"steps": 3}, run={"log_every": 2, "validate_every": 2})
+    trainer.run()
+    assert [r["step"] for r in read_log(tmp_path) if "mean" in r] == [2, 3]
+    assert {step for step, _ in trainer.kept} == {2, 3} and trainer.last["loss"] == trainer.last["loss"]
+
+
+def test_a_run_that_stops_early_is_not_validated_for_it(tmp_path, pool, dev):
+    trainer = trainer_in(tmp_path, pool, dev, optim={"steps": 3}, run={"validate_every": 2})
+    trainer.run(max_minutes=0)
+    assert trainer.step == 0 and not trainer.kept

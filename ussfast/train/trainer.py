@@ -164,6 +164,9 @@ class Trainer:
                     write(self._validated())
                 if self.step % run.checkpoint_every == 0:
                     self._save()
+            # The last step is often the best one: the learning rate has fallen by then.
+            if self.dev and self.step >= self.recipe.optim.steps and self.step % run.validate_every:
+                write(self._validated())
             self._save()
         finally:
             if log is not None:
