@@ -1,10 +1,16 @@
-"""Trainers on a tiny model, and comparing them."""
+"""Trainers on a tiny model, comparing them, and mixers."""
 
+import numpy as np
 import torch
 from tiny import tiny_recipe
 
+from ussfast.train.mixing import MixConfig, Mixer
 from ussfast.train.recipe import recipe_from_dict
 from ussfast.train.trainer import Trainer
+
+
+def mixer(pool, seed=0, **settings):
+    return Mixer(pool, MixConfig(**({"seconds": 0.4, "rows": 12} | settings)), np.random.default_rng(seed))
 
 
 def trainer_in(folder, pool, dev=(), **changes):

@@ -8,24 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import RATE, STEMS, tiny_manifest
+from running import mixer
+from tiny import RATE, STEMS
 
 from ussfast.errors import InputError
 from ussfast.train.augment import change_speed
-from ussfast.train.data import AudioPool, Item, read_manifest
-from ussfast.train.mixing import MixConfig, Mixer, PromptSet
+from ussfast.train.data import AudioPool, Item
+from ussfast.train.mixing import PromptSet
 from ussfast.train.rendering import AugmentConfig, Change, Plan, render_crops
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory):
-    items = read_manifest(tiny_manifest(tmp_path_factory.mktemp("data")))
-    return AudioPool.load([item for item in items if item.split == "train"], RATE)
-
-
-def mixer(pool, seed=0, **settings):
-    return Mixer(pool, MixConfig(**({"seconds": 0.4, "rows": 12} | settings)), np.random.default_rng(seed))
-
 
 EVERYTHING = {
     "augment": AugmentConfig(speed=0.5, equaliser=0.5, reverb=0.5), "any_band": 0.5, "dropout": 0.3, "absent": 0.4,

@@ -6,22 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import RATE, STEMS, TONE, tiny_manifest, tone_of
+from running import mixer
+from tiny import RATE, STEMS, TONE, tone_of
 
 from ussfast.errors import InputError
 from ussfast.train.chains import FIRST, NEXT, REPEATABLE, draw_chain
-from ussfast.train.data import AudioPool, Item, read_manifest
-from ussfast.train.mixing import MixConfig, Mixer, PromptSet
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory):
-    items = read_manifest(tiny_manifest(tmp_path_factory.mktemp("data")))
-    return AudioPool.load([item for item in items if item.split == "train"], RATE)
-
-
-def mixer(pool, seed=0, **settings):
-    return Mixer(pool, MixConfig(**({"seconds": 0.4, "rows": 12} | settings)), np.random.default_rng(seed))
+from ussfast.train.data import AudioPool, Item
+from ussfast.train.mixing import MixConfig, PromptSet
 
 
 @settings(max_examples=300, deadline=None)

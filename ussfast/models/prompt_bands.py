@@ -85,7 +85,7 @@ class SfcBack(nn.Module):
     def forward(self, prompted: Tensor, bin_tokens: Tensor) -> Tensor:
         """prompted [batch, sources, frames, bands, dim], bin_tokens [batch, frames, bins, inner] ->
         masks [batch, sources, frames, bins, 2]."""
-        batch, sources, length, bands, _ = prompted.shape
+        batch, sources, length = prompted.shape[:3]
         values = self.value(prompted).unflatten(-1, (self.heads, -1)).permute(4, 3, 0, 1, 2, 5)
         # Bins lead from here on, as the product leaves them: what is large is never rearranged.
         mixed = (self.bias.softmax(-1) @ values.flatten(2)).unflatten(2, values.shape[2:])

@@ -123,9 +123,11 @@ def load_recipe(source: str | Path) -> Recipe:
     except ImportError:
         raise InputError("recipes need PyYAML: pip install 'ussfast[train]'") from None
     path = Path(source)
-    bundled = resources.files("ussfast.train") / "recipes" / f"{source}.yaml"
+    folder = resources.files("ussfast.train") / "recipes"
+    bundled = folder / f"{source}.yaml"
     if not path.is_file() and not bundled.is_file():
-        raise InputError(f"no recipe {source}: give a YAML file or the name of a bundled one ('default')")
+        names = sorted(Path(str(f)).stem for f in folder.iterdir() if str(f).endswith(".yaml"))
+        raise InputError(f"no recipe {source}: give a YAML file or the name of a bundled one ({', '.join(names)})")
     text = path.read_text() if path.is_file() else bundled.read_text()
     try:
         data = yaml.safe_load(text)
