@@ -77,7 +77,7 @@ def test_chunks_of_any_size_are_the_same_as_offline(name, chunks, seed):
     with torch.inference_mode():
         spec = stft.analyze(audio(2, (sum(chunks) + ahead) * HOP, seed), model.config.stft)[:, : sum(chunks)]
         prompts = model.prompt_vectors(("speech", "speech", "bass"))
-        conditioning, state, parts = model.condition(prompts), model.initial_state(2), []
+        conditioning, state, parts = model.condition(prompts), model.initial_chunk(2), []
         for part in spec.split(chunks, 1):
             masks, state = model.advance(part, conditioning, state)
             parts.append(masks)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ussfast.models.config import StackConfig
 from ussfast.models.locoformer import Attention, ConvSwiGlu, Layer, RmsGroupNorm, rope_frequencies
-from ussfast.ops.locoformer_attention import locoformer_attention, mix
+from ussfast.ops.locoformer_attention import locoformer_attention
 from ussfast.ops.locoformer_ffn import locoformer_ffn
 
 
@@ -23,7 +23,7 @@ class Prefix:
     """What one block needs of the prompts.
 
     rows: [batch, prompts, bands, channels], input of the attention along time.
-    keys, values: [batch, prompts, bands, width], its projections.
+    keys: [batch, bands, width, prompts], values: [batch, bands, prompts, width], its projections.
     """
 
     rows: Tensor
@@ -33,7 +33,7 @@ class Prefix:
 
 @dataclass(frozen=True)
 class FfnState:
-    """The last kernel - 1 normalised inputs [batch, kernel - 1, bands, channels] and hidden rows [..., hidden]."""
+    """The last kernel - 1 normalised inputs [batch, bands, kernel - 1, channels] and hidden rows [..., hidden]."""
 
     inputs: Tensor
     hidden: Tensor
@@ -41,11 +41,19 @@ class FfnState:
 
 @dataclass(frozen=True)
 class BlockState:
-    """keys, values: [batch, window - 1, bands, width], oldest first; ffns: of the time path, in order."""
+    """What a block remembers between single frames.
+
+    keys: [batch, bands, width, window], values: [batch, bands, window, width]: rings, frame t is in slot t % window.
+    Their order does not matter to attention; so laid out, what one frame reads is adjacent in memory.
+    ffns: of the time path, in order.
+    """
 
     keys: Tensor
     values: Tensor
     ffns: tuple[FfnState, ...]
+
+
+Past = tuple[Tensor, ...]  # between chunks: the last inputs [batch, frames, bands, channels] of a block's time layers
 
 
 class CausalBlock(nn.Module):
@@ -67,35 +75,57 @@ class CausalBlock(nn.Module):
             x = _alone(self.time.ffn_before, x)
         keys, values = _project(self.time.attention, x)[1:]
         behind = _attend(self.time.attention, x, causal=False, window=0, prefix=0)
-        return _alone(self.time.ffn_after, behind), Prefix(x, keys, values)
+        prefix = Prefix(x, keys.permute(0, 2, 3, 1).contiguous(), values.transpose(1, 2).contiguous())
+        return _alone(self.time.ffn_after, behind), prefix
 
-    def forward(self, x: Tensor, prefix: Tensor, rope: Tensor) -> Tensor:
-        """All frames of a recording at once; prefix: `Prefix.rows` of the same batch."""
+    def forward(self, x: Tensor, prefix: Tensor, rope: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
+        """All frames of a recording at once, or a chunk of them.
+
+        Args:
+            x: [batch, frames, bands, channels].
+            prefix: `Prefix.rows` of the same batch.
+            past: what came with the chunk before; None at the beginning.
+        Returns:
+            the same shape as x; what the next chunk needs.
+        """
         x = self.freq(x, rope, 2)
+        kept: list[Tensor] = []
+
+        def after(reach: int) -> Tensor:
+            """x behind its last `reach` inputs of the chunk before."""
+            longer = x if past is None else torch.cat((past[len(kept)], x), 1)
+            kept.append(longer[:, max(0, longer.shape[1] - reach) :])
+            return longer
+
+        frames = x.shape[1]
         if self.time.ffn_before is not None:
-            x = _convolve(self.time.ffn_before, x, self.causal)
-        count = prefix.shape[1]
-        x = _attend(self.time.attention, torch.cat((prefix, x), 1), self.causal, self.window, count)[:, count:]
-        return _convolve(self.time.ffn_after, x, self.causal)
+            x = _convolve(self.time.ffn_before, after(_reach(self.time.ffn_before)), self.causal)[:, -frames:]
+        rows = torch.cat((prefix, after(self.window - 1)), 1)
+        x = _attend(self.time.attention, rows, self.causal, self.window, prefix.shape[1])[:, -frames:]
+        x = _convolve(self.time.ffn_after, after(_reach(self.time.ffn_after)), self.causal)[:, -frames:]
+        return x, tuple(kept)
 
     def initial_state(self, batch: int, bands: int) -> BlockState:
         parameter = self.time.attention.qkv.weight
         width = parameter.shape[0] // 3
-        kept = parameter.new_zeros(batch, self.window - 1, bands, width)
         ffns = [ffn for ffn in (self.time.ffn_before, self.time.ffn_after) if ffn is not None]
-        return BlockState(kept, kept.clone(), tuple(_initial_ffn(ffn, batch, bands) for ffn in ffns))
+        return BlockState(
+            parameter.new_zeros(batch, bands, width, self.window),
+            parameter.new_zeros(batch, bands, self.window, width),
+            tuple(_initial_ffn(ffn, batch, bands) for ffn in ffns),
+        )
 
-    def advance(
-        self, x: Tensor, prefix: Prefix, rope: Tensor, state: BlockState, seen: Tensor
+    def step(
+        self, x: Tensor, prefix: Prefix, count: Tensor, rope: Tensor, state: BlockState, seen: Tensor
     ) -> tuple[Tensor, BlockState]:
-        """Frames that follow those in the state; seen: [batch] how many frames came before, at most window - 1."""
-        x = self.freq(x, rope, 2)
+        """One frame [batch, bands, channels]; seen: [batch] frames before it, count: [batch] prompts of the prefix."""
+        x = self.freq(x[:, None], rope, 2)[:, 0]
         ffns: list[FfnState] = []
         if self.time.ffn_before is not None:
-            x, after = _advance_ffn(self.time.ffn_before, x, state.ffns[0])
+            x, after = _step_ffn(self.time.ffn_before, x, state.ffns[0])
             ffns.append(after)
-        x, keys, values = _advance_attention(self.time.attention, x, prefix, state, seen, self.window)
-        x, after = _advance_ffn(self.time.ffn_after, x, state.ffns[-1])
+        x, keys, values = _step_attention(self.time.attention, x, prefix, count, state, seen)
+        x, after = _step_ffn(self.time.ffn_after, x, state.ffns[-1])
         return x, BlockState(keys, values, (*ffns, after))
 
 
@@ -126,55 +156,53 @@ def _attend(attention: Attention, x: Tensor, causal: bool, window: int, prefix: 
     )  # fmt: skip
 
 
+def _reach(ffn: ConvSwiGlu) -> int:
+    """Frames that a causal layer looks back: those of two convolutions."""
+    return 2 * (ffn.ffn.kernel - 1)
+
+
 def _project(attention: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, each [batch, frames, bands, width]."""
+    """Queries, keys and values, each [..., width]."""
     q, k, v = attention.qkv(attention.norm(x)).chunk(3, -1)
     return q, k, v
 
 
 def _initial_ffn(ffn: ConvSwiGlu, batch: int, bands: int) -> FfnState:
     hidden, channels, kernel = ffn.deconv_weight.shape
-    shape = (batch, kernel - 1, bands)
+    shape = (batch, bands, kernel - 1)
     return FfnState(ffn.deconv_weight.new_zeros(*shape, channels), ffn.deconv_weight.new_zeros(*shape, hidden))
 
 
-def _advance_ffn(ffn: ConvSwiGlu, x: Tensor, state: FfnState) -> tuple[Tensor, FfnState]:
-    """`locoformer_ffn(causal=True)` for frames that follow others."""
-    kernel, frames = ffn.ffn.kernel, x.shape[1]
-    inputs = torch.cat((state.inputs, ffn.norm(x)), 1)
-    taps = torch.cat([inputs[:, j : j + frames] for j in range(kernel)], -1)
-    value, gate = F.linear(taps, ffn.conv_weight.transpose(1, 2).flatten(1), ffn.conv_bias).chunk(2, -1)
-    hidden = torch.cat((state.hidden, value * F.silu(gate)), 1)
-    # Tap j of the transposed convolution reaches j frames ahead: each frame gathers from the last `kernel` ones.
-    late = torch.cat([hidden[:, kernel - 1 - j : kernel - 1 - j + frames] for j in range(kernel)], -1)
-    y = F.linear(late, ffn.deconv_weight.permute(1, 2, 0).flatten(1), ffn.deconv_bias)
-    return x + y, FfnState(inputs[:, frames:], hidden[:, frames:])
+def _step_ffn(ffn: ConvSwiGlu, x: Tensor, state: FfnState) -> tuple[Tensor, FfnState]:
+    """`locoformer_ffn(causal=True)` for the frame [batch, bands, channels] that follows others."""
+    inputs = torch.cat((state.inputs, ffn.norm(x)[:, :, None]), 2)
+    value, gate = F.linear(inputs.flatten(2), ffn.conv_weight.transpose(1, 2).flatten(1), ffn.conv_bias).chunk(2, -1)
+    hidden = torch.cat((state.hidden, (value * F.silu(gate))[:, :, None]), 2)
+    # Tap j of the transposed convolution reaches j frames ahead: the frame gathers from the last `kernel` ones.
+    y = F.linear(hidden.flip(2).flatten(2), ffn.deconv_weight.permute(1, 2, 0).flatten(1), ffn.deconv_bias)
+    return x + y, FfnState(inputs[:, :, 1:], hidden[:, :, 1:])
 
 
-def _advance_attention(
-    attention: Attention, x: Tensor, prefix: Prefix, state: BlockState, seen: Tensor, window: int
+def _step_attention(
+    attention: Attention, x: Tensor, prefix: Prefix, count: Tensor, state: BlockState, seen: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The attention for frames that follow others, with the keys and values to keep."""
-    batch, frames, bands, _ = x.shape
+    """The attention for one frame, with the rings that it is then in."""
     q, k, v = _project(attention, x)
-    keys, values = torch.cat((state.keys, k), 1), torch.cat((state.values, v), 1)
-    count = prefix.keys.shape[1]
-    fixed = (batch, count, bands, -1)
-
-    def heads(t: Tensor) -> Tensor:  # [batch, bands, heads, length, head width]
-        return t.unflatten(-1, (attention.heads, -1)).permute(0, 2, 3, 1, 4)
-
-    at = torch.arange(keys.shape[1], device=x.device) - (window - 1)  # 0 is the first new frame
-    now = torch.arange(frames, device=x.device)[:, None]
-    recent = (at <= now) & (now - at < window)
-    known = at >= -seen[:, None]  # what is older than the stream was never there
-    visible = F.pad(recent & known[:, None], (count, 0), value=True)[:, None, None]
-    mixed = mix(
-        heads(q), heads(torch.cat((prefix.keys.expand(fixed), keys), 1)),
-        heads(torch.cat((prefix.values.expand(fixed), values), 1)), visible,
-    )  # fmt: skip
-    y = F.linear(mixed.permute(0, 3, 1, 2, 4).flatten(3), attention.out.weight)
-    return x + y, keys[:, frames:], values[:, frames:]
+    window, prompts = state.keys.shape[-1], prefix.keys.shape[-1]
+    slots = torch.arange(window, device=x.device)
+    here = (slots == seen[:, None] % window)[:, None]
+    keys = torch.where(here[:, :, None], k[..., None], state.keys)
+    values = torch.where(here[..., None], v[:, :, None], state.values)
+    # Slots beyond those seen were never written; prompts beyond the count only fill up the batch.
+    asked = torch.arange(prompts, device=x.device) < count[:, None]
+    visible = torch.cat((asked, slots <= seen[:, None]), 1)[:, None, None]
+    items = (x.shape[0], -1, -1, -1)
+    all_keys = torch.cat((prefix.keys.expand(items), keys), 3).unflatten(2, (attention.heads, -1))
+    all_values = torch.cat((prefix.values.expand(items), values), 2).unflatten(3, (attention.heads, -1))
+    scores = torch.einsum("nbhc,nbhck->nbhk", q.unflatten(-1, (attention.heads, -1)), all_keys)
+    weights = (scores * all_keys.shape[3] ** -0.5).masked_fill(~visible, float("-inf")).softmax(-1)
+    mixed = torch.einsum("nbhk,nbkhc->nbhc", weights, all_values)
+    return x + F.linear(mixed.flatten(2), attention.out.weight), keys, values
 
 
 class CausalStack(nn.Module):
@@ -198,16 +226,23 @@ class CausalStack(nn.Module):
             found.append(prefix)
         return rows, tuple(found)
 
-    def forward(self, x: Tensor, prefix: tuple[Prefix, ...]) -> Tensor:
-        for block, part in zip(self.blocks, prefix, strict=True):
-            x = block(x, part.rows.expand(x.shape[0], -1, -1, -1), self.freq_rope)
-        return x
+    def forward(
+        self, x: Tensor, prefix: tuple[Prefix, ...], past: tuple[Past, ...] | None = None
+    ) -> tuple[Tensor, tuple[Past, ...]]:
+        """As `CausalBlock.forward`, through all blocks."""
+        kept = []
+        for number, (block, part) in enumerate(zip(self.blocks, prefix, strict=True)):
+            rows = part.rows.expand(x.shape[0], -1, -1, -1)
+            x, after = block(x, rows, self.freq_rope, None if past is None else past[number])
+            kept.append(after)
+        return x, tuple(kept)
 
-    def advance(
-        self, x: Tensor, prefix: tuple[Prefix, ...], states: tuple[BlockState, ...], seen: Tensor
+    def step(
+        self, x: Tensor, prefix: tuple[Prefix, ...], count: Tensor, states: tuple[BlockState, ...], seen: Tensor
     ) -> tuple[Tensor, tuple[BlockState, ...]]:
+        """As `CausalBlock.step`, through all blocks."""
         after = []
         for block, part, state in zip(self.parts(), prefix, states, strict=True):
-            x, new = block.advance(x, part, self.freq_rope, state, seen)
+            x, new = block.step(x, part, count, self.freq_rope, state, seen)
             after.append(new)
         return x, tuple(after)

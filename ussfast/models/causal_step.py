@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ussfast import stft
@@ -15,8 +14,9 @@ from ussfast.models.causal_tuss import CausalState, CausalTuss, Conditioning
 class StreamState:
     """All that a batch of streams remembers; tensors only.
 
-    context: [batch, n_fft - hop] newest input. waiting: [batch, look_ahead, bins, 2] spectra whose masks are still to
-    come. overlap: [batch, sources, n_fft - hop] output that later frames will add to. frames: of the network.
+    context: [rows, hop] newest input. waiting: [rows, look_ahead, bins, 2] spectra whose masks are still to come.
+    overlap: [rows, sources, hop] output that the next frame adds to. frames: of the network, for as many items, or for
+    fewer: then the rows are [items * channels], and the channels of an item get the same masks, those of their mean.
     """
 
     context: Tensor
@@ -25,14 +25,13 @@ class StreamState:
     frames: CausalState
 
 
-def initial_state(model: CausalTuss, batch: int, sources: int) -> StreamState:
-    """Before the first sample."""
-    config, weight = model.config.stft, model.band_rows
-    kept = config.n_fft - config.hop
+def initial_state(model: CausalTuss, batch: int, sources: int, channels: int = 1) -> StreamState:
+    """Before the first sample; channels: of each item that share their masks."""
+    config, weight, rows = model.config.stft, model.band_rows, batch * channels
     return StreamState(
-        weight.new_zeros(batch, kept),
-        weight.new_zeros(batch, model.config.look_ahead, config.bins, 2),
-        weight.new_zeros(batch, sources, kept),
+        weight.new_zeros(rows, config.hop),
+        weight.new_zeros(rows, model.config.look_ahead, config.bins, 2),
+        weight.new_zeros(rows, sources, config.hop),
         model.initial_state(batch),
     )
 
@@ -43,11 +42,11 @@ def step(
     """The next hop of every stream.
 
     Args:
-        audio: [batch, hop] at the model's rate.
+        audio: [rows, hop] at the model's rate.
         state: from `initial_state` or the last call; not modified.
         conditioning: of the prompts, from `CausalTuss.condition`.
     Returns:
-        [batch, sources, hop]: what came in `model.config.latency_samples - hop` samples earlier, separated; the state
+        [rows, sources, hop]: what came in `model.config.latency_samples - hop` samples earlier, separated; the state
         after it. The same samples as `CausalTuss.separate` gives for the whole.
     Raises:
         InputError (a ValueError): audio is not one hop.
@@ -55,18 +54,17 @@ def step(
     config = model.config.stft
     if audio.dim() != 2 or audio.shape[1] != config.hop or audio.shape[0] != state.context.shape[0]:
         raise InputError(
-            f"a step takes [batch, samples] = {[state.context.shape[0], config.hop]}, got {list(audio.shape)}"
+            f"a step takes [rows, samples] = {[state.context.shape[0], config.hop]}, got {list(audio.shape)}"
         )
     window = stft.window(config, audio.device).to(audio.dtype)
-    frame = torch.cat((state.context, audio), 1)
-    spec = torch.fft.rfft(frame * window)[:, None]
-    masks, frames = model.advance(spec, conditioning, state.frames)
-    spectra = torch.cat((state.waiting, torch.view_as_real(spec)), 1)
-    target = torch.view_as_complex(spectra[:, :1].contiguous())
+    spec = torch.fft.rfft(torch.cat((state.context, audio), 1) * window)
+    channels = len(audio) // len(state.frames.front.seen)
+    masks, frames = model.step(spec.unflatten(0, (-1, channels)).mean(1), conditioning, state.frames)
+    masks = masks.repeat_interleave(channels, 0)
+    spectra = torch.cat((state.waiting, torch.view_as_real(spec)[:, None]), 1)
+    target = torch.view_as_complex(spectra[:, 0].contiguous())
     estimate = torch.view_as_complex(masks.contiguous()) * target[:, None]
-    late = torch.fft.irfft(estimate[:, :, 0], n=config.n_fft) * window
-    total = F.pad(state.overlap, (0, config.hop)) + late
-    # Every sample lies in all its frames here: the sum of squared windows repeats with the hop.
-    norm = window.square().view(-1, config.hop).sum(0)
-    out = total[..., : config.hop] / norm
-    return out, StreamState(frame[:, config.hop :], spectra[:, 1:], total[..., config.hop :], frames)
+    late = torch.fft.irfft(estimate, n=config.n_fft) * window
+    # Every sample lies in two frames: the sum of squared windows repeats with the hop.
+    out = (state.overlap + late[..., : config.hop]) / window.square().view(2, -1).sum(0)
+    return out, StreamState(audio, spectra[:, 1:], late[..., config.hop :], frames)

@@ -6,7 +6,7 @@ encoder). What is ours: everything is causal, prompts see one another but no fra
 frames band by band behind the stack.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ussfast.errors import InputError, PromptError
 from ussfast.models._base import SpectralModel
-from ussfast.models.causal import BlockState, CausalStack, Prefix
+from ussfast.models.causal import BlockState, CausalStack, Past, Prefix
 from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, StftConfig
 from ussfast.models.locoformer import ConvSwiGlu, RmsGroupNorm
 from ussfast.models.prompt_bands import SfcBack, SfcFront, SplitBack, SplitFront
@@ -53,6 +53,8 @@ class CausalTussConfig:
             raise InputError(f"prompts must be distinct names, at least one, got {list(self.prompts)}")
         if stft.window_length != stft.n_fft or stft.n_fft != 2 * stft.hop or stft.padding != "zero":
             raise InputError(f"a causal model needs n_fft = window_length = 2 hop and padding zero, got {stft}")
+        if stft.normalize is not None or stft.drop_last_frame:
+            raise InputError("a causal model needs an STFT without normalize and drop_last_frame")
         if self.stack.norm != "rms_group_norm":
             raise InputError("a causal model needs norm rms_group_norm")
         if self.level.enabled:
@@ -78,24 +80,42 @@ class CausalTussConfig:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """All that a model computes from prompts alone. scale, shift: [batch, prompts, 1, bands, dim]."""
+    """All that a model computes from prompts alone.
+
+    scale, shift: [batch, prompts, 1, bands, dim]. count: int64 [batch], prompts of each item; what is beyond them only
+    fills up a batch of streams with different numbers of prompts (see `causal_step`).
+    """
 
     prefix: tuple[Prefix, ...]
     scale: Tensor
     shift: Tensor
+    count: Tensor
 
 
 @dataclass(frozen=True)
-class CausalState:
-    """What a batch of streams remembers of its frames.
-
-    seen: int64 [batch] frames so far. level: [batch] running level. encoder, blocks: of the network.
-    """
+class FrontState:
+    """What stands before the blocks remembers: frames seen so far (int64 [batch]), running level [batch], and the
+    encoder's own."""
 
     seen: Tensor
     level: Tensor
     encoder: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class CausalState:
+    """Between single frames, for items that may have seen different numbers of frames."""
+
+    front: FrontState
     blocks: tuple[BlockState, ...]
+
+
+@dataclass(frozen=True)
+class ChunkState:
+    """Between chunks, for items that go along together; blocks: None before the first chunk."""
+
+    front: FrontState
+    blocks: tuple[Past, ...] | None = None
 
 
 class CausalTuss(SpectralModel):
@@ -142,7 +162,8 @@ class CausalTuss(SpectralModel):
         rows = rows * (rows.square().mean(-1, keepdim=True) + 1e-6).rsqrt() + self.repeats[same]
         rows, prefix = self.stack.condition(rows[:, :, None] + self.band_rows)
         scale, shift = self.modulation(self.row_norm(rows)).unsqueeze(2).chunk(2, -1)
-        return Conditioning(prefix, 1 + scale, shift)
+        count = torch.full((len(rows),), rows.shape[1], device=rows.device)
+        return Conditioning(prefix, 1 + scale, shift, count)
 
     def forward(self, spec: Tensor, prompts: Tensor | None) -> Tensor:
         """[batch, frames, bins] complex, prompts [(batch,) sources, dim] -> masks [batch, sources, frames, bins, 2]."""
@@ -152,36 +173,53 @@ class CausalTuss(SpectralModel):
         ahead = self.config.look_ahead
         if ahead:
             spec = torch.cat((spec, spec.new_zeros(spec.shape[0], ahead, spec.shape[2])), 1)
-        tokens, bins, _ = self._encode(spec, self.initial_state(spec.shape[0], blocks=False))
-        frames = self.stack(tokens, conditioning.prefix)
+        tokens, bins, _ = self._encode(spec, self._front(spec.shape[0]))
+        frames, _ = self.stack(tokens, conditioning.prefix)
         return self._masks(frames, bins, conditioning)[:, :, ahead:]
 
-    def initial_state(self, batch: int, blocks: bool = True) -> CausalState:
-        """Before the first frame; blocks: whether blocks are to remember anything."""
+    def _front(self, batch: int) -> FrontState:
         seen = torch.zeros(batch, dtype=torch.int64, device=self.band_rows.device)
-        states = tuple(b.initial_state(batch, self.bands) for b in self.stack.parts()) if blocks else ()
-        return CausalState(seen, self.band_rows.new_zeros(batch), self.encoder.initial_state(batch), states)
+        return FrontState(seen, self.band_rows.new_zeros(batch), self.encoder.initial_state(batch))
 
-    def advance(self, spec: Tensor, conditioning: Conditioning, state: CausalState) -> tuple[Tensor, CausalState]:
-        """Frames that follow those in the state, one or many.
+    def initial_chunk(self, batch: int) -> ChunkState:
+        """Before the first chunk."""
+        return ChunkState(self._front(batch))
+
+    def advance(self, spec: Tensor, conditioning: Conditioning, state: ChunkState) -> tuple[Tensor, ChunkState]:
+        """A chunk of frames that follows others.
 
         Args:
             spec: [batch, frames, bins] complex.
-            conditioning, state: from `condition` and `initial_state` or the last call.
+            conditioning, state: from `condition`, and `initial_chunk` or the last call.
         Raises:
             InputError: the model is not causal.
         Returns:
             masks [batch, sources, frames, bins, 2], those of frame t being for frame t - look_ahead; the new state.
         """
+        self._check_causal()
+        tokens, bins, front = self._encode(spec, state.front)
+        frames, blocks = self.stack(tokens, conditioning.prefix, state.blocks)
+        return self._masks(frames, bins, conditioning), ChunkState(front, blocks)
+
+    def initial_state(self, batch: int) -> CausalState:
+        """Before the first frame."""
+        blocks = tuple(block.initial_state(batch, self.bands) for block in self.stack.parts())
+        return CausalState(self._front(batch), blocks)
+
+    def step(self, spec: Tensor, conditioning: Conditioning, state: CausalState) -> tuple[Tensor, CausalState]:
+        """One frame; as `advance`, for spec [batch, bins] and masks [batch, sources, bins, 2]."""
+        self._check_causal()
+        tokens, bins, front = self._encode(spec[:, None], state.front)
+        seen, count = state.front.seen, conditioning.count
+        frame, blocks = self.stack.step(tokens[:, 0], conditioning.prefix, count, state.blocks, seen)
+        return self._masks(frame[:, None], bins, conditioning)[:, :, 0], CausalState(front, blocks)
+
+    def _check_causal(self) -> None:
         if not self.config.causal:
             raise InputError("this model is not causal: it separates recordings as a whole")
-        tokens, bins, after = self._encode(spec, state)
-        seen = state.seen.clamp(max=self.config.window_frames - 1)
-        frames, blocks = self.stack.advance(tokens, conditioning.prefix, state.blocks, seen)
-        return self._masks(frames, bins, conditioning), replace(after, blocks=blocks)
 
-    def _encode(self, spec: Tensor, state: CausalState) -> tuple[Tensor, Tensor, CausalState]:
-        """Band tokens [batch, frames, bands, dim], bin tokens, and the state but for its blocks."""
+    def _encode(self, spec: Tensor, state: FrontState) -> tuple[Tensor, Tensor, FrontState]:
+        """Band tokens [batch, frames, bands, dim], bin tokens, and the new state."""
         magnitude = spec.abs()
         limit = max(1, round(self.config.level_seconds * self.config.sample_rate / self.config.stft.hop))
         level = running_mean(magnitude.mean(-1), state.level, state.seen, limit)
@@ -193,7 +231,7 @@ class CausalTuss(SpectralModel):
         pairs = torch.view_as_real(spec) * (gain / root)[..., None]
         features = torch.cat((pairs, (root * gain)[..., None]), -1)
         tokens, bins, kept = self.encoder.advance(features, state.encoder)
-        return tokens, bins, CausalState(state.seen + spec.shape[1], level[:, -1], kept, state.blocks)
+        return tokens, bins, FrontState(state.seen + spec.shape[1], level[:, -1], kept)
 
     def _masks(self, frames: Tensor, bins: Tensor, conditioning: Conditioning) -> Tensor:
         x = self.norm(frames)[:, None] * conditioning.scale + conditioning.shift
