@@ -1,7 +1,7 @@
 """Running one model on windows of audio: device, dtype, backend, silence, channels."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,6 +10,8 @@ import torch
 from ussfast.errors import DeviceError, InputError, OutOfMemoryError
 from ussfast.models import SpectralModel
 from ussfast.models._packed import prepare
+from ussfast.models.causal_chunks import CausalChunks
+from ussfast.models.causal_tuss import CausalTuss, Conditioning
 from ussfast.ops import use_reference
 from ussfast.segments import Groups, align_channels
 
@@ -18,6 +20,7 @@ BACKENDS = ("native", "reference")
 DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16", "int8": "int8"}
 # A standard deviation below a quarter of a 24-bit step: nothing to hear, and levels by division would explode.
 SILENCE = 2.0**-25
+KEPT_CONDITIONINGS = 32
 
 
 def pick_device(name: str) -> torch.device:
@@ -66,6 +69,56 @@ class Engine:
         with _memory(self.device):
             self.model = model.to(self.device).eval()
             prepare(self.model, "float32" if self.autocast else self.precision, pack=self.backend == "native")
+        self._known: dict[bytes, Conditioning] = {}
+
+    @property
+    def causal(self) -> CausalTuss | None:
+        """The model, if it can carry on from chunk to chunk."""
+        return self.model if isinstance(self.model, CausalTuss) and self.model.config.causal else None
+
+    def condition(self, prompts: torch.Tensor) -> Conditioning:
+        """What a causal model computes from prompt vectors [sources, dim]: once, for every stream and file."""
+        assert self.causal is not None
+        key = prompts.numpy(force=True).tobytes()
+        known = self._known.pop(key, None)
+        if known is None:
+            with self.computing():
+                known = self.causal.condition(prompts.to(self.device))
+        # The newest are last.
+        self._known[key] = known
+        while len(self._known) > KEPT_CONDITIONINGS:
+            self._known.pop(next(iter(self._known)), None)
+        return known
+
+    def carry_on(
+        self, blocks: Iterable[np.ndarray], prompts: torch.Tensor, seconds: float, shared: bool
+    ) -> Iterator[np.ndarray]:
+        """Blocks [channels, n] at the model's rate through a causal model -> [sources, channels, m], as many samples.
+
+        Args:
+            prompts: vectors [sources, dim].
+            seconds: that the model computes at once, for memory's sake; results do not depend on it.
+            shared: channels get the same masks, see `CausalChunks`.
+        """
+        assert self.causal is not None
+        config = self.causal.config
+        frames = max(1, round(seconds * config.sample_rate / config.stft.hop))
+        chunks = CausalChunks(self.causal, self.condition(prompts), frames, shared, self.autocast)
+        for block in blocks:
+            with self.computing():
+                out = chunks.push(torch.from_numpy(np.ascontiguousarray(block)).to(self.device)).cpu().numpy()
+            if out.size:
+                yield out.swapaxes(0, 1)
+        if chunks.taken:
+            with self.computing():
+                out = chunks.flush().cpu().numpy()
+            yield out.swapaxes(0, 1)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """No gradients, this engine's kernels, and lack of memory as OutOfMemoryError."""
+        with _memory(self.device), torch.inference_mode(), use_reference(self.backend == "reference"):
+            yield
 
     def check_channels(self, count: int) -> None:
         """InputError for a number of channels that the model cannot take."""
@@ -100,7 +153,7 @@ class Engine:
 
     def _separate(self, items: np.ndarray, prompts: torch.Tensor | None) -> np.ndarray:
         """[items, (channels,) samples] -> [items, sources, (channels,) samples]."""
-        with _memory(self.device), torch.inference_mode(), use_reference(self.backend == "reference"):
+        with self.computing():
             mixture = torch.from_numpy(np.array(items, np.float32)).to(self.device)
             return self.model.separate(mixture, prompts, self.autocast).float().cpu().numpy()
 

@@ -33,7 +33,8 @@ class Separator:
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto" (float32), "float32", "bfloat16" or, on the CPU, "int8": of the network's large matrix products.
         backend: "auto" or "native" (our kernels where they are built), or "reference" (plain PyTorch).
-        segment: window for long audio in seconds; by default what the model was trained on, at least 6 s.
+        segment: window for long audio in seconds; by default what the model was trained on, at least 6 s. Causal
+            models carry on from one window to the next: for them it is only a question of memory.
         overlap: shared by neighbouring windows, in seconds; by default 2.1 s, or 0.4 of a short segment.
         stitch: "fade", or "published" for the plain averages of the TUSS and SFC scripts.
     Raises:
@@ -238,6 +239,10 @@ class Separator:
             groups = () if getattr(self.engine.model.config, "labels", ()) else (tuple(range(len(labels))),)
 
         def run_with(blocks: Iterable[np.ndarray], policy: SegmentPolicy) -> Iterator[np.ndarray]:
+            if self.engine.causal is not None and vectors is not None:
+                # Equal prompts would be told apart in each channel on its own.
+                return self.engine.carry_on(blocks, vectors, policy.segment, shared=bool(groups))
+
             def run(window: np.ndarray) -> np.ndarray:
                 return self.engine.run(window, vectors, len(labels), groups)
 
