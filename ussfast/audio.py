@@ -170,6 +170,15 @@ def validate(array: Any, where: str = "audio") -> np.ndarray:
     Raises:
         AudioError: another type, shape or dtype, no samples, NaN or infinity, or clearly [frames, channels].
     """
+    samples = as_samples(array, where)
+    if samples.size == 0:
+        raise AudioError(f"{where}: no samples in it (shape {list(np.shape(array))})")
+    _check_finite(samples, where)
+    return samples
+
+
+def as_samples(array: Any, where: str = "audio") -> np.ndarray:
+    """As `validate`, but there may be no samples, or some that are not finite."""
     if hasattr(array, "detach") and hasattr(array, "cpu"):
         tensor = array.detach().cpu()
         try:
@@ -182,8 +191,6 @@ def validate(array: Any, where: str = "audio") -> np.ndarray:
     if values.ndim not in (1, 2):
         shape = list(values.shape)
         raise AudioError(f"{where}: the shape must be [samples] or [channels, samples], not {shape}")
-    if values.size == 0:
-        raise AudioError(f"{where}: no samples in it (shape {list(values.shape)})")
     if values.dtype.kind not in "iuf":
         raise AudioError(f"{where}: samples must be float or integer numbers, not {values.dtype}")
     rows, columns = np.atleast_2d(values).shape
@@ -193,10 +200,8 @@ def validate(array: Any, where: str = "audio") -> np.ndarray:
         span = 2.0 ** (8 * values.dtype.itemsize - 1)
         centre = span if values.dtype.kind == "u" else 0.0
         values = (values.astype(np.float64) - centre) / span
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity and is reported below
-        samples = np.ascontiguousarray(np.atleast_2d(values), np.float32)
-    _check_finite(samples, where)
-    return samples
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, which is for the caller to find
+        return np.ascontiguousarray(np.atleast_2d(values), np.float32)
 
 
 def find_inputs(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]) -> list[tuple[Path, Path]]:

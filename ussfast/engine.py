@@ -115,10 +115,17 @@ class Engine:
             yield out.swapaxes(0, 1)
 
     @contextmanager
-    def computing(self) -> Iterator[None]:
-        """No gradients, this engine's kernels, and lack of memory as OutOfMemoryError."""
+    def computing(self, threads: int | None = None) -> Iterator[None]:
+        """No gradients, this engine's kernels, so many threads, and lack of memory as OutOfMemoryError."""
+        before = torch.get_num_threads()
         with _memory(self.device), torch.inference_mode(), use_reference(self.backend == "reference"):
-            yield
+            if threads not in (None, before):
+                torch.set_num_threads(threads)
+            try:
+                yield
+            finally:
+                if threads not in (None, before):
+                    torch.set_num_threads(before)
 
     def check_channels(self, count: int) -> None:
         """InputError for a number of channels that the model cannot take."""

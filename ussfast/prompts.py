@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ussfast.errors import PromptError
@@ -79,6 +80,36 @@ def check_prompts(prompts: Sequence[str] | str, known: tuple[str, ...]) -> tuple
     if known and not names:
         raise PromptError(f"no prompts given; name at least one of: {', '.join(known)}")
     return names
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a separation returns, and what the model needs for it.
+
+    labels: of the stems, repeated prompts numbered. keys: name and number among equal ones: what a source is called
+    whatever else is asked for. vectors: [sources, dim], None for models without prompts. groups: indices of sources
+    that may be exchanged with one another.
+    """
+
+    labels: tuple[str, ...]
+    keys: tuple[tuple[str, int], ...]
+    vectors: Tensor | None
+    groups: tuple[tuple[int, ...], ...]
+
+
+def make_plan(prompts: Sequence[str] | str, bank: PromptBank, sources: tuple[str, ...], fixed: bool) -> Plan:
+    """Plan for these prompts; PromptError as `check_prompts`.
+
+    Args:
+        sources: labels of a model without prompts; fixed: whether they always come out in that order.
+    """
+    names = check_prompts(prompts, tuple(bank))
+    if bank:
+        keys = tuple((name, names[:i].count(name)) for i, name in enumerate(names))
+        return Plan(number_repeats(names), keys, torch.stack([bank[n].vector for n in names]), equal_groups(names))
+    # Without names of its own, a source may come out in any place of the next window.
+    groups = () if fixed else (tuple(range(len(sources))),)
+    return Plan(sources, tuple((label, 0) for label in sources), None, groups)
 
 
 def number_repeats(names: Sequence[str]) -> tuple[str, ...]:

@@ -15,9 +15,10 @@ from ussfast.errors import InputError, OutOfMemoryError, PromptError
 from ussfast.model_info import ModelInfo, describe
 from ussfast.models import SpectralModel, architecture_of, build
 from ussfast.pipeline import Progress, separate_to_files
-from ussfast.prompts import Prompt, PromptBank, check_prompts, equal_groups, number_repeats
+from ussfast.prompts import Plan, Prompt, PromptBank, check_prompts, make_plan
 from ussfast.segments import SegmentPolicy, separate_blocks
 from ussfast.separation import Separation, make_folders, output_labels, stem_paths
+from ussfast.streaming import Session, SessionPool, core_maker, make_pool
 
 # 1 s of context on each side and the cross-fade: see docs/long-audio.md.
 OVERLAP_SECONDS = 2.1
@@ -118,7 +119,7 @@ class Separator:
 
     def labels(self, prompts: Sequence[str] | str | None = None) -> tuple[str, ...]:
         """Labels of the stems, in order: prompts with repeats numbered, or the sources of an unconditional model."""
-        return self._plan(prompts)[0]
+        return self._plan(prompts).labels
 
     def separate(
         self, audio: Any, sample_rate: int | None = None, *, prompts: Sequence[str] | str | None = None
@@ -141,20 +142,20 @@ class Separator:
         else:
             mixture, rate = validate(audio), self.sample_rate if sample_rate is None else sample_rate
         self.engine.check_channels(len(mixture))
-        labels, run_with = self._plan(prompts)
+        plan = self._plan(prompts)
         native = resample(mixture, rate, self.sample_rate) if rate != self.sample_rate else mixture
 
         def attempt(policy: SegmentPolicy) -> np.ndarray:
-            parts = list(run_with([native], policy))
+            parts = list(self._separate([native], plan, policy))
             if not parts:  # resampling a handful of samples can leave none
-                return np.zeros((len(labels), *native.shape), np.float32)
+                return np.zeros((len(plan.labels), *native.shape), np.float32)
             return np.concatenate(parts, -1)
 
         stems = self._with_retry(attempt)
         if rate != self.sample_rate:
             flat = resample(np.concatenate(stems), self.sample_rate, rate, mixture.shape[1])
-            stems = flat.reshape(len(labels), *mixture.shape)
-        return Separation(labels, stems, rate, np.array(mixture))
+            stems = flat.reshape(len(plan.labels), *mixture.shape)
+        return Separation(plan.labels, stems, rate, np.array(mixture))
 
     def separate_file(
         self,
@@ -182,8 +183,8 @@ class Separator:
             paths of the outputs, residual last. They appear complete or not at all.
         """
         path = Path(path)
-        labels, run_with = self._plan(prompts)
-        paths = stem_paths(Path(directory), template, output_labels(labels, residual), path.stem, format)
+        plan = self._plan(prompts)
+        paths = stem_paths(Path(directory), template, output_labels(plan.labels, residual), path.stem, format)
         if skip_existing and all(p.is_file() for p in paths):
             return paths
         if any(p.resolve() == path.resolve() for p in paths):
@@ -194,7 +195,7 @@ class Separator:
         def attempt(policy: SegmentPolicy) -> None:
             with AudioReader(path) as reader:
                 separate_to_files(
-                    reader, self.sample_rate, lambda blocks: run_with(blocks, policy), paths, residual, format,
+                    reader, self.sample_rate, lambda blocks: self._separate(blocks, plan, policy), paths, residual, format,
                     bit_depth, progress,
                 )  # fmt: skip
 
@@ -224,31 +225,94 @@ class Separator:
         self.prompts.add(prompt)
         return prompt
 
-    def _plan(
-        self, prompts: Sequence[str] | str | None
-    ) -> tuple[tuple[str, ...], Callable[[Iterable[np.ndarray], SegmentPolicy], Iterator[np.ndarray]]]:
-        """Labels, and how to separate blocks at the model's rate with these prompts."""
-        known = tuple(self.prompts)
-        names = check_prompts(self.default_prompts if prompts is None else prompts, known)
-        if known:
-            labels, groups = number_repeats(names), equal_groups(names)
-            vectors = torch.stack([self.prompts[name].vector for name in names])
-        else:
-            labels, vectors = self.info.labels, None
-            # Without names of its own, a source may come out in any place of the next window.
-            groups = () if getattr(self.engine.model.config, "labels", ()) else (tuple(range(len(labels))),)
+    def stream(self, chunks: Iterable[Any], sample_rate: int | None = None, **settings: Any) -> Iterator[Separation]:
+        """Separates a live stream.
 
-        def run_with(blocks: Iterable[np.ndarray], policy: SegmentPolicy) -> Iterator[np.ndarray]:
-            if self.engine.causal is not None and vectors is not None:
-                # Equal prompts would be told apart in each channel on its own.
-                return self.engine.carry_on(blocks, vectors, policy.segment, shared=bool(groups))
+        Args:
+            chunks: arrays [samples] or [channels, samples] of any length, also empty.
+            sample_rate: of the chunks, in Hz; by default the model's.
+            settings: as for `session`.
+        Yields:
+            pieces in order and without gaps, as soon as they are complete; as many samples in all as went in.
+        """
+        session = self.session(sample_rate, **settings)  # what is wrong with the settings shows here, not in the loop
 
-            def run(window: np.ndarray) -> np.ndarray:
-                return self.engine.run(window, vectors, len(labels), groups)
+        def pieces() -> Iterator[Separation]:
+            for chunk in chunks:
+                piece = session.push(chunk)
+                if piece.mixture.size:
+                    yield piece
+            rest = session.flush()
+            if rest.mixture.size:
+                yield rest
 
-            return separate_blocks(blocks, run, self.sample_rate, policy, groups)
+        return pieces()
 
-        return labels, run_with
+    def session(
+        self,
+        sample_rate: int | None = None,
+        *,
+        prompts: Sequence[str] | str | None = None,
+        channels: int | None = None,
+        latency: float | None = None,
+        max_prompts: int | None = None,
+        on_bad: Literal["silence", "raise"] = "silence",
+        threads: int = 1,
+    ) -> Session:
+        """A live stream to push chunks into.
+
+        Args:
+            sample_rate: of the chunks, in Hz; by default the model's.
+            prompts: instead of the constructor's; `Session.set_prompts` changes them.
+            channels: of the chunks; by default those of the first one.
+            latency: in seconds, for models that are not causal: the trade with quality and cost, see
+                docs/streaming.md. By default the separator's windows, as for files. A causal model has its own.
+            max_prompts: that the stream may ever have at once; at least 4, and as many as it begins with.
+            on_bad: "silence" replaces chunks with samples that are not finite by silence and warns; "raise" refuses.
+            threads: of the CPU.
+        Raises:
+            PromptError, InputError.
+        """
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        make = core_maker(self.engine, self.policy, len(self.labels(prompts)), latency, threads)
+        return Session(make, self._plan, prompts, self.sample_rate, rate, channels, max_prompts, on_bad)
+
+    def pool(
+        self,
+        size: int,
+        sample_rate: int | None = None,
+        *,
+        channels: int = 1,
+        max_prompts: int = 4,
+        on_bad: Literal["silence", "raise"] = "silence",
+        threads: int = 1,
+    ) -> SessionPool:
+        """Many streams through a causal model, computed together.
+
+        Args:
+            size: streams that there may be at once.
+            sample_rate, channels, max_prompts, on_bad, threads: of all streams, as for `session`.
+        Raises:
+            InputError: a number below 1, or a model that is not causal.
+        """
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        return make_pool(self.engine, self._plan, size, rate, channels, max_prompts, on_bad, threads)
+
+    def _plan(self, prompts: Sequence[str] | str | None = None) -> Plan:
+        fixed = bool(getattr(self.engine.model.config, "labels", ()))
+        asked = self.default_prompts if prompts is None else prompts
+        return make_plan(asked, self.prompts, self.info.labels, fixed)
+
+    def _separate(self, blocks: Iterable[np.ndarray], plan: Plan, policy: SegmentPolicy) -> Iterator[np.ndarray]:
+        """Blocks [channels, n] at the model's rate -> [sources, channels, m]."""
+        if self.engine.causal is not None and plan.vectors is not None:
+            # Equal prompts would be told apart in each channel on its own.
+            return self.engine.carry_on(blocks, plan.vectors, policy.segment, shared=bool(plan.groups))
+
+        def run(window: np.ndarray) -> np.ndarray:
+            return self.engine.run(window, plan.vectors, len(plan.labels), plan.groups)
+
+        return separate_blocks(blocks, run, self.sample_rate, policy, plan.groups)
 
     def _with_retry(self, attempt: Callable[[SegmentPolicy], Any]) -> Any:
         try:

@@ -67,4 +67,4 @@ def step(
     late = torch.fft.irfft(estimate, n=config.n_fft) * window
     # Every sample lies in two frames: the sum of squared windows repeats with the hop.
     out = (state.overlap + late[..., : config.hop]) / window.square().view(2, -1).sum(0)
-    return out, StreamState(audio, spectra[:, 1:], late[..., config.hop :], frames)
+    return out, StreamState(audio.clone(), spectra[:, 1:], late[..., config.hop :], frames)

@@ -1,0 +1,120 @@
+"""Streams through a causal model, hop by hop, alone or together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ussfast.errors import InputError
+from ussfast.models.causal_step import StreamState
+from ussfast.segments import Groups
+from ussfast.streaming.rows import CausalRows
+
+
+@dataclass(frozen=True)
+class CausalCoreState:
+    """stream: of the model. pending: [channels, n] less than a hop of input. taken: int64, samples so far."""
+
+    stream: StreamState
+    pending: Tensor
+    taken: Tensor
+
+
+class CausalCore:
+    """A `Core` for one stream of some rows.
+
+    The windows of the inverse transform overlap by a hop: when prompts change, the last frame of the old ones and the
+    first of the new ones cross-fade by themselves.
+    """
+
+    def __init__(self, rows: CausalRows, row: int = 0):
+        self.rows, self.row = rows, row
+        self.hop = self.fade = rows.hop
+        self.latency = rows.model.config.latency_samples
+        # The sources' slots in order, then the others: the order of what a step returns.
+        self.order = list(range(rows.slots))
+        self.pending = torch.zeros(rows.channels, self.hop, device=rows.engine.device)
+        self.waiting = self.taken = 0
+
+    def set_prompts(self, vectors: Tensor | None, slots: tuple[int, ...], groups: Groups) -> None:
+        assert vectors is not None
+        self.rows.set_prompts(self.row, vectors, bool(groups) and self.rows.channels > 1)
+        order = [*slots, *(slot for slot in range(self.rows.slots) if slot not in slots)]
+        if order != self.order:
+            self.rows.reorder(self.row, [self.order.index(slot) for slot in order])
+            self.order = order
+
+    def push(self, audio: np.ndarray) -> np.ndarray:
+        return push_together({self: audio})[self]
+
+    def flush(self) -> np.ndarray:
+        if not self.taken:
+            return np.zeros((self.rows.slots, self.rows.channels, 0), np.float32)
+        missing = self.taken - max(0, self.taken - self.waiting - self.latency + self.hop)
+        fill = self.latency - self.hop + -self.taken % self.hop
+        return self.push(np.zeros((self.rows.channels, fill), np.float32))[..., :missing]
+
+    def reset(self) -> None:
+        self.rows.reset(self.row)
+        self.waiting = self.taken = 0
+
+    @property
+    def state(self) -> CausalCoreState:
+        pending = self.pending[:, : self.waiting].clone()
+        return CausalCoreState(self.rows.row_state(self.row), pending, torch.tensor(self.taken))
+
+    def load(self, state: CausalCoreState) -> None:
+        waiting = state.pending.shape[1]
+        if len(state.pending) != self.rows.channels or waiting >= self.hop:
+            raise InputError(
+                f"the state is of another session: its input is {list(state.pending.shape)}, expected "
+                f"{self.rows.channels} channels and less than {self.hop} samples"
+            )
+        self.rows.load(self.row, state.stream)
+        self.pending[:, :waiting] = state.pending
+        self.waiting, self.taken = waiting, int(state.taken)
+
+
+class _Turn:
+    """What one core has been given, and its output."""
+
+    def __init__(self, core: CausalCore, audio: np.ndarray):
+        self.core, self.audio, self.at, self.done = core, torch.from_numpy(audio), 0, 0
+        hops = (core.waiting + audio.shape[1]) // core.hop
+        self.out = np.empty((core.rows.slots, core.rows.channels, hops * core.hop), np.float32)
+        # What comes out first belongs to the time before the beginning.
+        before = core.taken - core.waiting
+        self.early = min(hops * core.hop, max(0, core.latency - core.hop - before))
+        core.taken += audio.shape[1]
+
+    def fill(self) -> bool:
+        """Takes what is still missing for a hop; True if it is complete."""
+        core = self.core
+        count = min(core.hop - core.waiting, self.audio.shape[1] - self.at)
+        core.pending[:, core.waiting : core.waiting + count] = self.audio[:, self.at : self.at + count]
+        self.at += count
+        core.waiting += count
+        return core.waiting == core.hop
+
+    def take(self, stems: Tensor) -> None:
+        """A hop, [channels, slots, hop]."""
+        hop = self.core.hop
+        self.out[self.core.order, :, self.done : self.done + hop] = stems.cpu().numpy().swapaxes(0, 1)
+        self.done += hop
+        self.core.waiting = 0
+
+
+def push_together(audio: Mapping[CausalCore, np.ndarray]) -> dict[CausalCore, np.ndarray]:
+    """`Core.push` of several streams of the same rows: hops that are complete are computed in one step."""
+    turns = {core: _Turn(core, block) for core, block in audio.items()}
+    rows = next(iter(turns)).rows
+    with rows.engine.computing(rows.threads):
+        while ready := [turn for turn in turns.values() if turn.fill()]:
+            ready.sort(key=lambda turn: turn.core.row)
+            first = ready[0].core.pending[None]
+            hops = first if len(ready) == 1 else torch.stack([turn.core.pending for turn in ready])
+            for turn, stems in zip(ready, rows.step([turn.core.row for turn in ready], hops), strict=True):
+                turn.take(stems)
+    return {core: turn.out[..., turn.early :] for core, turn in turns.items()}

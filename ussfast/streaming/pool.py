@@ -1,0 +1,82 @@
+"""Many streams at once through one causal model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ussfast.errors import InputError
+from ussfast.separation import Separation
+from ussfast.streaming.causal import CausalCore, push_together
+from ussfast.streaming.rows import CausalRows
+from ussfast.streaming.session import Session
+
+OpenSession = Callable[[CausalCore, Sequence[str] | str | None], Session]
+
+
+class SessionPool:
+    """Streams that come and go, with their own prompts and phases, whose hops are computed together; made by
+    `Separator.pool`. Streams are known by the numbers that `join` returns.
+
+    rows: memory for as many streams as there may be at once.
+    """
+
+    def __init__(self, rows: CausalRows, open_session: OpenSession):
+        self._rows, self._open = rows, open_session
+        self._sessions: dict[int, Session] = {}
+        self._cores: dict[int, CausalCore] = {}
+
+    @property
+    def streams(self) -> tuple[int, ...]:
+        """Those that have joined and not left."""
+        return tuple(self._sessions)
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __getitem__(self, stream: int) -> Session:
+        """The session of a stream: its labels, latency, state and `set_prompts`; InputError for one that is not there."""
+        if stream not in self._sessions:
+            raise InputError(f"there is no stream {stream}; there are {list(self._sessions) or 'none'}")
+        return self._sessions[stream]
+
+    def join(self, prompts: Sequence[str] | str | None = None) -> int:
+        """Begins a stream.
+
+        Args:
+            prompts: of this stream, instead of the separator's.
+        Returns:
+            its number.
+        Raises:
+            InputError: the pool is full. PromptError: unknown prompts.
+        """
+        free = [row for row in range(self._rows.streams) if row not in self._sessions]
+        if not free:
+            raise InputError(f"all {self._rows.streams} places of the pool are taken; open it with a larger size")
+        core = CausalCore(self._rows, free[0])
+        session = self._open(core, prompts)
+        core.reset()  # the place may have been another stream's
+        self._sessions[free[0]], self._cores[free[0]] = session, core
+        return free[0]
+
+    def push(self, chunks: Mapping[int, Any]) -> dict[int, Separation]:
+        """What follows in some of the streams, each of any length, as for `Session.push`; all in one computation.
+
+        Raises:
+            InputError, AudioError: as `Session.push`, for the first stream whose chunk is wrong. No stream has changed.
+        """
+        sessions = {stream: self[stream] for stream in chunks}
+        checked = {stream: sessions[stream].checked(chunk) for stream, chunk in chunks.items()}
+        if not checked:
+            return {}
+        audio = {self._cores[stream]: sessions[stream].take(chunk) for stream, chunk in checked.items()}
+        out = push_together(audio)
+        return {stream: session.give(out[self._cores[stream]]) for stream, session in sessions.items()}
+
+    def leave(self, stream: int) -> Separation:
+        """Ends a stream and returns its rest; its place is free then."""
+        rest = self[stream].flush()
+        del self._sessions[stream], self._cores[stream]
+        return rest
+
+    def reset(self, stream: int) -> None:
+        """Begins a stream again with the same prompts; what was not given out yet is lost."""
+        self[stream].reset()

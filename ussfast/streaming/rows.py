@@ -1,0 +1,179 @@
+"""What a causal model remembers of several streams, stepped together."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ussfast import stft
+from ussfast.engine import Engine
+from ussfast.errors import InputError
+from ussfast.models.causal_native import NativeStep, supported
+from ussfast.models.causal_step import StreamState, initial_state, step
+from ussfast.models.causal_tuss import CausalState, Conditioning
+from ussfast.streaming.core import copied, like, tensors_of
+
+T = TypeVar("T")
+
+
+class CausalRows:
+    """Streams of as many channels each, with tracks ("slots") for sources of now and before.
+
+    Every tensor of the state begins with an axis over streams and channels.
+
+    Args:
+        engine: with a causal model.
+        streams, channels, slots: see above.
+        threads: of the CPU.
+    """
+
+    def __init__(self, engine: Engine, streams: int, channels: int, slots: int, threads: int):
+        assert engine.causal is not None
+        self.engine, self.model, self.threads = engine, engine.causal, threads
+        self.streams, self.channels, self.slots = streams, channels, slots
+        config = self.model.config.stft
+        self.hop = config.hop
+        self.norm = stft.window(config, engine.device).square().view(2, -1).sum(0)
+        self.shared = False
+        self.conditioning: Conditioning | None = None
+        with engine.computing():
+            self._use(initial_state(self.model, streams * channels, slots))
+
+    def _use(self, state: StreamState) -> None:
+        self.state = state
+        self.native = NativeStep(self.model, state, self.slots) if supported(self.model) else None
+
+    def set_prompts(self, row: int, vectors: Tensor, shared: bool) -> None:
+        """What a stream's frames to come are separated by.
+
+        shared: its channels get the same masks, those of their mean. Only where there is one stream: what is remembered
+            of every channel becomes what is remembered of their mean, and the other way round.
+        """
+        known = self.engine.condition(vectors)
+        if self.streams == 1:
+            self.conditioning = known
+            if shared != self.shared:
+                with self.engine.computing():
+                    self._use(replace(self.state, frames=_shared(self.state.frames, shared, self.channels)))
+                self.shared = shared
+            return
+        if shared:
+            raise InputError(
+                "a pool separates channels one by one, so that equal prompts cannot be told apart: open it with one "
+                "channel, or use a session"
+            )
+        room = self.slots // 2
+        with self.engine.computing():
+            if self.conditioning is None:
+                self.conditioning = _blank(known, self.streams * self.channels, room)
+            mine, theirs = tensors_of(self.conditioning), tensors_of(_filled(known, room))
+            for name, value in mine.items():
+                value[row * self.channels : (row + 1) * self.channels] = theirs[name]
+
+    def step(self, rows: Sequence[int], audio: Tensor) -> Tensor:
+        """[rows, channels, hop] -> [rows, channels, slots, hop], valid until the next call: the stream's sources, then
+        what is left of former ones."""
+        assert self.conditioning is not None
+        every = len(rows) == self.streams
+        items = None if every else torch.tensor(
+            [row * self.channels + channel for row in rows for channel in range(self.channels)]
+        )  # fmt: skip
+        flat = audio.flatten(0, 1)
+        if self.native is not None:
+            out = self.native.step(flat, self.conditioning, items)
+        else:
+            out = self._reference(flat, self.conditioning, items)
+        return out.unflatten(0, audio.shape[:2])
+
+    def _reference(self, audio: Tensor, conditioning: Conditioning, items: Tensor | None) -> Tensor:
+        state = self.state
+        if items is not None:
+            state, conditioning = _rows(state, items), _rows(conditioning, items)
+        sources = conditioning.scale.shape[1]
+        out, after = step(self.model, audio, replace(state, overlap=state.overlap[:, :sources]), conditioning)
+        out = torch.cat((out, state.overlap[:, sources:] / self.norm), 1)
+        # Sources beyond a stream's own only fill up the batch.
+        own = torch.arange(self.slots, device=audio.device) < conditioning.count.expand(len(out))[:, None]
+        late = torch.cat((after.overlap, torch.zeros_like(state.overlap[:, sources:])), 1) * own[..., None]
+        out = torch.where(own[..., None], out, state.overlap / self.norm)
+        after = replace(after, overlap=late)
+        mine, theirs = tensors_of(self.state), tensors_of(after)
+        for name, value in mine.items():
+            if items is None:
+                value.copy_(theirs[name])
+            else:
+                value[items] = theirs[name]
+        return out
+
+    def reorder(self, row: int, places: list[int]) -> None:
+        """Source `places[i]` of a stream becomes its source i."""
+        with self.engine.computing():
+            overlap = self._row(self.state.overlap, row)
+            overlap.copy_(overlap[:, places])
+
+    def reset(self, row: int) -> None:
+        """Forgets all audio of a stream."""
+        with self.engine.computing():  # where inference tensors may be written to
+            for tensor in tensors_of(self.state).values():
+                self._row(tensor, row).zero_()
+
+    def row_state(self, row: int) -> StreamState:
+        """A copy of what is remembered of one stream."""
+        return copied(like(self.state, {name: self._row(t, row) for name, t in tensors_of(self.state).items()}))
+
+    def load(self, row: int, state: StreamState) -> None:
+        """Goes on from a stream's `row_state`; InputError if it is of another kind of stream."""
+        mine = {name: self._row(value, row) for name, value in tensors_of(self.state).items()}
+        theirs = tensors_of(state)
+        wrong = [name for name, value in mine.items() if name not in theirs or theirs[name].shape != value.shape]
+        if wrong:
+            raise InputError(
+                f"the state is of another session: {wrong[0]} does not fit {self.channels} channels, {self.slots // 2} "
+                "prompts at most, and these prompts; open the session as it was when the state was taken"
+            )
+        with self.engine.computing():
+            for name, value in mine.items():
+                value.copy_(theirs[name])
+
+    def _row(self, tensor: Tensor, row: int) -> Tensor:
+        size = len(tensor) // self.streams
+        return tensor[row * size : (row + 1) * size]
+
+
+def _rows(state: T, items: Tensor) -> T:
+    return like(state, {name: tensor[items] for name, tensor in tensors_of(state).items()})
+
+
+def _shared(frames: CausalState, shared: bool, channels: int) -> CausalState:
+    """What was remembered of every channel, for their mean; or what was remembered of the mean, for every channel."""
+
+    def convert(value: Tensor) -> Tensor:
+        if not shared:
+            return value.repeat_interleave(channels, 0)
+        return value[:1].clone() if value.dtype == torch.int64 else value.mean(0, keepdim=True)
+
+    return like(frames, {name: convert(value) for name, value in tensors_of(frames).items()})
+
+
+def _filled(conditioning: Conditioning, prompts: int) -> Conditioning:
+    """The same with room for so many prompts."""
+    more = prompts - conditioning.scale.shape[1]
+
+    def fill(tensor: Tensor, axis: int) -> Tensor:
+        shape = list(tensor.shape)
+        shape[axis] = more
+        return torch.cat((tensor, tensor.new_zeros(shape)), axis)
+
+    prefix = tuple(
+        replace(part, rows=fill(part.rows, 1), keys=fill(part.keys, 3), values=fill(part.values, 2))
+        for part in conditioning.prefix
+    )
+    return replace(conditioning, prefix=prefix, scale=fill(conditioning.scale, 1), shift=fill(conditioning.shift, 1))
+
+
+def _blank(conditioning: Conditioning, items: int, prompts: int) -> Conditioning:
+    """Room for the conditionings of so many items."""
+    named = tensors_of(_filled(conditioning, prompts))
+    return like(conditioning, {name: t.new_zeros(items, *t.shape[1:]) for name, t in named.items()})
