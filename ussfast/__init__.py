@@ -24,8 +24,8 @@ from ussfast.errors import (
 
 if TYPE_CHECKING:
     from ussfast.checkpoint import ModelInfo
+    from ussfast.policy import SegmentPolicy
     from ussfast.prompts import Prompt, PromptBank
-    from ussfast.segments import SegmentPolicy
     from ussfast.separation import Separation
     from ussfast.separator import Separator
 
@@ -35,7 +35,7 @@ _HOMES = {
     "ModelInfo": "checkpoint",
     "Prompt": "prompts",
     "PromptBank": "prompts",
-    "SegmentPolicy": "segments",
+    "SegmentPolicy": "policy",
     "Separation": "separation",
     "Separator": "separator",
 }

@@ -57,6 +57,9 @@ def separate(
     segment: Annotated[float | None, typer.Option(help="Window for long audio, in seconds.")] = None,
     overlap: Annotated[float | None, typer.Option(help="Shared by neighbouring windows, in seconds.")] = None,
     stitch: Annotated[Stitch, typer.Option(help="How windows are joined.")] = Stitch.fade,
+    look_ahead: Annotated[
+        float | None, typer.Option(help="Right-hand context in seconds: windows as for live audio.")
+    ] = None,
     format: Annotated[FileFormat | None, typer.Option(help="Of the stems; WAV if nothing says otherwise.")] = None,
     bit_depth: Annotated[
         int | None, typer.Option(help="16, 24, or 32 (float, WAV only); 32 for WAV and 24 for FLAC if not given.")
@@ -77,7 +80,7 @@ def separate(
     files = batch.plan(inputs, output, template)
     separator = Separator(
         model, prompt or (), device=device, dtype=dtype, backend=backend, segment=segment, overlap=overlap,
-        stitch=stitch.value,
+        stitch=stitch.value, look_ahead=look_ahead,
     )  # fmt: skip
     separator.labels()  # missing prompts are an error before any file is read
     results = batch.separate_all(

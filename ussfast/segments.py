@@ -4,51 +4,21 @@ Works on a stream of blocks, so that memory does not depend on the duration. Pos
 rate, counted from the beginning of the audio.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 
-from ussfast.errors import InputError
+from ussfast.policy import SegmentPolicy
 
 RunWindow = Callable[[np.ndarray], np.ndarray]  # [channels, samples] -> [sources, channels, samples]
 Groups = tuple[tuple[int, ...], ...]  # indices of sources that may be exchanged with one another
 
-FADE_SECONDS = 0.1
-
-
-@dataclass(frozen=True)
-class SegmentPolicy:
-    """How long audio is cut; all in seconds.
-
-    segment: window that the model sees at once.
-    overlap: shared by neighbouring windows. With stitch "fade" it is context, FADE_SECONDS of cross-fade (less if
-        the overlap is shorter), and context again; what a window says about its context is thrown away.
-    stitch: "fade", or "published": plain averages over the overlap, the last window padded with zeros, as the TUSS
-        authors' scripts do.
-    solve_permutation: published stitching only: reorders all sources by their loss against what is there already.
-    """
-
-    segment: float
-    overlap: float
-    stitch: Literal["fade", "published"] = "fade"
-    solve_permutation: bool = False
-
-    def __post_init__(self) -> None:
-        if not (0 < self.segment < float("inf") and 0 <= self.overlap < self.segment):
-            raise InputError(
-                f"need a segment above 0 s and an overlap from 0 s to below the segment, "
-                f"got segment {self.segment:g} s, overlap {self.overlap:g} s"
-            )
-        if self.stitch not in ("fade", "published"):
-            raise InputError(f"stitch must be 'fade' or 'published', got {self.stitch!r}")
-
-    def shorter(self) -> "SegmentPolicy":
-        """Half the window, for a machine where this one does not fit; the overlap shrinks only if it must."""
-        segment = self.segment / 2
-        return SegmentPolicy(segment, min(self.overlap, segment / 2), self.stitch, self.solve_permutation)
+# Of the left context of live windows that equal prompts are told apart by.
+LIKENESS_SECONDS = 1.0
 
 
 def separate_blocks(
@@ -60,110 +30,193 @@ def separate_blocks(
         blocks: [channels, n] float32 each, any n.
         run: the model on one window; returns float32 [sources, channels, the window's samples].
         rate: of the blocks, in Hz.
-        policy: windows; audio no longer than one window is separated at once.
+        policy: windows; audio no longer than the first one is separated at once.
         groups: sources that a window may return in another order than the one before ("sfx", "sfx").
     Yields:
         [sources, channels, m] float32, gap-free; as many samples in all as went in.
     """
-    stitcher = _Published(run, rate, policy) if policy.stitch == "published" else _Fade(run, rate, policy, groups)
-    held: list[np.ndarray] = []
-    start, end = 0, 0  # positions that the held blocks cover
+    kind = PublishedStitcher if policy.stitch == "published" else FadeStitcher
+    stitcher: Stitcher = kind(run, rate, policy, groups)
     for block in blocks:
-        held.append(block)
-        end += block.shape[1]
-        # One sample beyond the window: only then it is sure not to be the last one.
-        while end > stitcher.begin + stitcher.size:
-            audio = np.concatenate(held, 1)
-            # The last window may have to reach back, so a whole window stays behind.
-            keep = max(0, stitcher.begin + stitcher.advance - stitcher.size)
-            begin = stitcher.begin - start
-            yield stitcher.window(audio[:, begin : begin + stitcher.size])
-            held, start = [audio[:, keep - start :]] if keep > start else [audio], max(start, keep)
-    if end:
-        audio = np.concatenate(held, 1)
-        yield stitcher.last(audio, start, end)
+        yield from stitcher.push(block)
+    yield from stitcher.flush()
 
 
-class _Fade:
-    """Windows of equal size; each owns the middle between its contexts, with cross-faded borders."""
+class Place(NamedTuple):
+    """Where a window lies: it sees [begin, end), adds what is behind `border`, and is compared with the window before
+    from `since` on, begin <= since <= border."""
 
-    def __init__(self, run: RunWindow, rate: int, policy: SegmentPolicy, groups: Groups):
+    begin: int
+    end: int
+    border: int
+    since: int
+
+
+@dataclass(frozen=True)
+class StitchState:
+    """All that a stitcher remembers; the arrays are not written to.
+
+    held: [channels, n], the input that windows to come may see; None before there is any.
+    start: position of its first sample.
+    tail: [sources, channels, m], what the last window says from the next one's `since` on; None before the first.
+    windows: how many were run.
+    """
+
+    held: np.ndarray | None = None
+    start: int = 0
+    tail: np.ndarray | None = None
+    windows: int = 0
+
+
+class Stitcher(ABC):
+    """Blocks in, separated audio out as soon as it is final.
+
+    Args:
+        run, rate, policy, groups: as for `separate_blocks`; `groups` may be set anew between blocks.
+    """
+
+    size: int
+
+    def __init__(self, run: RunWindow, rate: int, policy: SegmentPolicy, groups: Groups = ()):
         self.run, self.groups = run, groups
+        self.load(StitchState())
+
+    @property
+    def state(self) -> StitchState:
+        return StitchState(self._audio() if self._held else None, self._start, self._tail, self._windows)
+
+    def load(self, state: StitchState) -> None:
+        """Goes on from a state of a stitcher with the same policy."""
+        self._held = [] if state.held is None else [state.held]
+        self._start, self._tail, self._windows = state.start, state.tail, state.windows
+        self._end = self._start + sum(block.shape[1] for block in self._held)
+
+    def push(self, block: np.ndarray) -> list[np.ndarray]:
+        """Takes [channels, n], any n; keeps it, so it must not be written to later.
+
+        Returns:
+            [sources, channels, m] of each window that this block completes.
+        """
+        if not block.shape[1]:
+            return []
+        self._held.append(block)
+        self._end += block.shape[1]
+        parts = []
+        while self._end >= (place := self.place(self._windows)).end:
+            audio = self._audio()
+            new = self._join(self.run(audio[:, place.begin - self._start : place.end - self._start]), place)
+            following = self.place(self._windows + 1)
+            parts.append(new[..., place.border - place.since : following.border - place.since])
+            # A copy: the rest of the window need not stay.
+            self._tail = new[..., following.since - place.since :].copy()
+            # The last window may have to reach back, but ends behind this one.
+            self._held, self._start = [audio[:, place.begin - self._start :]], place.begin
+            self._windows += 1
+        return parts
+
+    def flush(self) -> list[np.ndarray]:
+        """Ends the audio: the rest of what is separated, if there is any. The next `push` begins anew."""
+        place, rest = self.place(self._windows), None
+        if self._tail is not None and self._end == self.place(self._windows - 1).end:
+            rest = self._tail[..., place.border - place.since :]
+        elif self._end:
+            rest = self._last(self._audio(), place)
+        self.load(StitchState())
+        return [] if rest is None or not rest.shape[-1] else [rest]
+
+    @abstractmethod
+    def place(self, index: int) -> Place:
+        """Of the window with that number, were it not the last."""
+
+    @abstractmethod
+    def _join(self, new: np.ndarray, place: Place) -> np.ndarray:
+        """`new`, a window's output from `place.begin` on, joined to the tail; from `place.since` on."""
+
+    @abstractmethod
+    def _last(self, audio: np.ndarray, place: Place) -> np.ndarray:
+        """What is behind the border of a window at `place` that `audio`, all that is held, does not fill."""
+
+    def _audio(self) -> np.ndarray:
+        if len(self._held) > 1:
+            self._held = [np.concatenate(self._held, 1)]
+        return self._held[0]
+
+
+class FadeStitcher(Stitcher):
+    """Each window owns the middle between its contexts, with cross-faded borders.
+
+    With a look-ahead, window k ends at (k + 1) * advance + fade + ahead and begins `size` samples earlier, or at 0.
+    Output up to (k + 1) * advance is then final, so that sample p is out, at the latest, when p + latency samples are
+    in, and depends on none after them: latency = advance + fade + ahead.
+    """
+
+    def __init__(self, run: RunWindow, rate: int, policy: SegmentPolicy, groups: Groups = ()):
+        super().__init__(run, rate, policy, groups)
         self.size = max(1, round(policy.segment * rate))
         overlap = min(self.size - 1, round(policy.overlap * rate))
-        self.fade = min(round(FADE_SECONDS * rate), overlap // 2)
-        self.context = (overlap - self.fade) // 2
-        self.advance = self.size - 2 * self.context - self.fade
-        self.begin = 0
+        self.fade = min(round(policy.fade * rate), overlap // 2)
+        self.live = policy.look_ahead is not None
+        context = (overlap - self.fade) // 2
+        self.ahead = context if policy.look_ahead is None else min(round(policy.look_ahead * rate), overlap - self.fade)
+        self.advance = self.size - overlap if self.live else self.size - 2 * context - self.fade
+        self.latency = self.advance + self.fade + self.ahead if self.live else self.size
+        self.reach = round(LIKENESS_SECONDS * rate) if self.live else 0
         self.ramp = np.sin(np.linspace(0, np.pi / 2, self.fade + 2, dtype=np.float32)[1:-1]) ** 2
-        # What the window before says about samples from the next border on.
-        self.tail: np.ndarray | None = None
 
-    def window(self, audio: np.ndarray) -> np.ndarray:
-        out = self._join(self.run(audio), self.begin)
-        border = self.advance + (self.context if self.begin == 0 else 0)
-        self.tail = out[..., border:]
-        self.begin += self.advance
-        return out[..., :border]
+    def place(self, index: int) -> Place:
+        begin = max(0, index * self.advance + self.latency - self.size)
+        border = index * self.advance + (0 if self.live or not index else self.ahead)
+        return Place(begin, index * self.advance + self.latency, border, max(begin, border - self.reach))
 
-    def last(self, audio: np.ndarray, start: int, end: int) -> np.ndarray:
-        # Reaching back for a full window keeps the model's conditions, and gives it more context.
-        begin = max(0, end - self.size) if self.begin else 0
-        return self._join(self.run(audio[:, begin - start :]), begin)
-
-    def _join(self, new: np.ndarray, begin: int) -> np.ndarray:
-        """`new`, a window's output that starts at `begin`, from the border on and faded in."""
-        if self.tail is None:
+    def _join(self, new: np.ndarray, place: Place) -> np.ndarray:
+        new = new[..., place.since - place.begin :]
+        if self._tail is None:
             return new
-        new = new[..., self.begin + self.context - begin :]
-        shared = min(self.tail.shape[-1], new.shape[-1])
-        new = reorder(self.tail[..., :shared], new, self.groups)
-        fade = min(self.fade, new.shape[-1])
-        ramp = self.ramp[:fade]
-        new[..., :fade] = self.tail[..., :fade] * (1 - ramp) + new[..., :fade] * ramp
+        shared = min(self._tail.shape[-1], new.shape[-1])
+        new = reorder(self._tail[..., :shared], new, self.groups)
+        at = place.border - place.since
+        seam = slice(at, min(at + self.fade, new.shape[-1]))
+        ramp = self.ramp[: seam.stop - at]
+        new[..., seam] = self._tail[..., seam] * (1 - ramp) + new[..., seam] * ramp
         return new
 
+    def _last(self, audio: np.ndarray, place: Place) -> np.ndarray:
+        # Reaching back for a full window keeps the model's conditions, and gives it more context.
+        begin = max(0, self._end - self.size)
+        new = self._join(self.run(audio[:, begin - self._start :]), place._replace(begin=begin))
+        return new[..., place.border - place.since :]
 
-class _Published:
+
+class PublishedStitcher(Stitcher):
     """The long-audio procedure of the TUSS scripts: plain averages of overlapping windows."""
 
-    def __init__(self, run: RunWindow, rate: int, policy: SegmentPolicy):
-        self.run, self.solve = run, policy.solve_permutation
+    def __init__(self, run: RunWindow, rate: int, policy: SegmentPolicy, groups: Groups = ()):
+        super().__init__(run, rate, policy)
+        self.solve = policy.solve_permutation
         self.size = max(1, int(policy.segment * rate))
         # 0.3 - 0.1 is not quite 0.2; and a window must not begin beyond the end of the one before it.
         shift = round((policy.segment - policy.overlap) * rate, 6)
         self.shift = min(max(shift, 1.0), float(self.size))
-        self.index, self.advance = 0, 0
-        self._place()
-        self.tail: np.ndarray | None = None
 
-    def _place(self) -> None:
-        self.begin = int(self.index * self.shift)
-        self.advance = int((self.index + 1) * self.shift) - self.begin
+    def place(self, index: int) -> Place:
+        begin = int(index * self.shift)
+        return Place(begin, begin + self.size, begin, begin)
 
-    def window(self, audio: np.ndarray) -> np.ndarray:
-        out = self._join(self.run(audio))
+    def _join(self, new: np.ndarray, place: Place) -> np.ndarray:
         # Not the nominal overlap: where begins are rounded, a window ends up to a sample off it.
-        given = self.advance
-        self.tail = out[..., given:]
-        self.index += 1
-        self._place()
-        return out[..., :given]
-
-    def last(self, audio: np.ndarray, start: int, end: int) -> np.ndarray:
-        audio = audio[:, self.begin - start :]
-        if self.tail is None:
-            return self.run(audio)
-        padded = np.pad(audio, ((0, 0), (0, self.size - audio.shape[1])))
-        return self._join(self.run(padded))[..., : audio.shape[1]]
-
-    def _join(self, new: np.ndarray) -> np.ndarray:
-        if self.tail is None or not (overlap := self.tail.shape[-1]):
+        if self._tail is None or not (overlap := self._tail.shape[-1]):
             return new
         if self.solve:
-            new = _solve(self.tail, new)
-        new[..., :overlap] = (self.tail + new[..., :overlap]) / 2
+            new = _solve(self._tail, new)
+        new[..., :overlap] = (self._tail + new[..., :overlap]) / 2
         return new
+
+    def _last(self, audio: np.ndarray, place: Place) -> np.ndarray:
+        audio = audio[:, place.begin - self._start :]
+        if self._tail is None:
+            return self.run(audio)
+        padded = np.pad(audio, ((0, 0), (0, self.size - audio.shape[1])))
+        return self._join(self.run(padded), place)[..., : audio.shape[1]]
 
 
 def reorder(before: np.ndarray, new: np.ndarray, groups: Groups) -> np.ndarray:

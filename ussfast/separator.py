@@ -15,16 +15,14 @@ from ussfast.errors import InputError, OutOfMemoryError, PromptError
 from ussfast.model_info import ModelInfo, describe
 from ussfast.models import SpectralModel, architecture_of, build
 from ussfast.pipeline import Progress, separate_to_files
+from ussfast.policy import SegmentPolicy, default_policy
 from ussfast.prompts import Plan, Prompt, PromptBank, check_prompts, make_plan
-from ussfast.segments import SegmentPolicy, separate_blocks
+from ussfast.segments import separate_blocks
 from ussfast.separation import Separation, make_folders, output_labels, stem_paths
-from ussfast.streaming import Session, SessionPool, core_maker, make_pool
-
-# 1 s of context on each side and the cross-fade: see docs/long-audio.md.
-OVERLAP_SECONDS = 2.1
+from ussfast.streaming.live import LiveSeparator
 
 
-class Separator:
+class Separator(LiveSeparator):
     """Separates audio into named sources.
 
     Args:
@@ -38,6 +36,8 @@ class Separator:
             models carry on from one window to the next: for them it is only a question of memory.
         overlap: shared by neighbouring windows, in seconds; by default 2.1 s, or 0.4 of a short segment.
         stitch: "fade", or "published" for the plain averages of the TUSS and SFC scripts.
+        look_ahead: right-hand context of the windows in seconds, the windows of live audio (docs/streaming-windows.md);
+            by default as much context on the right as on the left.
     Raises:
         CheckpointError, PromptError, DeviceError, InputError (all of them UssfastErrors and ValueErrors).
     """
@@ -53,9 +53,10 @@ class Separator:
         segment: float | None = None,
         overlap: float | None = None,
         stitch: Literal["fade", "published"] = "fade",
+        look_ahead: float | None = None,
     ):
         network, info = checkpoint.load_model(checkpoint.resolve(str(model)))
-        self._set_up(network, info, prompts, device, dtype, backend, segment, overlap, stitch)
+        self._set_up(network, info, prompts, device, dtype, backend, segment, overlap, stitch, look_ahead)
 
     @classmethod
     def from_preset(
@@ -85,6 +86,7 @@ class Separator:
         info = describe(network.config, architecture_of(network.config), network.parameter_count(), name)
         defaults: dict[str, Any] = {
             "device": "auto", "dtype": "auto", "backend": "auto", "segment": None, "overlap": None, "stitch": "fade",
+            "look_ahead": None,
         }  # fmt: skip
         unknown = sorted(settings.keys() - defaults.keys())
         if unknown:
@@ -103,12 +105,13 @@ class Separator:
         segment: float | None,
         overlap: float | None,
         stitch: Literal["fade", "published"],
+        look_ahead: float | None,
     ) -> None:
         self.info = info
         if prompts:
             check_prompts(prompts, network.prompt_names)
         self.default_prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-        self.policy = default_policy(network.config.segment_seconds, segment, overlap, stitch)
+        self.policy = default_policy(network.config.segment_seconds, segment, overlap, stitch, look_ahead)
         self.engine = Engine(network, device, dtype, backend)
         self.prompts = PromptBank(network)
 
@@ -225,79 +228,6 @@ class Separator:
         self.prompts.add(prompt)
         return prompt
 
-    def stream(self, chunks: Iterable[Any], sample_rate: int | None = None, **settings: Any) -> Iterator[Separation]:
-        """Separates a live stream.
-
-        Args:
-            chunks: arrays [samples] or [channels, samples] of any length, also empty.
-            sample_rate: of the chunks, in Hz; by default the model's.
-            settings: as for `session`.
-        Yields:
-            pieces in order and without gaps, as soon as they are complete; as many samples in all as went in.
-        """
-        session = self.session(sample_rate, **settings)  # what is wrong with the settings shows here, not in the loop
-
-        def pieces() -> Iterator[Separation]:
-            for chunk in chunks:
-                piece = session.push(chunk)
-                if piece.mixture.size:
-                    yield piece
-            rest = session.flush()
-            if rest.mixture.size:
-                yield rest
-
-        return pieces()
-
-    def session(
-        self,
-        sample_rate: int | None = None,
-        *,
-        prompts: Sequence[str] | str | None = None,
-        channels: int | None = None,
-        latency: float | None = None,
-        max_prompts: int | None = None,
-        on_bad: Literal["silence", "raise"] = "silence",
-        threads: int = 1,
-    ) -> Session:
-        """A live stream to push chunks into.
-
-        Args:
-            sample_rate: of the chunks, in Hz; by default the model's.
-            prompts: instead of the constructor's; `Session.set_prompts` changes them.
-            channels: of the chunks; by default those of the first one.
-            latency: in seconds, for models that are not causal: the trade with quality and cost, see
-                docs/streaming.md. By default the separator's windows, as for files. A causal model has its own.
-            max_prompts: that the stream may ever have at once; at least 4, and as many as it begins with.
-            on_bad: "silence" replaces chunks with samples that are not finite by silence and warns; "raise" refuses.
-            threads: of the CPU.
-        Raises:
-            PromptError, InputError.
-        """
-        rate = self.sample_rate if sample_rate is None else sample_rate
-        make = core_maker(self.engine, self.policy, len(self.labels(prompts)), latency, threads)
-        return Session(make, self._plan, prompts, self.sample_rate, rate, channels, max_prompts, on_bad)
-
-    def pool(
-        self,
-        size: int,
-        sample_rate: int | None = None,
-        *,
-        channels: int = 1,
-        max_prompts: int = 4,
-        on_bad: Literal["silence", "raise"] = "silence",
-        threads: int = 1,
-    ) -> SessionPool:
-        """Many streams through a causal model, computed together.
-
-        Args:
-            size: streams that there may be at once.
-            sample_rate, channels, max_prompts, on_bad, threads: of all streams, as for `session`.
-        Raises:
-            InputError: a number below 1, or a model that is not causal.
-        """
-        rate = self.sample_rate if sample_rate is None else sample_rate
-        return make_pool(self.engine, self._plan, size, rate, channels, max_prompts, on_bad, threads)
-
     def _plan(self, prompts: Sequence[str] | str | None = None) -> Plan:
         fixed = bool(getattr(self.engine.model.config, "labels", ()))
         asked = self.default_prompts if prompts is None else prompts
@@ -327,14 +257,3 @@ class Separator:
                 f"out of memory on {self.engine.device}, also with a segment of {shorter.segment:g} s: "
                 "use a shorter segment, fewer prompts or a smaller model"
             ) from error
-
-
-def default_policy(
-    trained: float, segment: float | None, overlap: float | None, stitch: Literal["fade", "published"]
-) -> SegmentPolicy:
-    """Windows for a model that was trained on `trained` seconds; published stitching has no overlap by default."""
-    if stitch == "published":
-        return SegmentPolicy(trained if segment is None else segment, overlap or 0.0, stitch)
-    length = max(6.0, trained) if segment is None else segment
-    shared = min(OVERLAP_SECONDS, 0.4 * length) if overlap is None else overlap
-    return SegmentPolicy(length, shared, stitch)

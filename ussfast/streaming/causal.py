@@ -29,7 +29,9 @@ class CausalCore:
     first of the new ones cross-fade by themselves.
     """
 
-    def __init__(self, rows: CausalRows, row: int = 0):
+    def __init__(
+        self, rows: CausalRows, row: int, vectors: Tensor | None, slots: tuple[int, ...], groups: Groups
+    ):
         self.rows, self.row = rows, row
         self.hop = self.fade = rows.hop
         self.latency = rows.model.config.latency_samples
@@ -37,8 +39,9 @@ class CausalCore:
         self.order = list(range(rows.slots))
         self.pending = torch.zeros(rows.channels, self.hop, device=rows.engine.device)
         self.waiting = self.taken = 0
+        self.set_prompts(vectors, slots, groups)
 
-    def set_prompts(self, vectors: Tensor | None, slots: tuple[int, ...], groups: Groups) -> None:
+    def set_prompts(self, vectors: Tensor | None, slots: tuple[int, ...], groups: Groups = ()) -> None:
         assert vectors is not None
         self.rows.set_prompts(self.row, vectors, bool(groups) and self.rows.channels > 1)
         order = [*slots, *(slot for slot in range(self.rows.slots) if slot not in slots)]

@@ -36,7 +36,7 @@ class Core(Protocol):
     def reset(self) -> None:
         """Forgets all audio; prompts and slots stay."""
 
-    def set_prompts(self, vectors: Tensor | None, slots: tuple[int, ...], groups: Groups) -> None:
+    def set_prompts(self, vectors: Tensor | None, slots: tuple[int, ...], groups: Groups = ()) -> None:
         """What the frames to come are separated by.
 
         Args:

@@ -9,7 +9,7 @@ from ussfast.streaming.causal import CausalCore, push_together
 from ussfast.streaming.rows import CausalRows
 from ussfast.streaming.session import Session
 
-OpenSession = Callable[[CausalCore, Sequence[str] | str | None], Session]
+OpenSession = Callable[[int, Sequence[str] | str | None], tuple[Session, CausalCore]]
 
 
 class SessionPool:
@@ -51,8 +51,7 @@ class SessionPool:
         free = [row for row in range(self._rows.streams) if row not in self._sessions]
         if not free:
             raise InputError(f"all {self._rows.streams} places of the pool are taken; open it with a larger size")
-        core = CausalCore(self._rows, free[0])
-        session = self._open(core, prompts)
+        session, core = self._open(free[0], prompts)
         core.reset()  # the place may have been another stream's
         self._sessions[free[0]], self._cores[free[0]] = session, core
         return free[0]

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -24,7 +24,7 @@ from ussfast.streaming.resampler import ResamplerState, StreamResampler
 PROMPTS = 4  # that a session has room for at least
 LOUDEST = 1e10  # full scale is 1: what is beyond is damage, and sums of it would overflow
 
-MakeCore = Callable[[int, int], Core]  # (channels, slots)
+MakeCore = Callable[[int, int, Plan, tuple[int, ...]], Core]  # channels, slots there are, what to separate into which
 MakePlan = Callable[[Sequence[str] | str | None], Plan]
 
 
@@ -80,8 +80,7 @@ class Session:
     def _open(self, channels: int) -> None:
         self._incoming = StreamResampler(channels, self.sample_rate, self._model_rate)
         self._outgoing = StreamResampler(self._room * channels, self._model_rate, self.sample_rate)
-        self._core = self._make_core(channels, self._room)
-        self._core.set_prompts(self._plan.vectors, self._slots, self._plan.groups)
+        self._core = self._make_core(channels, self._room, self._plan, self._slots)
         self._opened = channels
         self._begin()
 
@@ -247,19 +246,21 @@ class Session:
             raise InputError(
                 f"the state is of a session with {len(slots)} prompts, this one has {len(self._plan.labels)}"
             )
-        before = self._opened
+        before = self._opened, self._plan, self._slots, self.state
+        self._plan = replace(self._plan, vectors=state.vectors if state.vectors.numel() else None)
         try:
-            if channels != self._opened:
-                self._open(channels)
-            self._core.set_prompts(state.vectors if state.vectors.numel() else None, slots, self._plan.groups)
-            self._core.load(state.core)
-            self._incoming.load(state.incoming)
-            self._outgoing.load(state.outgoing)
+            self._resume(channels, slots, state)
         except InputError:
-            self._open(before)
+            self._plan = before[1]
+            self._resume(before[0], before[2], before[3])
             raise
+
+    def _resume(self, channels: int, slots: tuple[int, ...], state: SessionState) -> None:
         self._slots = slots
-        self._begin()
+        self._open(channels)
+        self._core.load(state.core)
+        self._incoming.load(state.incoming)
+        self._outgoing.load(state.outgoing)
         self._mixture = state.mixture.numpy().copy()
         self._taken = int(state.incoming.taken)
 
