@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ussfast import cli_train
+from ussfast import cli_stream, cli_train
 from ussfast.cli_options import AsJson, Backend, Device, Dtype, Model
 from ussfast.errors import UssfastError
 
@@ -107,6 +107,9 @@ def separate(
         for result in results:
             for path in result.outputs:
                 print(path)
+
+
+app.command()(cli_stream.stream)
 
 
 @app.command()

@@ -19,7 +19,7 @@ from ussfast.policy import SegmentPolicy, default_policy
 from ussfast.prompts import Plan, Prompt, PromptBank, check_prompts, make_plan
 from ussfast.segments import separate_blocks
 from ussfast.separation import Separation, make_folders, output_labels, stem_paths
-from ussfast.streaming.live import LiveSeparator
+from ussfast.streaming.separator import LiveSeparator
 
 
 class Separator(LiveSeparator):

@@ -160,8 +160,8 @@ def test_audio_and_windows_that_cannot_work():
     for audio in (np.zeros(5), np.zeros((1, 5)), np.zeros((5, 2))):
         with pytest.raises(InputError, match=r"\[2, samples\] expected, not \["):
             make().push(audio)
-    with pytest.raises(InputError, match="live windows need a look_ahead"):
-        make(policy=SegmentPolicy(0.4, 0.3))
+    with pytest.raises(InputError, match="live windows need stitch 'fade'"):
+        make(policy=SegmentPolicy(0.4, 0.3, "published"))
     with pytest.raises(InputError, match="channels must be at least 1, not 0"):
         make(channels=0)
     with pytest.raises(InputError, match="give it audio of 2 channels or of 1, not of 3"):

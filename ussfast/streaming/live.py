@@ -1,142 +1,142 @@
-"""What a separator does with live streams."""
+"""Live audio: a sound card's callback on one side, the thread that separates on the other, queues between them."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+import threading
+from collections.abc import Iterator
+from typing import Any
 
-from ussfast.engine import Engine
-from ussfast.errors import InputError
-from ussfast.policy import SegmentPolicy, live_policy
-from ussfast.prompts import Plan
-from ussfast.separation import Separation
-from ussfast.streaming.causal import CausalCore
-from ussfast.streaming.pool import SessionPool
-from ussfast.streaming.rows import CausalRows
-from ussfast.streaming.session import PROMPTS, MakeCore, Session
-from ussfast.streaming.sliding import SlidingCore
+import numpy as np
+
+from ussfast.errors import DeviceError, UssfastError
+from ussfast.streaming import devices
+from ussfast.streaming.ring import Ring
+
+# Delay that queues may add when the work falls behind; what is beyond is dropped and counted.
+QUEUE_SECONDS = 0.5
 
 
-class LiveSeparator(ABC):
-    """The live half of `Separator`; engine: with the model, policy: windows of models that are not causal."""
+class LiveQueues:
+    """Samples on their way from the sound card and back to it.
 
-    engine: Engine
-    policy: SegmentPolicy
+    The callbacks only copy; they run in the sound card's thread. `blocks` and `write` are for the thread that
+    separates.
+
+    Args:
+        inputs, outputs: channels; no outputs if nothing is played.
+        capacity: of each queue, in frames.
+    """
+
+    def __init__(self, inputs: int, outputs: int, capacity: int):
+        self._arrived, self._leaving = Ring(inputs, capacity), Ring(outputs, capacity)
+        self._news, self._over = threading.Event(), False
+        self._playing = False
+        self._lost_in_callback = self._lost_in_write = 0  # each counted by one thread only
+        self.clipped = 0
 
     @property
-    @abstractmethod
-    def sample_rate(self) -> int:
-        """The rate that the model works at, in Hz; input of any rate is converted."""
+    def dropouts(self) -> int:
+        """How often samples were lost or silence was put in their place, by the card or here."""
+        return self._lost_in_callback + self._lost_in_write
 
-    @abstractmethod
-    def _plan(self, prompts: Sequence[str] | str | None = None) -> Plan:
-        """What these prompts, or the separator's own, ask for."""
+    def capture(self, indata: np.ndarray, frames: int, time: Any, status: Any) -> None:
+        """Callback of an input: [frames, channels]."""
+        flags = ("input_underflow", "input_overflow", "output_underflow", "output_overflow")
+        lost = self._arrived.write(indata.T) < frames
+        self._lost_in_callback += bool(status and any(getattr(status, flag) for flag in flags)) + lost
+        self._news.set()
 
-    def stream(self, chunks: Iterable[Any], sample_rate: int | None = None, **settings: Any) -> Iterator[Separation]:
-        """Separates a live stream.
+    def duplex(self, indata: np.ndarray, outdata: np.ndarray, frames: int, time: Any, status: Any) -> None:
+        """Callback of an input and an output: plays silence until the first whole block is there."""
+        self.capture(indata, frames, time, status)
+        self._playing = self._playing or len(self._leaving) >= frames
+        ready = self._leaving.read(outdata.T) if self._playing else 0
+        outdata[ready:] = 0
+        self._lost_in_callback += self._playing and ready < frames
+
+    def stopped(self) -> None:
+        """The card has stopped: there will be no more blocks."""
+        self._over = True
+        self._news.set()
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """What arrives, float32 [channels, n], without end; UssfastError once the card has stopped."""
+        while True:
+            self._news.wait()
+            self._news.clear()
+            over = self._over
+            if count := len(self._arrived):
+                block = np.empty((self._arrived.channels, count), np.float32)
+                self._arrived.read(block)
+                yield block
+            if over:
+                raise UssfastError("the sound device has stopped")
+
+    def write(self, samples: np.ndarray) -> None:
+        """Plays float [channels, n]; what lies beyond full scale is clipped and counted."""
+        self.clipped += int(np.count_nonzero(np.abs(samples) > 1))
+        self._lost_in_write += self._leaving.write(np.clip(samples, -1, 1)) < samples.shape[1]
+
+
+class Card:
+    """The sound devices of a live stream.
+
+    Attributes: sample_rate (Hz), channels (of the input).
+
+    Args:
+        input, output: index, name or part of the name of a device; None for the default.
+        sample_rate: in Hz; default: the input's own.
+        channels: of the input.
+        plays: whether there is an output.
+    Raises:
+        DeviceError: sounddevice is missing, there is no such device, or it has too few channels.
+    """
+
+    def __init__(self, input: str | None, output: str | None, sample_rate: int | None, channels: int, plays: bool):
+        self._module = devices.load()
+        self._input, facts = devices.find(self._module, input, "input")
+        _check_channels(facts, "input", channels)
+        self._output = devices.find(self._module, output, "output") if plays else None
+        self.sample_rate = round(facts["default_samplerate"]) if sample_rate is None else sample_rate
+        self.channels = channels
+
+    def start(self, block_s: float, hop_s: float, outputs: int) -> tuple[LiveQueues, Any]:
+        """Starts the devices: the queues, and what stops the devices when it is closed.
 
         Args:
-            chunks: arrays [samples] or [channels, samples] of any length, also empty.
-            sample_rate: of the chunks, in Hz; by default the model's.
-            settings: as for `session`.
-        Yields:
-            pieces in order and without gaps, as soon as they are complete; as many samples in all as went in.
-        """
-        session = self.session(sample_rate, **settings)  # what is wrong with the settings shows here, not in the loop
-
-        def pieces() -> Iterator[Separation]:
-            for chunk in chunks:
-                piece = session.push(chunk)
-                if piece.mixture.size:
-                    yield piece
-            rest = session.flush()
-            if rest.mixture.size:
-                yield rest
-
-        return pieces()
-
-    def session(
-        self,
-        sample_rate: int | None = None,
-        *,
-        prompts: Sequence[str] | str | None = None,
-        channels: int | None = None,
-        latency: float | None = None,
-        max_prompts: int | None = None,
-        on_bad: Literal["silence", "raise"] = "silence",
-        threads: int = 1,
-    ) -> Session:
-        """A live stream to push chunks into.
-
-        Args:
-            sample_rate: of the chunks, in Hz; by default the model's.
-            prompts: instead of the constructor's; `Session.set_prompts` changes them.
-            channels: of the chunks; by default those of the first one.
-            latency: in seconds, for models that are not causal: the trade with quality and cost, see
-                docs/streaming-windows.md. By default the separator's windows, as for files. A causal model has its own.
-            max_prompts: that the stream may ever have at once; at least 4, and as many as it begins with.
-            on_bad: "silence" replaces chunks with samples that are not finite by silence and warns; "raise" refuses.
-            threads: of the CPU.
+            block_s: of the callbacks, in seconds.
+            hop_s: that the session computes at once; while it does, so much must fit into the queues.
+            outputs: channels to play; ignored where nothing is played.
         Raises:
-            PromptError, InputError.
+            DeviceError: too many channels for the output, or settings that the devices refuse.
         """
-        rate = self.sample_rate if sample_rate is None else sample_rate
-        if threads < 1:
-            raise InputError(f"threads must be at least 1, got {threads}")
-        make_core = self._core_maker(latency, threads)
-        return Session(make_core, self._plan, prompts, self.sample_rate, rate, channels, max_prompts, on_bad)
+        block = max(1, round(block_s * self.sample_rate))
+        capacity = max(4 * block, round(max(2 * hop_s, QUEUE_SECONDS) * self.sample_rate))
+        queues = LiveQueues(self.channels, outputs if self._output else 0, capacity)
+        settings: dict[str, Any] = {
+            "samplerate": self.sample_rate, "blocksize": block, "dtype": "float32", "latency": "low",
+            "finished_callback": queues.stopped,
+        }  # fmt: skip
+        try:
+            if self._output is None:
+                stream = self._module.InputStream(
+                    device=self._input, channels=self.channels, callback=queues.capture, **settings
+                )
+            else:
+                _check_channels(self._output[1], "output", outputs)
+                stream = self._module.Stream(
+                    device=(self._input, self._output[0]), channels=(self.channels, outputs),
+                    callback=queues.duplex, **settings,
+                )  # fmt: skip
+            try:
+                stream.start()
+            except BaseException:
+                stream.close()
+                raise
+        except self._module.PortAudioError as error:
+            raise DeviceError(f"the sound device cannot be used: {error}") from error
+        return queues, stream
 
-    def _core_maker(self, latency: float | None, threads: int) -> MakeCore:
-        engine, causal = self.engine, self.engine.causal
-        if causal is None:
-            policy = self.policy if latency is None else live_policy(0, latency, self.policy.segment)
-            return lambda channels, room, plan, slots: SlidingCore(
-                engine, policy, channels, room, plan.vectors, slots, plan.groups, threads
-            )
-        if latency is not None:
-            own = causal.config.latency_samples / causal.config.sample_rate
-            raise InputError(f"latency is for models that are not causal; this one has {own:g} s of its own")
-        return lambda channels, room, plan, slots: CausalCore(
-            CausalRows(engine, 1, channels, room, threads), 0, plan.vectors, slots, plan.groups
-        )
 
-    def pool(
-        self,
-        size: int,
-        sample_rate: int | None = None,
-        *,
-        channels: int = 1,
-        max_prompts: int = 4,
-        on_bad: Literal["silence", "raise"] = "silence",
-        threads: int = 1,
-    ) -> SessionPool:
-        """Many streams through a causal model, computed together.
-
-        Args:
-            size: streams that there may be at once.
-            sample_rate, channels, max_prompts, on_bad, threads: of all streams, as for `session`.
-        Raises:
-            InputError: a number below 1, or a model that is not causal.
-        """
-        engine, room = self.engine, max(max_prompts, PROMPTS)
-        if engine.causal is None:
-            raise InputError("a pool needs a causal model; open a session for each stream of this one")
-        least = min(size, channels, max_prompts, threads)
-        if least < 1:
-            raise InputError(f"size, channels, max_prompts and threads must be at least 1, got {least}")
-        rate = self.sample_rate if sample_rate is None else sample_rate
-        rows = CausalRows(engine, size, channels, 2 * room, threads)
-
-        def open_session(row: int, prompts: Sequence[str] | str | None) -> tuple[Session, CausalCore]:
-            count = len(self._plan(prompts).labels)
-            if count > room:
-                raise InputError(f"{count} prompts, but the pool has room for {room}: open it with max_prompts={count}")
-            cores: list[CausalCore] = []
-
-            def make_core(channels: int, room: int, plan: Plan, slots: tuple[int, ...]) -> CausalCore:
-                cores.append(CausalCore(rows, row, plan.vectors, slots, plan.groups))
-                return cores[-1]
-
-            session = Session(make_core, self._plan, prompts, self.sample_rate, rate, channels, room, on_bad)
-            return session, cores[-1]
-
-        return SessionPool(rows, open_session)
+def _check_channels(facts: dict[str, Any], kind: str, channels: int) -> None:
+    most = facts[f"max_{kind}_channels"]
+    if channels > most:
+        raise DeviceError(f"{kind} device {facts['name']!r} has {most} channels, {channels} are needed")
