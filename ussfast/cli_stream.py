@@ -59,6 +59,10 @@ def stream(
         bool, typer.Option("--statistics", "--stats", help="A line every second on standard error, one at the end.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Statistics as JSON lines.")] = False,
+    latency: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Of models that are not causal; less costs more.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of the CPU.")] = 1,
     model: Model = "default",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -84,7 +88,9 @@ def stream(
         from ussfast.separator import Separator  # torch takes its time: what is wrong with the input comes first
 
         separator: Any = Separator(model, prompt or (), device=device, dtype=dtype, backend=backend)
-        return separator.session(sample_rate, channels=channels, on_bad=on_bad.value)
+        return separator.session(
+            sample_rate, channels=channels, on_bad=on_bad.value, latency=latency, threads=threads
+        )
 
     shown = "json" if as_json else "text" if statistics else None
     to = command.Destination(stem, all_stems, output, residual, shown)

@@ -53,6 +53,6 @@ class FakeSeparator:
         repeats = len(set(prompts)) < len(prompts)
         self._labels = tuple(f"{name}-{i + 1}" if repeats else name for i, name in enumerate(prompts))
 
-    def session(self, sample_rate, channels=2, *, on_bad="silence"):
+    def session(self, sample_rate, channels=2, *, on_bad="silence", latency=None, threads=1):
         FakeSeparator.sessions.append(FakeSession(self._labels, sample_rate, channels, on_bad))
         return FakeSeparator.sessions[-1]
