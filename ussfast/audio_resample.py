@@ -31,12 +31,7 @@ class Resampler:
     """
 
     def __init__(self, channels: int, rate_in: int, rate_out: int):
-        if channels < 1:
-            raise InputError(f"channels must be at least 1, not {channels}")
-        self.channels = channels
-        self.rate_in, self.rate_out = _check_rate(rate_in, "rate_in"), _check_rate(rate_out, "rate_out")
-        if max(self.rate_in, self.rate_out) > MAX_RATIO * min(self.rate_in, self.rate_out):
-            raise InputError(f"{rate_in} Hz and {rate_out} Hz are more than a factor of {MAX_RATIO} apart")
+        self.channels, self.rate_in, self.rate_out = check_settings(channels, rate_in, rate_out)
         self._stream = None
         if self.rate_in != self.rate_out:
             self._stream = soxr.ResampleStream(self.rate_in, self.rate_out, channels, "float32", QUALITY)
@@ -73,9 +68,7 @@ class Resampler:
         Raises:
             InputError: length is further off than that, or below what was already returned.
         """
-        length = self._length(self._taken, length)
-        if length < self._given:
-            raise InputError(f"a length of {length} is out of reach, {self._given} samples are out already")
+        length = length_after(self._taken, self._given, self.rate_in, self.rate_out, length)
         rest = np.zeros((self.channels, length - self._given), np.float32)
         if self._stream is not None and self._taken:
             nothing = np.zeros((0, self.channels), np.float32)
@@ -83,16 +76,6 @@ class Resampler:
             rest[:, : len(last)] = last.T
         self.reset()
         return rest
-
-    def _length(self, taken: int, length: int | None) -> int:
-        """`length`, if roundings explain how it differs from what `taken` frames become; that, if None."""
-        usual = (2 * taken * self.rate_out + self.rate_in) // (2 * self.rate_in)
-        slack = 2 + math.ceil(self.rate_out / self.rate_in)
-        if length is not None and abs(length - usual) > slack:
-            raise InputError(
-                f"a length of {length} is out of reach, {taken} samples become {usual} (+-{slack})"
-            )
-        return usual if length is None else length
 
 
 def resample(array: np.ndarray, rate_in: int, rate_out: int, length: int | None = None) -> np.ndarray:
@@ -108,7 +91,7 @@ def resample(array: np.ndarray, rate_in: int, rate_out: int, length: int | None 
         raise InputError(f"[samples] or [channels, samples] expected, not {list(np.shape(array))}")
     block = np.atleast_2d(array)
     rate = Resampler(block.shape[0], rate_in, rate_out)
-    length = rate._length(block.shape[1], length)
+    length = length_after(block.shape[1], 0, rate.rate_in, rate.rate_out, length)
     whole = np.zeros((block.shape[0], length), np.float32)
     done = 0
     for part in (rate.push(block), rate.flush()):
@@ -116,6 +99,31 @@ def resample(array: np.ndarray, rate_in: int, rate_out: int, length: int | None 
         whole[:, done : done + kept.shape[1]] = kept
         done += kept.shape[1]
     return whole if np.ndim(array) == 2 else whole[0]
+
+
+def check_settings(channels: int, rate_in: Any, rate_out: Any) -> tuple[int, int, int]:
+    """The same as plain numbers. Raises InputError as `Resampler` does."""
+    if channels < 1:
+        raise InputError(f"channels must be at least 1, not {channels}")
+    rates = _check_rate(rate_in, "rate_in"), _check_rate(rate_out, "rate_out")
+    if max(rates) > MAX_RATIO * min(rates):
+        raise InputError(f"{rate_in} Hz and {rate_out} Hz are more than a factor of {MAX_RATIO} apart")
+    return channels, *rates
+
+
+def length_after(taken: int, given: int, rate_in: int, rate_out: int, length: int | None) -> int:
+    """`length`, if roundings explain how it differs from what `taken` frames become; that, if None.
+
+    Raises InputError if they do not, and if more than that was `given` already.
+    """
+    usual = (2 * taken * rate_out + rate_in) // (2 * rate_in)
+    slack = 2 + math.ceil(rate_out / rate_in)
+    if length is not None and abs(length - usual) > slack:
+        raise InputError(f"a length of {length} is out of reach, {taken} samples become {usual} (+-{slack})")
+    length = usual if length is None else length
+    if length < given:
+        raise InputError(f"a length of {length} is out of reach, {given} samples are out already")
+    return length
 
 
 def _check_rate(rate: Any, name: str) -> int:

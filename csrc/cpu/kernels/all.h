@@ -3,6 +3,7 @@
 #include "cross_attention.h"
 #include "ffn.h"
 #include "locoformer_attention.h"
+#include "resample.h"
 #include "spectrum.h"
 
 namespace ussfast {
@@ -54,6 +55,7 @@ const Kernels USSFAST_TABLE = {
     .band_moments = band_moments,
     .band_split = block_kernel<BandSplit, BandSplitArgs>(),
     .band_merge = block_kernel<BandMerge, BandMergeArgs>(),
+    .resample = block_kernel<Resample, ResampleArgs>(),
 };
 
 }  // namespace ussfast

@@ -117,6 +117,16 @@ struct BandMergeArgs {
   const float *weight1, *bias1, *weight2, *bias2, *weight3, *bias3;
 };
 
+// Output sample i of a channel is the sum over j of x[start + time / up + j] times the weights at (time % up) / up of the
+// way through the table, where time = phase + i * down.
+struct ResampleArgs {
+  const float* x;
+  float* y;            // [channels, count]
+  const float* table;  // [rows + 1, taps]; between rows weights are interpolated. taps: a multiple of 16
+  int64_t channels, count, channel;  // channel: from one to the next in x
+  int64_t rows, taps, start, phase, up, down;
+};
+
 // A kernel cut into independent blocks.
 template <class Args>
 struct Blocks {
@@ -145,6 +155,7 @@ struct Kernels {
   void (*band_moments)(const BandFrames&, int64_t rows, double* moments, int64_t first, int64_t last, char* scratch);
   Blocks<BandSplitArgs> band_split;
   Blocks<BandMergeArgs> band_merge;
+  Blocks<ResampleArgs> resample;
 };
 
 }  // namespace ussfast

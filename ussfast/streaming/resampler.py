@@ -1,0 +1,161 @@
+"""Sample-rate conversion of a live stream: little delay, and a memory that is a few tensors."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ussfast.audio_resample import check_settings, length_after
+from ussfast.errors import InputError
+from ussfast.streaming._filters import filter_of
+from ussfast.streaming._sums import weighted_sums
+
+# Input samples that are worked on at once: longer blocks need no more memory than these, besides their result.
+_PIECE = 1 << 15
+
+
+@dataclass(frozen=True)
+class ResamplerState:
+    """All that a `StreamResampler` remembers.
+
+    tail: [channels, memory] float32, the newest input, zeros before the first sample.
+    taken, given: int64 [], samples per channel that came in and went out so far.
+    """
+
+    tail: Tensor
+    taken: Tensor
+    given: Tensor
+
+
+class StreamResampler:
+    """Converts the rate of a stream with the filter of `ussfast.audio_resample`, which is soxr's in quality HQ.
+
+    Linear phase, no shift in time: output sample k is at k / rate_out seconds, however long the stream. What `push` and
+    `flush` return adds up to the same bits however the input was cut, and differs by less than 1e-6 of full scale from
+    soxr's result for the whole, with two exceptions:
+
+    - soxr gets the beginning wrong of a sound that is there from sample 0, where it converts in several steps: by up to
+      5e-2 of full scale, for 0.1 ms between 44.1 and 32 kHz, and for 8 ms from 44.1 to 8 kHz.
+    - Where rates have only a small factor in common, like 47999 and 32000 Hz, soxr takes their ratio for another one,
+      1e-10 off, and drifts away. Here time is exact, with a filter that agrees with soxr's to 4e-6 of full scale, but
+      for 6e-5 just above a factor of 4.
+
+    The first converter of a pair of rates measures the filter, in 1 to 300 ms, or 1 s for rates like 47999 Hz.
+
+    Args:
+        channels: at least 1.
+        rate_in, rate_out: Hz, whole numbers from 1 to 768000, at most a factor of 1000 apart.
+    Attributes:
+        delay: in input samples. The output at time t, in input samples, is returned as soon as input sample
+            floor(t) + delay is in. Nothing later has an effect on it.
+    Raises:
+        InputError: anything else.
+    """
+
+    def __init__(self, channels: int, rate_in: int, rate_out: int):
+        self.channels, self.rate_in, self.rate_out = check_settings(channels, rate_in, rate_out)
+        common = math.gcd(self.rate_in, self.rate_out)
+        self._up, self._down = self.rate_out // common, self.rate_in // common
+        self._filter = None if self._up == self._down else filter_of(self._up, self._down)
+        self.delay = 0 if self._filter is None else self._filter.last
+        memory = 0 if self._filter is None else self._filter.table.shape[1] - 1
+        self._sums = weighted_sums()
+        with torch.inference_mode(False):  # so that it can be written to in any mode
+            self._tail = torch.zeros(channels, memory)
+        self._taken = self._given = 0
+
+    def reset(self) -> None:
+        """Forgets the stream so far; the next `push` starts a new one."""
+        self._tail.zero_()
+        self._taken = self._given = 0
+
+    @property
+    def state(self) -> ResamplerState:
+        """A copy of all that is remembered; a converter of the same settings that loads it continues bit for bit."""
+        return ResamplerState(self._tail.clone(), torch.tensor(self._taken), torch.tensor(self._given))
+
+    def load(self, state: ResamplerState) -> None:
+        """Continues the stream that `state` is from.
+
+        Raises:
+            InputError: `state` is not from a converter with as many channels and the same rates.
+        """
+        tail, counts = state.tail, (state.taken, state.given)
+        if tail.shape != self._tail.shape or tail.dtype != torch.float32:
+            raise InputError(
+                f"a tail of {list(self._tail.shape)} float32 fits {self._settings()}, not {_described(tail)}"
+            )
+        if any(count.shape != () or count.dtype != torch.int64 for count in counts):
+            raise InputError(f"taken and given must be int64 [], not {' and '.join(map(_described, counts))}")
+        taken, given = (int(count) for count in counts)
+        if taken < 0 or given != self._ready(taken):
+            raise InputError(
+                f"{given} samples given after {taken} taken are not from {self._settings()}, "
+                f"which gives {self._ready(max(taken, 0))}"
+            )
+        self._tail.copy_(tail)
+        self._taken, self._given = taken, given
+
+    def push(self, block: Tensor) -> Tensor:
+        """Takes [channels, n] float32 on the CPU, any n; returns what is ready as [channels, m], m may be 0.
+
+        How many samples were returned so far depends only on how many came in. Raises InputError for another block.
+        """
+        fits = isinstance(block, Tensor) and block.dim() == 2 and block.shape[0] == self.channels
+        if not fits or block.dtype != torch.float32 or block.device.type != "cpu":
+            raise InputError(f"[{self.channels}, samples] float32 on the CPU expected, not {_described(block)}")
+        block = block.detach()
+        if block.shape[1] <= _PIECE:
+            return self._convert(block)
+        out = block.new_empty(self.channels, self._ready(self._taken + block.shape[1]) - self._given)
+        done = 0
+        for piece in block.split(_PIECE, 1):
+            ready = self._convert(piece)
+            out[:, done : done + ready.shape[1]] = ready
+            done += ready.shape[1]
+        return out
+
+    def flush(self, length: int | None = None) -> Tensor:
+        """Ends the stream: the rest as [channels, m] float32. The next `push` starts a new stream.
+
+        Args:
+            length: samples of the whole output, `push`es included; default samples in * rate_out / rate_in,
+                rounded. It may differ by the rounding of an earlier conversion, for the way back.
+        Raises:
+            InputError: length is further off than that, or below what was already returned.
+        """
+        length = length_after(self._taken, self._given, self.rate_in, self.rate_out, length)
+        rest = length - self._given
+        newest = max(0, length - 1) * self._down // self._up + self.delay
+        silence = torch.zeros(self.channels, max(0, newest + 1 - self._taken))
+        last = self.push(silence)[:, :rest].clone()
+        self.reset()
+        return last
+
+    def _ready(self, taken: int) -> int:
+        """Output samples that `taken` input samples determine."""
+        return max(0, -(-(taken - self.delay) * self._up // self._down))
+
+    def _convert(self, piece: Tensor) -> Tensor:
+        count = self._ready(self._taken + piece.shape[1]) - self._given
+        if self._filter is None:
+            out = piece.clone()
+        else:
+            window, oldest = torch.cat((self._tail, piece), 1), self._taken - self._tail.shape[1]
+            base, phase = divmod(self._given * self._down, self._up)
+            start = base + self._filter.first - oldest
+            out = self._sums(window, self._filter.table, start, phase, self._up, self._down, count)
+            self._tail.copy_(window[:, piece.shape[1] :])
+        self._taken += piece.shape[1]
+        self._given += count
+        return out
+
+    def _settings(self) -> str:
+        return f"{self.channels} channels from {self.rate_in} to {self.rate_out} Hz"
+
+
+def _described(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')} on {value.device}"
