@@ -1,10 +1,10 @@
 """The causal TUSS: offline, in chunks and hop by hop it is one model, and what comes later changes nothing."""
 
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
+from causal_models import HOP, MODELS, audio, close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CAUSAL, PROMPTS, tiny_model
@@ -12,28 +12,9 @@ from tiny import CAUSAL, PROMPTS, tiny_model
 from ussfast import stft
 from ussfast.errors import InputError, PromptError
 from ussfast.models._packed import prepare
-from ussfast.models.causal_chunks import CausalChunks
 from ussfast.models.causal_step import initial_state, step
 from ussfast.models.causal_tuss import CausalTussConfig, running_mean
-from ussfast.models.config import FfnConfig
 from ussfast.ops import use_reference
-
-HOP = CAUSAL.stft.hop
-MACARON = replace(CAUSAL.stack, time_ffn=(FfnConfig(8, 4), FfnConfig(6, 2)))
-CONFIGS = {
-    "default": CAUSAL,
-    "look-ahead": replace(CAUSAL, look_ahead=2),
-    "two feed-forward layers": replace(CAUSAL, stack=MACARON, sfc=replace(CAUSAL.sfc, ffn=1, learned_slope=True)),
-    "frames alone in the encoder": replace(CAUSAL, sfc=replace(CAUSAL.sfc, encoder_time="none")),
-    "band split": replace(CAUSAL, encoder="band_split"),
-}
-MODELS = {name: tiny_model(config).eval() for name, config in CONFIGS.items()}
-
-
-def audio(batch, samples, seed=0):
-    """Noise that grows louder: level, windows and contexts all matter."""
-    rng = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, samples, generator=rng) * torch.linspace(0.02, 0.5, samples)
 
 
 def stepped(model, x, prompts):
@@ -47,11 +28,6 @@ def stepped(model, x, prompts):
         y, state = step(model, hop, state, conditioning)
         out.append(y)
     return torch.cat(out, -1)[..., late : late + samples]
-
-
-def close(a, b, tolerance=1e-4):
-    assert a.shape == b.shape
-    assert (a - b).abs().max() <= tolerance * b.abs().max()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -87,37 +63,6 @@ def test_chunks_of_any_size_are_the_same_as_offline(name, chunks, seed):
     kept = sum(chunks) - ahead
     if kept > 0:
         close(torch.cat(parts, 2)[:, :, ahead:], whole[:, :, :kept])
-
-
-@pytest.mark.parametrize("name", MODELS)
-@given(
-    cuts=st.lists(st.sampled_from((0, 1, 63, 64, 65, 300, 1000)), max_size=6),
-    samples=st.integers(1, 2500),
-    frames=st.integers(1, 20),
-    rows=st.integers(1, 2),
-)
-@settings(max_examples=10, deadline=None)
-def test_blocks_of_a_recording_are_the_same_as_all_of_it(name, cuts, samples, frames, rows):
-    model, x = MODELS[name], audio(rows, samples + 1)
-    edges = sorted({0, *(cut for cut in cuts if cut <= samples), samples + 1})
-    with torch.inference_mode():
-        prompts = model.prompt_vectors(("speech", "speech", "bass"))
-        chunks = CausalChunks(model, model.condition(prompts), frames)
-        parts = [chunks.push(x[:, a:b]) for a, b in pairwise(edges)] + [chunks.flush()]
-        close(torch.cat(parts, -1), model.separate(x, prompts))
-
-
-def test_shared_masks_are_those_of_the_mean_of_the_channels():
-    model, x = MODELS["default"], audio(2, 1500)
-    with torch.inference_mode():
-        conditioning = model.condition(model.prompt_vectors(("speech", "bass")))
-        parts = {}
-        for name, rows, shared in (("both", x, True), ("mean", x.mean(0, keepdim=True), False)):
-            chunks = CausalChunks(model, conditioning, 4, shared)
-            parts[name] = torch.cat((chunks.push(rows), chunks.flush()), -1)
-    close(parts["both"].mean(0, keepdim=True), parts["mean"], 1e-5)
-    with pytest.raises(ValueError, match="nothing was pushed"):
-        CausalChunks(model, conditioning, 4).flush()
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

@@ -33,13 +33,9 @@ class StreamResampler:
 
     Linear phase, no shift in time: output sample k is at k / rate_out seconds, however long the stream. What `push` and
     `flush` return adds up to the same bits however the input was cut, and differs by less than 1e-6 of full scale from
-    soxr's result for the whole, with two exceptions:
-
-    - soxr gets the beginning wrong of a sound that is there from sample 0, where it converts in several steps: by up to
-      5e-2 of full scale, for 0.1 ms between 44.1 and 32 kHz, and for 8 ms from 44.1 to 8 kHz.
-    - Where rates have only a small factor in common, like 47999 and 32000 Hz, soxr takes their ratio for another one,
-      1e-10 off, and drifts away. Here time is exact, with a filter that agrees with soxr's to 4e-6 of full scale, but
-      for 6e-5 just above a factor of 4.
+    what `ussfast.audio_resample` makes of the whole. With one exception: where rates have only a small factor in common,
+    like 47999 and 32000 Hz, soxr takes their ratio for another one, 1e-10 off, and drifts away. Here time is exact,
+    with a filter that agrees with soxr's to 4e-6 of full scale, but for 6e-5 just above a factor of 4.
 
     The first converter of a pair of rates measures the filter, in 1 to 300 ms, or 1 s for rates like 47999 Hz.
 
