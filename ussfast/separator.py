@@ -198,8 +198,8 @@ class Separator(LiveSeparator):
         def attempt(policy: SegmentPolicy) -> None:
             with AudioReader(path) as reader:
                 separate_to_files(
-                    reader, self.sample_rate, lambda blocks: self._separate(blocks, plan, policy), paths, residual, format,
-                    bit_depth, progress,
+                    reader, self.sample_rate, lambda blocks: self._separate(blocks, plan, policy), paths, residual,
+                    format, bit_depth, progress,
                 )  # fmt: skip
 
         self._with_retry(attempt)

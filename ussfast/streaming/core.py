@@ -65,7 +65,7 @@ def tensors_of(state: Any, prefix: str = "") -> dict[str, Tensor]:
 
 
 def like(template: T, tensors: dict[str, Tensor]) -> T:
-    """The same structure as `template` with other tensors, by the names of `tensors_of`; InputError if one is missing."""
+    """The same structure with other tensors, by the names of `tensors_of`; InputError if one is missing."""
     found: T = _like(template, tensors, "")
     return found
 

@@ -33,7 +33,7 @@ class SessionPool:
         return len(self._sessions)
 
     def __getitem__(self, stream: int) -> Session:
-        """The session of a stream: its labels, latency, state and `set_prompts`; InputError for one that is not there."""
+        """The session of a stream: its labels, state, `set_prompts`; InputError for one that is not there."""
         if stream not in self._sessions:
             raise InputError(f"there is no stream {stream}; there are {list(self._sessions) or 'none'}")
         return self._sessions[stream]
