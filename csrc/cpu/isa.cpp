@@ -57,11 +57,16 @@ const Set& chosen() {
 }
 
 std::string cpu_isa() { return chosen().name; }
+// Columns of a panel, see kernels/gemm.h: for who packs weights in Python.
+int64_t cpu_panel() { return 2 * chosen().kernels->lanes; }
 
 }  // namespace
 
 const Kernels& kernels() { return *chosen().kernels; }
 
-TORCH_LIBRARY_FRAGMENT(ussfast, m) { m.def("_cpu_isa() -> str", &cpu_isa); }
+TORCH_LIBRARY_FRAGMENT(ussfast, m) {
+  m.def("_cpu_isa() -> str", &cpu_isa);
+  m.def("_cpu_panel() -> int", &cpu_panel);
+}
 
 }  // namespace ussfast

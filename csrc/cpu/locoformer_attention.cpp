@@ -5,28 +5,13 @@
 #include <torch/library.h>
 
 #include "pack.h"
+#include "packed.h"
 #include "shared.h"
 
 namespace ussfast {
 namespace {
 
 using at::Tensor;
-
-// Where the parts of the packed weights lie: rows of the qkv projection in their order, with spare rows for tiles that
-// reach over the end, and panels of the output projection.
-struct Packed {
-  Packed(int64_t channels, int64_t width, bool int8)
-      : panel(2 * kernels().lanes),
-        out_width(round_up(channels, panel)),
-        row_bytes(int8 ? round_up(channels, 4) : 4 * channels) {
-    qkv = layout.add<char>((3 * width + panel) * row_bytes);
-    qkv_scale = layout.add<float>(3 * width + panel);
-    qkv_zero = layout.add<int32_t>(3 * width + panel);
-    out = layout.add<float>(out_width * width);
-  }
-  Layout layout;
-  int64_t panel, out_width, row_bytes, qkv, qkv_scale, qkv_zero, out;
-};
 
 // bfloat16 is for products whose weights are many; here it is float32.
 bool is_int8(c10::string_view precision) { return precision_of(precision) == Precision::int8; }
@@ -39,7 +24,7 @@ Tensor pack(const Tensor& norm_weight, const Tensor& qkv_weight, const Tensor& o
               "locoformer_attention: weights do not fit together: qkv ", qkv_weight.sizes(), ", out ",
               out_weight.sizes(), ", heads ", heads);
   const bool int8 = is_int8(precision);
-  const Packed p(channels, width, int8);
+  const PackedAttention p(channels, width, int8);
   auto blob = at::zeros({p.layout.size()}, qkv_weight.options().dtype(at::kByte));
   char* base = reinterpret_cast<char*>(blob.mutable_data_ptr<uint8_t>());
   const auto in = dense(qkv_weight), out = dense(out_weight), norm = dense(norm_weight);
@@ -81,7 +66,7 @@ Tensor locoformer_attention(const Tensor& x, const Tensor& norm_weight, const Te
   auto y = result(x.sizes());
   if (y.numel() == 0) return y.to(x.scalar_type());
   const bool int8 = is_int8(precision);
-  const Packed p(channels, width, int8);
+  const PackedAttention p(channels, width, int8);
   const auto blob = packed_or(packed, p.layout.size(), [&] {
     return pack(norm_weight, qkv_weight, out_weight, heads, groups, precision);
   });
@@ -97,13 +82,8 @@ Tensor locoformer_attention(const Tensor& x, const Tensor& norm_weight, const Te
       .window = window,
       .prefix = prefix,
       .causal = causal,
-      .qkv = base + p.qkv,
-      .qkv_scale = int8 ? reinterpret_cast<const float*>(base + p.qkv_scale) : nullptr,
-      .qkv_zero = reinterpret_cast<const int32_t*>(base + p.qkv_zero),
-      .out = reinterpret_cast<const float*>(base + p.out),
-      .cosine = nullptr,
-      .sine = nullptr,
   };
+  p.point(args, base, int8);
   Tensor cosine, sine;
   if (rope) {
     const auto angles = at::outer(rope->to(at::kFloat), at::arange(args.padded(p.panel), input.options()));

@@ -4,35 +4,13 @@
 #include <torch/library.h>
 
 #include "pack.h"
+#include "packed.h"
 #include "shared.h"
 
 namespace ussfast {
 namespace {
 
 using at::Tensor;
-
-// Where the parts of the packed weights lie. Hidden units come in panels: the values of `lanes` units, then their
-// gates, so that one tile holds both. The transposed convolution has panels of output channels for every tap.
-struct Packed {
-  Packed(int64_t hidden, int64_t channels, int64_t kernel, Precision precision)
-      : lanes(kernels().lanes),
-        hidden_width(round_up(hidden, lanes)),
-        out_width(round_up(channels, 2 * lanes)),
-        in_words(round_up(kernel * channels, group_of(precision)) / group_of(precision)),
-        hidden_words(hidden_width / group_of(precision)) {
-    conv = layout.add<int32_t>(2 * hidden_width * in_words);
-    conv_bias = layout.add<float>(2 * hidden_width);
-    conv_scale = layout.add<float>(2 * hidden_width);
-    deconv = layout.add<int32_t>(kernel * out_width * hidden_words);
-    deconv_bias = layout.add<float>(out_width);
-    deconv_scale = layout.add<float>(kernel * out_width);
-    deconv_zero = layout.add<int32_t>(kernel * out_width);
-  }
-
-  Layout layout;
-  int64_t lanes, hidden_width, out_width, in_words, hidden_words;
-  int64_t conv, conv_bias, conv_scale, deconv, deconv_bias, deconv_scale, deconv_zero;
-};
 
 void check(const Tensor& norm_weight, const Tensor& conv_weight, const Tensor& conv_bias, const Tensor& deconv_weight,
            const Tensor& deconv_bias, int64_t groups) {
@@ -49,7 +27,7 @@ Tensor pack(const Tensor& norm_weight, const Tensor& conv_weight, const Tensor& 
   check(norm_weight, conv_weight, conv_bias, deconv_weight, deconv_bias, groups);
   const auto precision = precision_of(precision_name);
   const int64_t hidden = deconv_weight.size(0), channels = deconv_weight.size(1), kernel = deconv_weight.size(2);
-  const Packed p(hidden, channels, kernel, precision);
+  const PackedFfn p(hidden, channels, kernel, precision);
   auto blob = at::zeros({p.layout.size()}, norm_weight.options().dtype(at::kByte));
   char* base = reinterpret_cast<char*>(blob.mutable_data_ptr<uint8_t>());
   const auto floats = [&](int64_t at) { return reinterpret_cast<float*>(base + at); };
@@ -115,16 +93,14 @@ Tensor locoformer_ffn(const Tensor& x, const Tensor& norm_weight, const Tensor& 
   const auto input = readable(x);
   auto y = result(x.sizes());
   if (y.numel() == 0) return y.to(x.scalar_type());
-  const Packed p(deconv_weight.size(0), x.size(3), deconv_weight.size(2), precision);
+  const PackedFfn p(deconv_weight.size(0), x.size(3), deconv_weight.size(2), precision);
   const auto blob = packed_or(packed, p.layout.size(), [&] {
     return pack(norm_weight, conv_weight, conv_bias, deconv_weight, deconv_bias, groups, precision_name);
   });
   const char* base = reinterpret_cast<const char*>(blob.const_data_ptr<uint8_t>());
-  const auto floats = [&](int64_t at) { return reinterpret_cast<const float*>(base + at); };
-  const auto ints = [&](int64_t at) { return reinterpret_cast<const int32_t*>(base + at); };
   // In int8 the packed convolution holds the norm's weight.
   const auto gamma = precision == Precision::int8 ? at::ones({x.size(3)}, input.options()) : dense(norm_weight);
-  const FfnArgs args = {
+  FfnArgs args = {
       .x = input.const_data_ptr<float>(),
       .y = y.mutable_data_ptr<float>(),
       .at = sequences(input, axis),
@@ -133,14 +109,8 @@ Tensor locoformer_ffn(const Tensor& x, const Tensor& norm_weight, const Tensor& 
       .kernel = deconv_weight.size(2),
       .stride = stride,
       .causal = causal,
-      .conv = base + p.conv,
-      .deconv = base + p.deconv,
-      .conv_bias = floats(p.conv_bias),
-      .conv_scale = floats(p.conv_scale),
-      .deconv_bias = floats(p.deconv_bias),
-      .deconv_scale = floats(p.deconv_scale),
-      .deconv_zero = ints(p.deconv_zero),
   };
+  p.point(args, base);
   run_blocks(kernels().ffn[int(precision)], args);
   return y.to(x.scalar_type());
 }

@@ -1,7 +1,8 @@
 """Modules whose weights are laid out once for the ops and packed for the CPU kernels."""
 
 from abc import abstractmethod
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +10,46 @@ from torch import Tensor, nn
 from ussfast._ext import cpu_isa
 from ussfast.ops._quantize import check_precision
 
+T = TypeVar("T")
 
-class PackedModule(nn.Module):
+
+class Preparable(nn.Module):
+    """Keeps what is made from its weights for inference.
+
+    Training, loading a state dict and moving or converting the module drop it; who changes weights in place otherwise
+    must prepare again. What is kept is no parameter and no buffer: it is not saved.
+    """
+
+    _prepared: Any = None
+
+    def kept(self, make: Callable[[], T]) -> T:
+        """What `make` gives, made once: always the same function for the same module."""
+        if self._prepared is None:
+            self._prepared = make()
+        return self._prepared
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self._prepared = None
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        self._prepared = None
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._prepared = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+
+class PackedModule(Preparable):
     """A module around one op; on request it keeps its weights as the op and this CPU's kernels want them.
 
-    Only for inference: training, loading a state dict and moving or converting the module drop what was prepared, and
-    the ops then pack in every call; who changes weights in place otherwise must prepare again. What is kept is no
-    parameter and no buffer: it is not saved.
+    Where nothing is prepared, the ops pack in every call.
     """
 
     precision = "float32"
-    _prepared: tuple[Tensor | None, ...] | None = None
+    _prepared: tuple[Tensor | None, ...] | None
 
     @abstractmethod
     def op_weights(self) -> tuple[Any, ...]:
@@ -48,19 +78,6 @@ class PackedModule(nn.Module):
         if self._prepared is not None and not torch.is_grad_enabled():
             return self._prepared
         return (*self.op_weights(), None)
-
-    def train(self, mode: bool = True) -> Self:
-        if mode:
-            self._prepared = None
-        return super().train(mode)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        self._prepared = None
-        return super()._apply(*args, **kwargs)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._prepared = None
-        super()._load_from_state_dict(*args, **kwargs)
 
 
 def prepare(model: nn.Module, precision: str, pack: bool = True) -> None:

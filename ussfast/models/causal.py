@@ -194,7 +194,7 @@ def _step_attention(
     keys = torch.where(here[:, :, None], k[..., None], state.keys)
     values = torch.where(here[..., None], v[:, :, None], state.values)
     # Slots beyond those seen were never written; prompts beyond the count only fill up the batch.
-    asked = torch.arange(prompts, device=x.device) < count.expand(len(x))[:, None]
+    asked = (torch.arange(prompts, device=x.device) < count[:, None]).expand(x.shape[0], -1)
     visible = torch.cat((asked, slots <= seen[:, None]), 1)[:, None, None]
     items = (x.shape[0], -1, -1, -1)
     all_keys = torch.cat((prefix.keys.expand(items), keys), 3).unflatten(2, (attention.heads, -1))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ussfast.errors import InputError, PromptError
 from ussfast.models._base import SpectralModel
+from ussfast.models._packed import Preparable
 from ussfast.models.causal import BlockState, CausalStack, Past, Prefix
 from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, StftConfig
 from ussfast.models.locoformer import ConvSwiGlu, RmsGroupNorm
@@ -73,6 +74,10 @@ class CausalTussConfig:
         return round(self.window_seconds * self.sample_rate / self.stft.hop)
 
     @property
+    def level_frames(self) -> int:
+        return max(1, round(self.level_seconds * self.sample_rate / self.stft.hop))
+
+    @property
     def latency_samples(self) -> int:
         """From a sample of the input to the same one of the output, at the model's rate."""
         return self.stft.n_fft + self.look_ahead * self.stft.hop
@@ -118,7 +123,7 @@ class ChunkState:
     blocks: tuple[Past, ...] | None = None
 
 
-class CausalTuss(SpectralModel):
+class CausalTuss(Preparable, SpectralModel):
     def __init__(self, config: CausalTussConfig):
         super().__init__()
         self.config = config
@@ -163,7 +168,7 @@ class CausalTuss(SpectralModel):
         rows, prefix = self.stack.condition(rows[:, :, None] + self.band_rows)
         scale, shift = self.modulation(self.row_norm(rows)).unsqueeze(2).chunk(2, -1)
         count = torch.full((len(rows),), rows.shape[1], device=rows.device)
-        return Conditioning(prefix, 1 + scale, shift, count)
+        return Conditioning(prefix, 1 + scale, shift.contiguous(), count)
 
     def forward(self, spec: Tensor, prompts: Tensor | None) -> Tensor:
         """[batch, frames, bins] complex, prompts [(batch,) sources, dim] -> masks [batch, sources, frames, bins, 2]."""
@@ -221,8 +226,7 @@ class CausalTuss(SpectralModel):
     def _encode(self, spec: Tensor, state: FrontState) -> tuple[Tensor, Tensor, FrontState]:
         """Band tokens [batch, frames, bands, dim], bin tokens, and the new state."""
         magnitude = spec.abs()
-        limit = max(1, round(self.config.level_seconds * self.config.sample_rate / self.config.stft.hop))
-        level = running_mean(magnitude.mean(-1), state.level, state.seen, limit)
+        level = running_mean(magnitude.mean(-1), state.level, state.seen, self.config.level_frames)
         if not self.config.causal:
             level = level[:, -1:].expand_as(level)
         # Compressed: square roots of magnitudes, whose mean square is the mean magnitude.

@@ -97,6 +97,11 @@ class OpSpec:
         return out
 
 
+def uses_reference() -> bool:
+    """Whether this thread is inside `use_reference()`."""
+    return _choice.reference
+
+
 @contextmanager
 def use_reference(on: bool = True) -> Iterator[None]:
     """Inside the `with`, this thread's calls of ussfast's op functions run the plain PyTorch reference.

@@ -42,8 +42,8 @@ class CausalRows:
             self._use(initial_state(self.model, streams * channels, slots))
 
     def _use(self, state: StreamState) -> None:
-        self.state = state
         self.native = NativeStep(self.model, state, self.slots) if supported(self.model) else None
+        self.state = state if self.native is None else self.native.state
 
     def set_prompts(self, row: int, vectors: Tensor, shared: bool) -> None:
         """What a stream's frames to come are separated by.
@@ -77,9 +77,7 @@ class CausalRows:
         what is left of former ones."""
         assert self.conditioning is not None
         every = len(rows) == self.streams
-        items = None if every else torch.tensor(
-            [row * self.channels + channel for row in rows for channel in range(self.channels)]
-        )  # fmt: skip
+        items = None if every else [row * self.channels + c for row in rows for c in range(self.channels)]
         flat = audio.flatten(0, 1)
         if self.native is not None:
             out = self.native.step(flat, self.conditioning, items)
@@ -87,7 +85,7 @@ class CausalRows:
             out = self._reference(flat, self.conditioning, items)
         return out.unflatten(0, audio.shape[:2])
 
-    def _reference(self, audio: Tensor, conditioning: Conditioning, items: Tensor | None) -> Tensor:
+    def _reference(self, audio: Tensor, conditioning: Conditioning, items: list[int] | None) -> Tensor:
         state = self.state
         if items is not None:
             state, conditioning = _rows(state, items), _rows(conditioning, items)
@@ -142,7 +140,7 @@ class CausalRows:
         return tensor[row * size : (row + 1) * size]
 
 
-def _rows(state: T, items: Tensor) -> T:
+def _rows(state: T, items: list[int]) -> T:
     return like(state, {name: tensor[items] for name, tensor in tensors_of(state).items()})
 
 

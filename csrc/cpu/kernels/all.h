@@ -1,5 +1,9 @@
 // All kernels, and their table under the name that the including file has set: USSFAST_TABLE.
 #include "bands.h"
+#include "causal_back.h"
+#include "causal_front.h"
+#include "causal_time.h"
+#include "causal_wave.h"
 #include "cross_attention.h"
 #include "ffn.h"
 #include "locoformer_attention.h"
@@ -56,6 +60,16 @@ const Kernels USSFAST_TABLE = {
     .band_split = block_kernel<BandSplit, BandSplitArgs>(),
     .band_merge = block_kernel<BandMerge, BandMergeArgs>(),
     .resample = block_kernel<Resample, ResampleArgs>(),
+    .causal_frame = block_kernel<CausalFrame, CausalWaveArgs>(),
+    .causal_features = block_kernel<CausalFeatures, CausalFrontArgs>(),
+    .causal_bins = block_kernel<CausalBins, CausalFrontArgs>(),
+    .causal_bands = block_kernel<CausalBands, CausalFrontArgs>(),
+    .causal_time = block_kernel<CausalTime, CausalTimeArgs>(),
+    .causal_modulate = block_kernel<CausalModulate, CausalBackArgs>(),
+    .causal_values = block_kernel<CausalValues, CausalBackArgs>(),
+    .causal_parts = block_kernel<CausalParts, CausalBackArgs>(),
+    .causal_masks = block_kernel<CausalMasks, CausalBackArgs>(),
+    .causal_overlap = block_kernel<CausalOverlap, CausalWaveArgs>(),
 };
 
 }  // namespace ussfast

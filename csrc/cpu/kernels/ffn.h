@@ -106,6 +106,25 @@ struct Ffn {
         copy(out + place(s, l) * out_width, channels, a.y + a.at.out(first + s) + l * a.at.out_step);
   }
 
+  // Convolution and SwiGLU of all rows.
+  void expand(const char* in, int64_t rows, char* hidden) const {
+    const int64_t in_row = a.stride * channels * sizeof(Element), panel = in_words * kPanel * 4;
+    F acc[3 * kStep][2];
+    for (int64_t h = 0; h < hidden_width; h += kLanes) {
+      const F value_bias = load(a.conv_bias + 2 * h), gate_bias = load(a.conv_bias + 2 * h + kLanes);
+      for_each_tile(rows, [&](auto size, int64_t m) __attribute__((always_inline)) {
+        tile<P, size, 2, false>(in + m * in_row, in_row, 4, a.conv + h / kLanes * panel, kPanel * 4, in_words,
+                                (char*)acc, sizeof(acc[0]));
+        Element* to = (Element*)hidden + m * hidden_width + h;
+        for (int r = 0; r < size; ++r, to += hidden_width) {
+          const F value = acc[r][0] + value_bias, gate = acc[r][1] + gate_bias;
+          if constexpr (std::is_same_v<P, Float32>) store(to, value * silu(gate));
+          else store(to, to_bfloat16(value * silu_coarse(gate)));
+        }
+      });
+    }
+  }
+
  private:
   // Normalised rows of positions start .. start + rows of a sequence; zeros outside of it.
   void read(int64_t sequence, int64_t start, int64_t rows, char* to, float* row) const {
@@ -140,26 +159,7 @@ struct Ffn {
       }
   }
 
-  // Convolution and SwiGLU of all rows.
-  void expand(const char* in, int64_t rows, char* hidden) const {
-    const int64_t in_row = a.stride * channels * sizeof(Element), panel = in_words * kPanel * 4;
-    F acc[3 * kStep][2];
-    for (int64_t h = 0; h < hidden_width; h += kLanes) {
-      const F value_bias = load(a.conv_bias + 2 * h), gate_bias = load(a.conv_bias + 2 * h + kLanes);
-      for_each_tile(rows, [&](auto size, int64_t m) __attribute__((always_inline)) {
-        tile<P, size, 2, false>(in + m * in_row, in_row, 4, a.conv + h / kLanes * panel, kPanel * 4, in_words,
-                                (char*)acc, sizeof(acc[0]));
-        Element* to = (Element*)hidden + m * hidden_width + h;
-        for (int r = 0; r < size; ++r, to += hidden_width) {
-          const F value = acc[r][0] + value_bias, gate = acc[r][1] + gate_bias;
-          if constexpr (std::is_same_v<P, Float32>) store(to, value * silu(gate));
-          else store(to, to_bfloat16(value * silu_coarse(gate)));
-        }
-      });
-    }
-  }
-
-  // The same in int8, a few rows at a time: they become bytes as soon as all their hidden units are there.
+  // `expand` in int8, a few rows at a time: they become bytes as soon as all their hidden units are there.
   void expand_int8(const char* in, int64_t rows, uint8_t* hidden, float* scales, float* few) const {
     const int64_t in_row = a.stride * channels, panel = in_words * kPanel * 4;
     I acc[3 * kStep][2];

@@ -69,6 +69,27 @@ USSFAST_INLINE F load_some(const float* from, int64_t n) {
   return value;
 }
 
+// Loads the first n lanes, again and again: n may be more than there are. Other lanes are 0, and nothing is read there.
+class First {
+ public:
+#if defined(USSFAST_AVX512)
+  USSFAST_INLINE explicit First(int64_t n) : some_(n >= kLanes ? 0xffff : (1u << n) - 1) {}
+  USSFAST_INLINE F load(const float* from) const { return (F)_mm512_maskz_loadu_ps(some_, from); }
+ private:
+  __mmask16 some_;
+#elif defined(USSFAST_AVX2)
+  USSFAST_INLINE explicit First(int64_t n) : some_(I{0, 1, 2, 3, 4, 5, 6, 7} < int32_t(n)) {}
+  USSFAST_INLINE F load(const float* from) const { return (F)_mm256_maskload_ps(from, (__m256i)some_); }
+ private:
+  I some_;
+#else
+  USSFAST_INLINE explicit First(int64_t n) : some_(n) {}
+  USSFAST_INLINE F load(const float* from) const { return load_some(from, some_); }
+ private:
+  int64_t some_;
+#endif
+};
+
 // Adding it leaves the nearest integer (ties to even) in the low bits of the mantissa, for |x| < 2^22.
 constexpr float kRounder = 12582912.0f;
 
@@ -147,6 +168,18 @@ USSFAST_INLINE void quantize(const float* from, int64_t n, float scale, uint8_t*
     const B bytes = low_bytes((U)(load_some(from + c, n - c) * scale + (kRounder + 128)));
     n - c >= kLanes ? store(to + c, bytes) : (void)std::memcpy(to + c, &bytes, n - c);
   }
+}
+
+USSFAST_INLINE F sqrt(F x) {
+#if defined(USSFAST_AVX512)
+  return (F)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);
+#elif defined(USSFAST_AVX2)
+  return (F)_mm256_sqrt_ps((__m256)x);
+#else
+  F y;
+  for (int i = 0; i < kLanes; ++i) y[i] = std::sqrt(x[i]);
+  return y;
+#endif
 }
 
 USSFAST_INLINE F magnitude(F x) { return (F)((U)x & 0x7fffffffu); }
