@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_causal import CONFIGS, HOP, audio
+from causal_models import CONFIGS, HOP, audio
 from tiny import CAUSAL, PROMPTS, tiny_model
 
 from ussfast import checkpoint

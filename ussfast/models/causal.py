@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ussfast.models._packed import Preparable
 from ussfast.models.config import StackConfig
 from ussfast.models.locoformer import Attention, ConvSwiGlu, Layer, RmsGroupNorm, rope_frequencies
 from ussfast.ops.locoformer_attention import locoformer_attention
@@ -56,7 +57,7 @@ class BlockState:
 Past = tuple[Tensor, ...]  # between chunks: the last inputs [batch, frames, bands, channels] of a block's time layers
 
 
-class CausalBlock(nn.Module):
+class CausalBlock(Preparable):
     """Free along frequency, causal along time; window in frames.
 
     causal: False lets frames see the future as well, to measure what causality costs; such a block cannot advance.
@@ -70,13 +71,19 @@ class CausalBlock(nn.Module):
 
     def condition(self, rows: Tensor, rope: Tensor) -> tuple[Tensor, Prefix]:
         """Prompt rows behind this block, and what its frames need of them."""
+        taps = self._single_taps() if torch.is_grad_enabled() else self.kept(self._single_taps)
         x = self.freq(rows, rope, 2)
         if self.time.ffn_before is not None:
-            x = _alone(self.time.ffn_before, x)
-        keys, values = _project(self.time.attention, x)[1:]
-        behind = _attend(self.time.attention, x, causal=False, window=0, prefix=0)
+            x = _alone(self.time.ffn_before, x, taps[0])
+        queries, keys, values = _project(self.time.attention, x)
         prefix = Prefix(x, keys.permute(0, 2, 3, 1).contiguous(), values.transpose(1, 2).contiguous())
-        return _alone(self.time.ffn_after, behind), prefix
+        x = x + self.time.attention.out(_among(queries, keys, values, self.time.attention.heads))
+        return _alone(self.time.ffn_after, x, taps[-1]), prefix
+
+    def _single_taps(self) -> list[tuple[Tensor, Tensor]]:
+        """What single rows see of the time path's convolutions, feed-forward layer by layer; copied together."""
+        ffns = [ffn for ffn in (self.time.ffn_before, self.time.ffn_after) if ffn is not None]
+        return [(f.conv_weight[..., -1].contiguous(), f.deconv_weight[..., 0].t().contiguous()) for f in ffns]
 
     def forward(self, x: Tensor, prefix: Tensor, rope: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
         """All frames of a recording at once, or a chunk of them.
@@ -129,9 +136,18 @@ class CausalBlock(nn.Module):
         return x, BlockState(keys, values, (*ffns, after))
 
 
-def _alone(ffn: ConvSwiGlu, rows: Tensor) -> Tensor:
-    """Each prompt row as a sequence of its own: no order among prompts."""
-    return _convolve(ffn, rows.flatten(0, 1)[:, None], True).view(rows.shape)
+def _alone(ffn: ConvSwiGlu, rows: Tensor, taps: tuple[Tensor, Tensor]) -> Tensor:
+    """Each prompt row as a sequence of its own: no order among prompts, and one tap of either convolution."""
+    first, last = taps
+    value, gate = F.linear(ffn.norm(rows), first, ffn.conv_bias).chunk(2, -1)
+    return rows + F.linear(value * F.silu(gate), last, ffn.deconv_bias)
+
+
+def _among(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
+    """Attention of a few prompts among themselves, band by band; [batch, prompts, bands, width] all."""
+    q, k, v = (t.unflatten(-1, (heads, -1)) for t in (queries, keys, values))
+    scores = (q[:, :, None] * k[:, None]).sum(-1) * k.shape[-1] ** -0.5  # [batch, asking, asked, bands, heads]
+    return (scores.softmax(2)[..., None] * v[:, None]).sum(2).flatten(-2)
 
 
 def _norm(module: ConvSwiGlu | Attention) -> RmsGroupNorm:
