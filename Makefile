@@ -16,7 +16,7 @@ OTHER_ISAS := $(if $(CXX_FOUND),generic $(call cpu_has,avx512f,avx2) $(call cpu_
 KERNEL_TESTS := tests/ops/test_contract.py tests/ops/test_locoformer.py tests/ops/test_bands.py \
   tests/models/test_causal_native.py
 
-.PHONY: test demo lint bench bench-models clean
+.PHONY: test demo lint bench bench-models bench-streaming clean
 
 test: lint
 	$(TEST_ENV) $(BIN)/python -m pytest -q
@@ -40,6 +40,12 @@ bench-models: $(STAMP)
 	mkdir -p bench/results
 	$(BIN)/python -m pytest -q bench/models $(if $(MARK),-m "$(MARK)") --benchmark-json=bench/results/models.json
 	$(BIN)/python bench/report.py bench/results/models.json --out bench/results
+
+# Live streams on one thread; an hour of audio takes some ten minutes more: make bench-streaming HOUR=1
+bench-streaming: $(STAMP)
+	mkdir -p bench/results
+	BENCH_THREADS=1 $(BIN)/python -m pytest -q bench/streaming --benchmark-json=bench/results/streaming.json
+	$(if $(HOUR),$(BIN)/python bench/stream_hour.py -o bench/results/stream-hour.json)
 
 $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/*/* csrc/*/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -11,6 +11,7 @@ from ussfast.errors import DeviceError, InputError, OutOfMemoryError
 from ussfast.models import SpectralModel
 from ussfast.models._packed import prepare
 from ussfast.models.causal_chunks import CausalChunks
+from ussfast.models.causal_native import condition, supported
 from ussfast.models.causal_tuss import CausalTuss, Conditioning
 from ussfast.ops import use_reference
 from ussfast.segments import Groups, align_channels
@@ -83,7 +84,8 @@ class Engine:
         known = self._known.pop(key, None)
         if known is None:
             with self.computing():
-                known = self.causal.condition(prompts.to(self.device))
+                native = supported(self.causal) and self.backend == "native"
+                known = condition(self.causal, prompts) if native else self.causal.condition(prompts.to(self.device))
         # The newest are last.
         self._known[key] = known
         while len(self._known) > KEPT_CONDITIONINGS:

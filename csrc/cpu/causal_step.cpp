@@ -3,6 +3,9 @@
 // It changes its state in place, unlike every op: a stream's rings of keys and values are some 10 MB, of which a hop
 // changes less than a hundredth. Copying them would take longer than all the rest. So it is no op of its own, has no
 // gradient, and is called only on a state that nobody else holds.
+#include <vector>
+
+#include <ATen/ops/empty.h>
 #include <ATen/ops/fft_irfft.h>
 #include <ATen/ops/fft_rfft.h>
 #include <c10/core/InferenceMode.h>
@@ -46,13 +49,9 @@ class Step {
     seen_ = state_.next<int64_t>(s_.known);
     count_pairs();
     front(spec);
-    cosine_ = weight(s_.head_width / 2 * rope_row()), sine_ = weight(s_.head_width / 2 * rope_row());
+    rotations();
     for (int64_t block = 0; block < s_.blocks; ++block) {
-      if (s_.freq_before.hidden) feed(s_.freq_before, frame(0), frame(1), s_.items), swap();
-      attend();
-      swap();
-      feed(s_.freq_after, frame(0), frame(1), s_.items);
-      swap();
+      frequency();
       time();
       swap();
     }
@@ -61,22 +60,46 @@ class Step {
     for (int64_t item = 0; item < s_.items; ++item) ++seen_[places_[item]];
   }
 
+  // Prompt rows behind the blocks; per block, rows, keys and values of its prefix. Items are prompts.
+  std::vector<Tensor> condition(const Tensor& rows) {
+    const int64_t prompts = s_.items, width = s_.width();
+    std::vector<Tensor> found;
+    const auto add = [&](at::IntArrayRef sizes) {
+      found.push_back(at::empty(sizes, rows.options()));
+      return found.back().mutable_data_ptr<float>();
+    };
+    float* behind = add({1, prompts, s_.bands, s_.dim});
+    std::copy_n(rows.const_data_ptr<float>(), prompts * s_.frame(), frame(0));
+    rotations();
+    for (int64_t block = 0; block < s_.blocks; ++block) {
+      frequency();
+      float *seen = add({1, prompts, s_.bands, s_.dim}), *keys = add({1, s_.bands, width, prompts});
+      among(seen, keys, add({1, s_.bands, prompts, width}));
+      swap();
+    }
+    std::copy_n(frame(0), prompts * s_.frame(), behind);
+    return found;
+  }
+
  private:
+  void rotations() {
+    const int64_t size = s_.head_width / 2 * s_.rope_row();
+    cosine_ = weight(size), sine_ = weight(size);
+  }
+  void frequency() {
+    if (s_.freq_before.hidden) feed(s_.freq_before, frame(0), frame(1), s_.items), swap();
+    attend();
+    swap();
+    feed(s_.freq_after, frame(0), frame(1), s_.items);
+    swap();
+  }
+
   const float* weight(int64_t count) { return weights_.next<const float>(count); }
   const float* rows(int64_t count, int64_t depth) { return weight((count + kSpareRows) * depth); }
   const float* panels(int64_t columns, int64_t depth) { return weight(round_up(columns, s_.panel()) * depth); }
   float* frame(int which) { return memory_ + at_.frames[which ^ flipped_]; }
   void swap() { flipped_ ^= 1; }
   Norm norm() { return {weight(s_.dim), s_.groups, eps_}; }
-  Sequences along_bands(int64_t items) const {
-    const int64_t size = s_.frame();
-    return {items, 1, s_.bands, s_.dim, size, size, s_.dim, size, size, s_.dim};
-  }
-  int64_t rope_row() const {
-    AttentionArgs args = {};
-    args.at = along_bands(1);
-    return args.padded(s_.panel());
-  }
 
   // Prompts of each item; conditioning shared by all items has one count.
   void count_pairs() {
@@ -132,12 +155,12 @@ class Step {
 
   void feed(const Layer& size, const float* x, float* y, int64_t items) {
     FfnArgs args = layer(size, 1);
-    args.x = x, args.y = y, args.at = along_bands(items);
+    args.x = x, args.y = y, args.at = s_.along_bands(items);
     run_blocks(kernels().ffn[int(Precision::float32)], args);
   }
 
   void attend() {
-    AttentionArgs args = {.x = frame(0), .y = frame(1), .at = along_bands(s_.items), .norm = norm(), .heads = s_.heads,
+    AttentionArgs args = {.x = frame(0), .y = frame(1), .at = s_.along_bands(s_.items), .norm = norm(), .heads = s_.heads,
                           .head_width = s_.head_width, .cosine = cosine_, .sine = sine_};
     const PackedAttention packed(s_.dim, s_.width(), false);
     packed.point(args, reinterpret_cast<const char*>(weights_.next<const uint8_t>(packed.layout.size())), false);
@@ -145,11 +168,13 @@ class Step {
   }
 
   // A step continues sequences by their last element: that one is all that its kernel sees as their length.
-  CausalFfn step_layer(const Layer& size) {
+  CausalFfn step_layer(const Layer& size, std::vector<float>* nothing = nullptr) {
     CausalFfn part = {.ffn = layer(size, size.kernel)};
     part.ffn.at.length = 1, part.ffn.at.channels = s_.dim;
     const int64_t past = s_.known * s_.bands * (size.kernel - 1);
-    part.inputs = state_.next(past * s_.dim), part.hidden = state_.next(past * size.hidden);
+    if (nothing != nullptr) nothing->assign(past * (s_.dim + size.hidden), 0.0f);
+    part.inputs = nothing ? nothing->data() : state_.next(past * s_.dim);
+    part.hidden = nothing ? part.inputs + past * s_.dim : state_.next(past * size.hidden);
     return part;
   }
 
@@ -168,6 +193,20 @@ class Step {
     args.prefix_values = conditioning_.next<const float>(prefix);
     args.places = places_, args.seen = seen_, args.first = first_.data();
     run_blocks(kernels().causal_time, args);
+  }
+
+  // The time path for prompts.
+  void among(float* rows, float* keys, float* values) {
+    CausalTimeArgs args = {.positions = s_.items * s_.bands, .bands = s_.bands, .heads = s_.heads,
+                           .head_width = s_.head_width, .window = 1, .prompts = s_.items, .shared = true,
+                           .x = frame(0), .y = frame(1)};
+    args.keys = keys, args.values = values, args.rows = rows, args.places = places_;
+    args.has_before = s_.time_before.hidden > 0;
+    if (args.has_before) args.before = step_layer(s_.time_before, &before_);
+    args.norm = norm();
+    args.qkv = panels(3 * s_.width(), s_.dim), args.out = panels(s_.dim, s_.width());
+    args.after = step_layer(s_.time_after, &after_);
+    run_blocks(kernels().causal_prompts, args);
   }
 
   void back(const float* spec, float* estimate) {
@@ -200,6 +239,7 @@ class Step {
   float* waiting_ = nullptr;
   const float *scale_ = nullptr, *shift_ = nullptr, *cosine_ = nullptr, *sine_ = nullptr;
   c10::SmallVector<int64_t, 16> first_ = {0};  // pair of each item's first prompt
+  std::vector<float> before_, after_;          // the past of prompts: zeros
 };
 
 // places: of audio's items in the state and the conditioning, no two the same. work: for the rows of audio, their
@@ -233,9 +273,23 @@ void causal_step(const Tensor& audio, at::IntArrayRef places, at::IntArrayRef si
   run_blocks(kernels().causal_overlap, wave);
 }
 
+// rows: [prompts, bands, dim]. weights: from the rotations on. See Step::condition.
+std::vector<Tensor> causal_condition(const Tensor& rows, at::IntArrayRef sizes, double eps, at::TensorList weights) {
+  const c10::InferenceMode guard;
+  Sizes s(sizes);
+  TORCH_CHECK(rows.dim() == 3 && rows.size(0) > 0, "_causal_condition: rows ", rows.sizes());
+  s.rows = s.items = s.known = rows.size(0), s.sources = 1;
+  Taker(rows, "rows").next(s.items * s.frame());
+  std::vector<int64_t> places;
+  while (int64_t(places.size()) < s.items) places.push_back(places.size());
+  const auto memory = at::empty({Buffers(s).floats()}, rows.options());
+  return Step(s, eps, places.data(), weights, {}, {}, memory.mutable_data_ptr<float>()).condition(rows);
+}
+
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(ussfast, m) {
+  m.def("_causal_condition(Tensor rows, int[] sizes, float eps, Tensor[] weights) -> Tensor[]", &causal_condition);
   m.def("_causal_step_floats(int[] sizes, int items, int sources) -> int", &step_floats);
   m.def(
       "_causal_step_(Tensor audio, int[] places, int[] sizes, float eps, Tensor[] weights, Tensor[] conditioning, "

@@ -64,6 +64,15 @@ struct Sizes {
   int64_t wide() const { return lanes() + panel(); }
   int64_t width() const { return heads * head_width; }
   int64_t frame() const { return bands * dim; }  // floats of one item between the layers
+  Sequences along_bands(int64_t items) const {
+    const int64_t size = frame();
+    return {items, 1, bands, dim, size, size, dim, size, size, dim};
+  }
+  int64_t rope_row() const {
+    AttentionArgs args = {};
+    args.at = along_bands(1);
+    return args.padded(panel());
+  }
 };
 
 // Memory between the parts of a step, in floats.

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from causal_models import CONFIGS, HOP, audio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from causal_models import CONFIGS, HOP, audio
 from tiny import CAUSAL, PROMPTS, tiny_model
 
 from ussfast import checkpoint
 from ussfast._ext import cpu_isa
 from ussfast.errors import InputError
-from ussfast.models.causal_native import NativeStep, supported
+from ussfast.models.causal_native import NativeStep, condition, supported
 from ussfast.models.causal_step import StreamState, initial_state, step
 from ussfast.models.causal_tuss import Conditioning
 from ussfast.ops import use_reference
@@ -282,3 +282,16 @@ def test_bad_calls_are_named():
                 native.step(torch.zeros(2, HOP), one, items)
         with pytest.raises(InputError, match="each once"):
             native.step(torch.zeros(0, HOP), one, [])
+
+
+@pytest.mark.parametrize("name", MODELS)
+@given(names=st.lists(st.sampled_from(PROMPTS), min_size=1, max_size=9))
+@settings(max_examples=8, deadline=None)
+def test_conditioning_is_that_of_the_reference(name, names):
+    model = MODELS[name]
+    with torch.inference_mode():
+        vectors = model.prompt_vectors(tuple(names))
+        ours, expected = condition(model, vectors), model.condition(vectors)
+    for a, b in zip(tensors(ours), tensors(expected), strict=True):
+        assert a.dtype == b.dtype and a.is_contiguous()
+        close(a, b)

@@ -1,7 +1,7 @@
 """`causal_step.step` as one native call per hop, on a state that it changes in place."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor
 from ussfast import stft
 from ussfast._ext import cpu_isa
 from ussfast.errors import InputError
-from ussfast.models.causal import BlockState
+from ussfast.models.causal import BlockState, Prefix
 from ussfast.models.causal_step import StreamState
 from ussfast.models.causal_tuss import CausalTuss, Conditioning
 from ussfast.models.locoformer import Attention, ConvSwiGlu
@@ -62,7 +62,7 @@ class NativeStep:
         config = model.config.stft
         self._items, self._eps = len(state.frames.front.seen), model.config.stack.eps
         self._hop, self._channels = config.hop, len(state.context) // self._items
-        self._weights = model.kept(lambda: packed_weights(model))
+        self._weights = model.kept(lambda: packed_weights(model)).all
         self._sizes = _sizes(model)
         self._state = _state_tensors(self.state)
         # By items of a step, first that of all: every other is a part of it.
@@ -189,13 +189,35 @@ def _ends(model: CausalTuss) -> tuple[SfcFront, SfcBack]:
     return model.encoder, model.decoder
 
 
-def packed_weights(model: CausalTuss) -> list[Tensor]:
-    """All weights in the order in which csrc/cpu/causal_step.cpp takes them."""
+def condition(model: CausalTuss, prompts: Tensor) -> Conditioning:
+    """`CausalTuss.condition` of a `supported` model in one native call; prompts [sources, dim], float32 on the CPU."""
+    weights = model.kept(lambda: packed_weights(model))
+    with torch.inference_mode():
+        rows = model.prompt_rows(prompts[None])
+        behind, *parts = torch.ops.ussfast._causal_condition.default(
+            rows[0].contiguous(), _sizes(model), model.config.stack.eps, weights.blocks
+        )
+        prefix = tuple(Prefix(*parts[i : i + 3]) for i in range(0, len(parts), 3))
+        return model.conditioning(behind, prefix)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """all: in the order in which csrc/cpu/causal_step.cpp takes them. blocks: those from the rotations on."""
+
+    all: list[Tensor]
+    blocks: list[Tensor]
+
+
+def packed_weights(model: CausalTuss) -> Packed:
+    """A causal model's weights for the native step."""
     with torch.no_grad():
         window = stft.window(model.config.stft)
         squares = window.square().view(2, -1).sum(0)
-        weights = [window, 1 / squares, *_front(model), *_blocks(model), *_back(model)]
-        return [weight.clone(memory_format=torch.contiguous_format) for weight in weights]
+        front = [window, 1 / squares, *_front(model)]
+        weights = [*front, *_blocks(model), *_back(model)]
+        whole = [weight.clone(memory_format=torch.contiguous_format) for weight in weights]
+        return Packed(whole, whole[len(front) :])
 
 
 def _panels(weight: Tensor) -> Tensor:

@@ -161,11 +161,18 @@ class CausalTuss(Preparable, SpectralModel):
 
     def condition(self, prompts: Tensor) -> Conditioning:
         """prompts: [sources, dim] or [batch, sources, dim], of any kind; their length does not matter."""
-        rows = prompts if prompts.dim() == 3 else prompts[None]
+        rows, prefix = self.stack.condition(self.prompt_rows(prompts if prompts.dim() == 3 else prompts[None]))
+        return self.conditioning(rows, prefix)
+
+    def prompt_rows(self, rows: Tensor) -> Tensor:
+        """What goes into the blocks for prompts [batch, sources, dim]: [batch, sources, bands, dim]."""
         # Equal prompts are told apart by how many of the same came before.
         same = (rows[:, :, None] == rows[:, None]).all(-1).tril(-1).sum(-1).clamp(max=REPEATS - 1)
         rows = rows * (rows.square().mean(-1, keepdim=True) + 1e-6).rsqrt() + self.repeats[same]
-        rows, prefix = self.stack.condition(rows[:, :, None] + self.band_rows)
+        return rows[:, :, None] + self.band_rows
+
+    def conditioning(self, rows: Tensor, prefix: tuple[Prefix, ...]) -> Conditioning:
+        """From prompt rows behind the blocks, and the prefix of every block."""
         scale, shift = self.modulation(self.row_norm(rows)).unsqueeze(2).chunk(2, -1)
         count = torch.full((len(rows),), rows.shape[1], device=rows.device)
         return Conditioning(prefix, 1 + scale, shift.contiguous(), count)

@@ -2,6 +2,7 @@
 #include "bands.h"
 #include "causal_back.h"
 #include "causal_front.h"
+#include "causal_prompts.h"
 #include "causal_time.h"
 #include "causal_wave.h"
 #include "cross_attention.h"
@@ -65,6 +66,7 @@ const Kernels USSFAST_TABLE = {
     .causal_bins = block_kernel<CausalBins, CausalFrontArgs>(),
     .causal_bands = block_kernel<CausalBands, CausalFrontArgs>(),
     .causal_time = block_kernel<CausalTime, CausalTimeArgs>(),
+    .causal_prompts = block_kernel<CausalPrompts, CausalTimeArgs>(),
     .causal_modulate = block_kernel<CausalModulate, CausalBackArgs>(),
     .causal_values = block_kernel<CausalValues, CausalBackArgs>(),
     .causal_parts = block_kernel<CausalParts, CausalBackArgs>(),

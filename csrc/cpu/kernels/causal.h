@@ -59,6 +59,7 @@ struct CausalTimeArgs {
   const int64_t *places, *first;                // [items]; [items + 1], prompts that the items before have
   const int64_t* seen;                          // state: [items]
   float *keys, *values;                         // state: [positions, width, window], [positions, window, width]
+  float* rows;                                  // for prompts: [positions, channels], in front of the attention
 };
 
 // From bands to masked spectra. A pair is an item with one of its prompts; item i has the pairs first[i] to first[i + 1].

@@ -100,7 +100,7 @@ struct CausalTime {
       std::memcpy(a.y + (first + r) * channels, x + r * out_width, channels * sizeof(float));
   }
 
- private:
+ protected:
   static int64_t rows_of(int64_t row) { return round_up((kRows + kSpareRows) * row, 16); }
 
   int64_t feed_floats(const FfnArgs& f) const {
@@ -155,16 +155,20 @@ struct CausalTime {
     float* qkv = normed + rows_of(channels);
     float* mixed = qkv + rows_of(qkv_width);
     float* scores = mixed + rows_of(width);
+    project_rows(count, x, normed, qkv);
+    for (int64_t r = 0; r < count; ++r) look_back(first + r, qkv + r * qkv_width, mixed + r * width, scores);
+    for (int64_t c = 0; c < out_width; c += kPanel)
+      product<Float32, 2, true>(count, mixed, width * 4, 4, a.out + c * width, kPanel * 4, width, x + c,
+                                out_width * 4);
+  }
+
+  void project_rows(int64_t count, const float* x, float* normed, float* qkv) const {
     for (int64_t r = 0; r < count; ++r)
       normalize_row(x + r * out_width, a.norm.weight, normed + r * channels, a.norm.groups, channels / a.norm.groups,
                     a.norm.eps);
     for (int64_t c = 0; c < qkv_width; c += kPanel)
       product<Float32, 2, false>(count, normed, channels * 4, 4, a.qkv + c * channels, kPanel * 4, channels, qkv + c,
                                  qkv_width * 4);
-    for (int64_t r = 0; r < count; ++r) look_back(first + r, qkv + r * qkv_width, mixed + r * width, scores);
-    for (int64_t c = 0; c < out_width; c += kPanel)
-      product<Float32, 2, true>(count, mixed, width * 4, 4, a.out + c * width, kPanel * 4, width, x + c,
-                                out_width * 4);
   }
 
   // One position attends to its prompts and its ring, which then has its own key and value.
@@ -185,7 +189,11 @@ struct CausalTime {
     // Only now: a read right behind these scattered writes would wait for them.
     for (int64_t c = 0; c < width; ++c) keys[c * a.window + slot] = key[c];
     for (int64_t h = 0; h < a.heads; ++h) softmax(scores + h * score_row, asked, visible);
-    const Stretch stretches[] = {{a.prefix_values + asking * width * a.prompts, asked, 0}, {values, visible, ring}};
+    mix_all({a.prefix_values + asking * width * a.prompts, asked, 0}, {values, visible, ring}, scores, mixed);
+  }
+
+  void mix_all(const Stretch& prompts, const Stretch& frames, const float* scores, float* mixed) const {
+    const Stretch stretches[] = {prompts, frames};
     const int64_t per_head = (a.head_width + kLanes - 1) / kLanes, vectors = a.heads * per_head;
     int64_t v = 0;
     for (; v + 4 <= vectors; v += 4) mix<4>(v, per_head, stretches, scores, mixed);

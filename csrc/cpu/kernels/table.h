@@ -129,7 +129,7 @@ struct Kernels {
   // One frame of a causal model, see causal.h: in this order, with the paths along frequency in between.
   Blocks<CausalWaveArgs> causal_frame;
   Blocks<CausalFrontArgs> causal_features, causal_bins, causal_bands;
-  Blocks<CausalTimeArgs> causal_time;
+  Blocks<CausalTimeArgs> causal_time, causal_prompts;
   Blocks<CausalBackArgs> causal_modulate, causal_values, causal_parts, causal_masks;
   Blocks<CausalWaveArgs> causal_overlap;
 };
