@@ -1,6 +1,7 @@
 """Shared fixtures. What must be set before triton is imported stands at the top."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -23,6 +24,14 @@ def directory(tmp_path_factory):
 @pytest.fixture(scope="module")
 def separator(directory):
     return Separator(directory, ("speech", "sfx"), device="cpu", **SHORT)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible():
+    """Shells start background jobs with interrupts ignored, and children inherit that: tests of interrupts need them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
