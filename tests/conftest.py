@@ -28,7 +28,7 @@ def separator(directory):
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible():
-    """Shells start background jobs with interrupts ignored, and children inherit that: tests of interrupts need them."""
+    """Shells start background jobs with interrupts ignored, which children inherit: tests of interrupts need them."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -56,10 +56,10 @@ def _causal_tuss(config: CausalTussConfig, frames: int, sources: int, batch: int
     sfc, stack, dim, bins = config.sfc, config.stack, config.stack.dim, config.stft.bins
     edges = band_edges(sfc, config.stft, config.sample_rate)
     bands, rows, width = len(edges), batch * frames, stack.attention_dim
-    # The prefix: rows without neighbours in time; their keys and values are kept, which repeats one projection.
-    alone = sum(_ffn(dim, ffn, 1) for ffn in stack.time_ffn)
-    prefix = sources * (_layer(stack, stack.freq_ffn, bands) + bands * (alone + 2 * dim * 3 * width))
-    prefix += bands * _layer(stack, (), sources)
+    # The prefix: rows without neighbours in time.
+    # Single rows see one tap of a convolution. What few prompts weigh one another with is no matrix product.
+    alone = sum(2 * 3 * ffn.hidden * dim for ffn in stack.time_ffn)
+    prefix = sources * (_layer(stack, stack.freq_ffn, bands) + bands * (alone + 2 * dim * 4 * width))
     # Frames: attention along time looks at the prefix as well, whose rows go along.
     along_time = _layer(stack, (), sources + frames) + sum(_ffn(dim, ffn, frames) for ffn in stack.time_ffn)
     block = prefix + rows * _layer(stack, stack.freq_ffn, bands) + batch * bands * along_time

@@ -50,7 +50,8 @@ def window_of(audio, names, border):
 class Shuffling:
     """In place of an engine: unmistakable sources for equal prompts, the last two in any order."""
 
-    model, check_channels = SEPARATORS["tuss"].engine.model, SEPARATORS["tuss"].engine.check_channels
+    engine = SEPARATORS["tuss"].engine
+    model, check_channels, computing = engine.model, engine.check_channels, engine.computing
     rng = np.random.default_rng(2)
 
     def run(self, audio, vectors, sources, groups):
