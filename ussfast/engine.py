@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 import numpy as np
 import torch
@@ -71,6 +72,7 @@ class Engine:
             self.model = model.to(self.device).eval()
             prepare(self.model, "float32" if self.autocast else self.precision, pack=self.backend == "native")
         self._known: dict[bytes, Conditioning] = {}
+        self._knowing = Lock()
 
     @property
     def causal(self) -> CausalTuss | None:
@@ -81,15 +83,15 @@ class Engine:
         """What a causal model computes from prompt vectors [sources, dim]: once, for every stream and file."""
         assert self.causal is not None
         key = prompts.numpy(force=True).tobytes()
-        known = self._known.pop(key, None)
-        if known is None:
-            with self.computing():
-                native = supported(self.causal) and self.backend == "native"
-                known = condition(self.causal, prompts) if native else self.causal.condition(prompts.to(self.device))
-        # The newest are last.
-        self._known[key] = known
-        while len(self._known) > KEPT_CONDITIONINGS:
-            self._known.pop(next(iter(self._known)), None)
+        with self._knowing:
+            known = self._known.pop(key, None)
+            if known is None:
+                with self.computing():
+                    native, here = supported(self.causal), prompts.to(self.device)
+                    known = condition(self.causal, here) if native else self.causal.condition(here)
+            self._known[key] = known  # the newest are last
+            if len(self._known) > KEPT_CONDITIONINGS:
+                self._known.pop(next(iter(self._known)))
         return known
 
     def carry_on(

@@ -53,9 +53,9 @@ def test_memory_stays_where_it_is(separator):
     chunk = noise(2, 160)
     for _ in range(500):
         session.push(chunk)
-    addresses = {name: tensor.data_ptr() for name, tensor in tensors_of(session._core.rows.state).items()}
+    addresses = {name: tensor.data_ptr() for name, tensor in tensors_of(session.core.rows.state).items()}
     before = resident_mib()
     for _ in range(5000):
         session.push(chunk)
     assert abs(resident_mib() - before) < 1
-    assert addresses == {name: tensor.data_ptr() for name, tensor in tensors_of(session._core.rows.state).items()}
+    assert addresses == {name: tensor.data_ptr() for name, tensor in tensors_of(session.core.rows.state).items()}

@@ -86,6 +86,9 @@ def test_a_stream_begins_again_or_moves():
     moved, stayed = session.push(audio), pool.push({second: audio})[second]
     np.testing.assert_allclose(moved.stems, stayed.stems, atol=1e-5)
     assert pool.push({}) == {}
+    pool[first].state = pool[second].state
+    both = pool.push({first: audio, second: audio})
+    np.testing.assert_array_equal(both[first].stems, both[second].stems)
 
 
 def test_one_bad_chunk_changes_no_stream():

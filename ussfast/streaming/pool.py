@@ -9,7 +9,7 @@ from ussfast.streaming.causal import CausalCore, push_together
 from ussfast.streaming.rows import CausalRows
 from ussfast.streaming.session import Session
 
-OpenSession = Callable[[int, Sequence[str] | str | None], tuple[Session, CausalCore]]
+OpenSession = Callable[[int, Sequence[str] | str | None], Session]  # of a row
 
 
 class SessionPool:
@@ -22,7 +22,6 @@ class SessionPool:
     def __init__(self, rows: CausalRows, open_session: OpenSession):
         self._rows, self._open = rows, open_session
         self._sessions: dict[int, Session] = {}
-        self._cores: dict[int, CausalCore] = {}
 
     @property
     def streams(self) -> tuple[int, ...]:
@@ -51,9 +50,9 @@ class SessionPool:
         free = [row for row in range(self._rows.streams) if row not in self._sessions]
         if not free:
             raise InputError(f"all {self._rows.streams} places of the pool are taken; open it with a larger size")
-        session, core = self._open(free[0], prompts)
-        core.reset()  # the place may have been another stream's
-        self._sessions[free[0]], self._cores[free[0]] = session, core
+        session = self._open(free[0], prompts)
+        session.reset()  # the place may have been another stream's
+        self._sessions[free[0]] = session
         return free[0]
 
     def push(self, chunks: Mapping[int, Any]) -> dict[int, Separation]:
@@ -66,16 +65,21 @@ class SessionPool:
         checked = {stream: sessions[stream].checked(chunk) for stream, chunk in chunks.items()}
         if not checked:
             return {}
-        audio = {self._cores[stream]: sessions[stream].take(chunk) for stream, chunk in checked.items()}
-        out = push_together(audio)
-        return {stream: session.give(out[self._cores[stream]]) for stream, session in sessions.items()}
+        cores = {stream: _core(session) for stream, session in sessions.items()}
+        out = push_together({cores[stream]: sessions[stream].take(chunk) for stream, chunk in checked.items()})
+        return {stream: session.give(out[cores[stream]]) for stream, session in sessions.items()}
 
     def leave(self, stream: int) -> Separation:
         """Ends a stream and returns its rest; its place is free then."""
         rest = self[stream].flush()
-        del self._sessions[stream], self._cores[stream]
+        del self._sessions[stream]
         return rest
 
     def reset(self, stream: int) -> None:
         """Begins a stream again with the same prompts; what was not given out yet is lost."""
         self[stream].reset()
+
+
+def _core(session: Session) -> CausalCore:
+    assert isinstance(session.core, CausalCore)
+    return session.core

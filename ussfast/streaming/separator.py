@@ -126,17 +126,14 @@ class LiveSeparator(ABC):
         rate = self.sample_rate if sample_rate is None else sample_rate
         rows = CausalRows(engine, size, channels, 2 * room, threads)
 
-        def open_session(row: int, prompts: Sequence[str] | str | None) -> tuple[Session, CausalCore]:
+        def open_session(row: int, prompts: Sequence[str] | str | None) -> Session:
             count = len(self._plan(prompts).labels)
             if count > room:
                 raise InputError(f"{count} prompts, but the pool has room for {room}: open it with max_prompts={count}")
-            cores: list[CausalCore] = []
 
             def make_core(channels: int, room: int, plan: Plan, slots: tuple[int, ...]) -> CausalCore:
-                cores.append(CausalCore(rows, row, plan.vectors, slots, plan.groups))
-                return cores[-1]
+                return CausalCore(rows, row, plan.vectors, slots, plan.groups)
 
-            session = Session(make_core, self._plan, prompts, self.sample_rate, rate, channels, room, on_bad)
-            return session, cores[-1]
+            return Session(make_core, self._plan, prompts, self.sample_rate, rate, channels, room, on_bad)
 
         return SessionPool(rows, open_session)

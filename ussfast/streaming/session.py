@@ -50,7 +50,8 @@ class Session:
 
     Use as a context manager, or not: there is nothing to release.
 
-    Attributes: sample_rate (of input and output, in Hz), channels (None until the first chunk, if it was not said).
+    Attributes: sample_rate (of input and output, in Hz), channels (as they were said, or None), core (what works at the
+        model's rate).
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Session:
     def _open(self, channels: int) -> None:
         self._incoming = StreamResampler(channels, self.sample_rate, self._model_rate)
         self._outgoing = StreamResampler(self._room * channels, self._model_rate, self.sample_rate)
-        self._core = self._make_core(channels, self._room, self._plan, self._slots)
+        self.core = self._make_core(channels, self._room, self._plan, self._slots)
         self._opened = channels
         self._begin()
 
@@ -100,12 +101,12 @@ class Session:
     def latency(self) -> float:
         """Seconds from a sample of the input to the same one of the output, conversions of the rate included."""
         ours = self._incoming.delay / self.sample_rate
-        return ours + (self._core.latency + self._outgoing.delay) / self._model_rate
+        return ours + (self.core.latency + self._outgoing.delay) / self._model_rate
 
     @property
     def hop_seconds(self) -> float:
         """Seconds of audio that are computed at once."""
-        return self._core.hop / self._model_rate
+        return self.core.hop / self._model_rate
 
     def push(self, chunk: Any) -> Separation:
         """Takes what follows in the stream.
@@ -121,7 +122,7 @@ class Session:
                 with on_bad="raise", samples that are not finite. Nothing has changed then.
         """
         audio = self.take(self.checked(chunk))  # which may make another core for the channels of the first chunk
-        return self.give(self._core.push(audio))
+        return self.give(self.core.push(audio))
 
     def flush(self) -> Separation:
         """Ends the stream: the rest, so that as many samples came out as went in. `reset` begins another one."""
@@ -130,13 +131,13 @@ class Session:
             return self._piece(torch.zeros(self._room * self._opened, 0))
         self._closed = True
         last = self._run(self._incoming.flush())
-        rest = torch.from_numpy(self._core.flush()).flatten(0, 1)
+        rest = torch.from_numpy(self.core.flush()).flatten(0, 1)
         first = self._outgoing.push(torch.cat((last, rest), 1))
         return self._piece(torch.cat((first, self._outgoing.flush(self._taken)), 1))
 
     def _run(self, audio: Tensor) -> Tensor:
         """[channels, n] at the model's rate -> [slots * channels, m]."""
-        return torch.from_numpy(self._core.push(audio.numpy())).flatten(0, 1)
+        return torch.from_numpy(self.core.push(audio.numpy())).flatten(0, 1)
 
     def checked(self, chunk: Any) -> np.ndarray:
         """The first part of `push`: float32 [channels, n] as it will be taken, or an error."""
@@ -200,8 +201,8 @@ class Session:
         free = [s for s in range(self._room) if s not in before.values() and s not in self._leaving]
         free += [s for s in self._leaving if s not in kept]
         slots = tuple(before[key] if key in before else free.pop(0) for key in plan.keys)
-        self._core.set_prompts(plan.vectors, slots, plan.groups)
-        fade = self._core.fade + self._outgoing.delay + self._core.hop
+        self.core.set_prompts(plan.vectors, slots, plan.groups)
+        fade = self.core.fade + self._outgoing.delay + self.core.hop
         ended = {s: label for label, s in zip(self._plan.labels, self._slots, strict=True) if s not in slots}
         self._leaving = {s: row for s, row in self._leaving.items() if s not in slots}
         self._leaving |= {s: (label, fade) for s, label in ended.items()}
@@ -209,7 +210,7 @@ class Session:
 
     def reset(self) -> None:
         """Forgets all audio and begins another stream with the same prompts."""
-        self._core.reset()
+        self.core.reset()
         self._incoming.reset()
         self._outgoing.reset()
         self._begin()
@@ -233,7 +234,7 @@ class Session:
         in it."""
         vectors = torch.zeros(0, 0) if self._plan.vectors is None else self._plan.vectors.detach().cpu().clone()
         return SessionState(
-            self._core.state, self._incoming.state, self._outgoing.state,
+            self.core.state, self._incoming.state, self._outgoing.state,
             torch.from_numpy(self._mixture.copy()), vectors, torch.tensor(self._slots),
         )  # fmt: skip
 
@@ -258,7 +259,7 @@ class Session:
     def _resume(self, channels: int, slots: tuple[int, ...], state: SessionState) -> None:
         self._slots = slots
         self._open(channels)
-        self._core.load(state.core)
+        self.core.load(state.core)
         self._incoming.load(state.incoming)
         self._outgoing.load(state.outgoing)
         self._mixture = state.mixture.numpy().copy()
