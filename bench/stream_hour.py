@@ -48,7 +48,8 @@ def main() -> None:
     taken = given = dropouts = 0
     free_at = busy = 0.0  # when the session is done with what it was given; seconds that it computed
     worst = 0.0
-    memory = []
+    memory: list[float] = []
+    stalls: list[tuple[float, int]] = []
     for minute in range(options.minutes):
         swell = 0.1 * (1 + np.sin(np.arange(per_minute) / 100))
         for number in range(per_minute):
@@ -59,6 +60,8 @@ def main() -> None:
             piece = session.push(audio)
             took = time.perf_counter() - begun
             busy += took
+            if took > 0.1:  # the machine was elsewhere
+                stalls.append((round(arrived, 2), round(1000 * took)))
             free_at = max(free_at, arrived) + took
             count = piece.mixture.shape[1]
             if count:
@@ -80,6 +83,7 @@ def main() -> None:
         "dropouts": int(dropouts),
         "latest_ms": round(1000 * worst, 2),
         "buffer_ms": round(1000 * buffered, 2),
+        "stalls_at_s_of_ms": stalls,
         "memory_mib": memory,
         "memory_change_after_first_minute_mib": round(max(abs(m - memory[0]) for m in memory), 2),
     }

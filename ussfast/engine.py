@@ -73,6 +73,8 @@ class Engine:
             prepare(self.model, "float32" if self.autocast else self.precision, pack=self.backend == "native")
         self._known: dict[bytes, Conditioning] = {}
         self._knowing = Lock()
+        with self.computing():  # asked once: it looks at every parameter
+            self._native = self.causal is not None and supported(self.causal)
 
     @property
     def causal(self) -> CausalTuss | None:
@@ -87,8 +89,8 @@ class Engine:
             known = self._known.pop(key, None)
             if known is None:
                 with self.computing():
-                    native, here = supported(self.causal), prompts.to(self.device)
-                    known = condition(self.causal, here) if native else self.causal.condition(here)
+                    here = prompts.to(self.device)
+                    known = condition(self.causal, here) if self._native else self.causal.condition(here)
             self._known[key] = known  # the newest are last
             if len(self._known) > KEPT_CONDITIONINGS:
                 self._known.pop(next(iter(self._known)))
