@@ -20,6 +20,7 @@ from ussfast.models.causal_native import NativeStep, condition, supported
 from ussfast.models.causal_step import StreamState, initial_state, step
 from ussfast.models.causal_tuss import Conditioning
 from ussfast.ops import use_reference
+from ussfast.streaming.core import copied, like, tensors_of
 
 # Without the C++ extension there is no native step.
 pytestmark = pytest.mark.skipif(cpu_isa() is None, reason="the C++ extension is not loaded")
@@ -38,22 +39,11 @@ MODELS = {
 
 
 def tensors(x):
-    """All tensors of nested dataclasses and tuples."""
-    if isinstance(x, torch.Tensor):
-        return [x]
-    return [t for part in (x if isinstance(x, tuple) else vars(x).values()) for t in tensors(part)]
+    return list(tensors_of(x).values())
 
 
-def like(x, change):
-    if isinstance(x, torch.Tensor):
-        return change(x)
-    if isinstance(x, tuple):
-        return tuple(like(part, change) for part in x)
-    return type(x)(**{name: like(part, change) for name, part in vars(x).items()})
-
-
-def clone(state):
-    return like(state, torch.clone)
+def changed(x, change):
+    return like(x, {name: change(tensor) for name, tensor in tensors_of(x).items()})
 
 
 def close(a, b, tolerance=1e-5):
@@ -77,7 +67,7 @@ def padded(model, asked):
         parts.append(Conditioning(prefix, fill(c.scale, 1), fill(c.shift, 1), c.count))
     columns = [tensors(part) for part in parts]
     joined = iter([torch.cat(column) for column in zip(*columns, strict=True)])
-    return like(parts[0], lambda _: next(joined))
+    return changed(parts[0], lambda _: next(joined))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -93,7 +83,7 @@ def test_steps_are_those_of_the_reference(name, data):
         conditioning, sources = padded(model, asked), max(map(len, asked))
         # Items of different ages: some go on alone before they all go along.
         state = initial_state(model, items, sources, channels)
-        native = NativeStep(model, clone(state), sources)
+        native = NativeStep(model, copied(state), sources)
         hops = audio(items * channels, 2 * model.config.window_frames * HOP, data.draw(st.integers(0, 9)))
         for number, hop in enumerate(hops.split(HOP, 1)):
             if number == 3:
@@ -121,7 +111,7 @@ def test_a_saved_state_goes_on_bit_for_bit_and_memory_stays_where_it_is(name):
         places = {t.data_ptr() for t in tensors(native.state)}
         for hop in hops[:31]:
             out = native.step(hop, conditioning)
-        other = NativeStep(model, clone(native.state), 3)
+        other = NativeStep(model, copied(native.state), 3)
         for hop in hops[31:]:
             torch.testing.assert_close(native.step(hop, conditioning), other.step(hop, conditioning), rtol=0, atol=0)
         assert native.step(hops[0], conditioning).data_ptr() == out.data_ptr()
@@ -159,7 +149,7 @@ def test_prompts_may_change_and_become_fewer():
         )
         one = model.condition(model.prompt_vectors(("bass",)))
         state = initial_state(model, 1, 2)
-        native = NativeStep(model, clone(state), 2)
+        native = NativeStep(model, copied(state), 2)
         hops = audio(1, 30 * HOP).split(HOP, 1)
         for number, hop in enumerate(hops[:20]):
             conditioning = first if number < 10 else second
@@ -183,7 +173,7 @@ def test_some_items_go_on_while_others_wait():
             hop = torch.randn(2 * len(items), HOP, generator=rng)
             out = native.step(hop, conditioning, items)
             for place, item in enumerate(items):
-                own = like(conditioning, lambda t, item=item: t[item : item + 1])
+                own = changed(conditioning, lambda t, item=item: t[item : item + 1])
                 rows = slice(2 * place, 2 * place + 2)
                 close(out[rows], alone[item].step(hop[rows], own))
         assert native.state.frames.front.seen.tolist() == [20, 20, 28]
@@ -219,7 +209,7 @@ def test_the_embedded_default_for_two_hundred_hops():
     with torch.inference_mode():
         conditioning = model.condition(model.prompt_vectors(("speech", "sfx")))
         state = initial_state(model, 1, 2)
-        native = NativeStep(model, clone(state), 2)
+        native = NativeStep(model, copied(state), 2)
         rng = torch.Generator().manual_seed(0)
         for _ in range(200):
             hop = 0.1 * torch.randn(1, model.config.stft.hop, generator=rng)
@@ -236,7 +226,7 @@ def test_sessions_share_packed_weights_until_these_may_be_old():
     with torch.inference_mode():
         conditioning = model.condition(model.prompt_vectors(("speech",)))
         hop, state = audio(1, HOP), initial_state(model, 1, 1)
-        close(NativeStep(model, clone(state), 1).step(hop, conditioning), step(model, hop, state, conditioning)[0])
+        close(NativeStep(model, copied(state), 1).step(hop, conditioning), step(model, hop, state, conditioning)[0])
 
 
 def test_a_state_of_the_reference_goes_on():
@@ -247,7 +237,7 @@ def test_a_state_of_the_reference_goes_on():
         hops = audio(1, 12 * HOP).split(HOP, 1)
         for hop in hops[:6]:
             _, state = step(model, hop, state, conditioning)
-        native = NativeStep(model, clone(state), 1)
+        native = NativeStep(model, copied(state), 1)
         for hop in hops[6:]:
             expected, state = step(model, hop, state, conditioning)
             close(native.step(hop, conditioning), expected)
