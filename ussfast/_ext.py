@@ -53,12 +53,14 @@ def _load_cuda() -> str | None:
         importlib.import_module("triton")
     except ImportError as error:
         return f"triton cannot be imported: {error}"
-    from ussfast.ops._op import LIB, OPS
+    from ussfast.ops._op import GRADIENTS, LIB, OPS
 
     for name in OPS:
         if importlib.util.find_spec(f"ussfast.ops._triton.{name}"):
-            launcher = getattr(importlib.import_module(f"ussfast.ops._triton.{name}"), name)
-            LIB.impl(name, launcher, "CUDA")
+            module = importlib.import_module(f"ussfast.ops._triton.{name}")
+            LIB.impl(name, getattr(module, name), "CUDA")
+            if hasattr(module, f"{name}_backward"):
+                GRADIENTS[name] = getattr(module, f"{name}_backward")
     return None
 
 

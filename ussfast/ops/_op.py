@@ -15,6 +15,9 @@ from ussfast.errors import InputError
 
 LIB = torch.library.Library("ussfast", "DEF")
 OPS: dict[str, "OpSpec"] = {}
+# Backward passes of CUDA kernels by op: (gradient of the result, arguments, which are needed) -> gradients in the
+# arguments' places, or None where the kernel has no backward pass for such arguments. Filled when kernels are loaded.
+GRADIENTS: dict[str, Callable[..., tuple[Tensor | None, ...] | None]] = {}
 
 _IMPLEMENTATIONS = ("native", "reference")
 IMPL = os.environ.get("USSFAST_IMPL") or "native"
@@ -51,8 +54,9 @@ class OpSpec:
     reference: plain PyTorch on tensors of any strides: truth, fallback, fake kernel, gradient, export
         lowering. Must not return or mutate an argument.
     samples: (device, dtype) -> argument tuples that reach every corner: vector tails, size 1, strided input.
-    train_on_reference: while gradients are recorded, calls run the reference itself. For ops that do much: the
-        general backward pass would compute all of it a second time, and torch.compile could not look inside.
+    train_on_reference: while gradients are recorded, calls run the reference itself unless there is a kernel for the
+        backward pass. For ops that do much: the general backward pass would compute all of it a second time, and
+        torch.compile could not look inside.
     flop: operations of one call, from the same arguments. Only products of matrices count (so convolutions and
         attention do, norms and activations do not), a multiply-add as 2; rows that a kernel computes beyond the
         result's do not count, whoever computes them. None for ops without such products.
@@ -76,9 +80,12 @@ class OpSpec:
         return self._run(args)
 
     def _run(self, args: tuple[Any, ...]) -> Tensor:
-        if _choice.reference or (self.train_on_reference and torch.is_grad_enabled()):
+        if _choice.reference or (self.train_on_reference and torch.is_grad_enabled() and not self._has_backward(args)):
             return self.reference(*args)
         return self.overload(*args)
+
+    def _has_backward(self, args: tuple[Any, ...]) -> bool:
+        return self.name in GRADIENTS and not torch.compiler.is_compiling() and args[0].is_cuda
 
     def _recorded(self, args: tuple[Any, ...], calls: list[OpCall]) -> Tensor:
         on_gpu = any(torch.is_tensor(value) and value.is_cuda for value in args)
@@ -145,6 +152,10 @@ def define(spec: OpSpec) -> OpSpec:
         # another must not receive that one's gradient again, and second derivatives still flow.
         saved, need, twice = iter(ctx.saved_tensors), ctx.needs_input_grad, torch.is_grad_enabled()
         args = [next(saved) if t else value for t, value in zip(ctx.is_tensor, ctx.constants, strict=True)]
+        if grad.is_cuda and not twice and spec.name in GRADIENTS:
+            fast = GRADIENTS[spec.name](grad, args, need)
+            if fast is not None:
+                return fast
         with torch.enable_grad():
             args = [a.view_as(a) if n else a for a, n in zip(args, need, strict=True)]
             wanted = [a for a, n in zip(args, need, strict=True) if n]

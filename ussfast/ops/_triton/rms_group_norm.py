@@ -1,9 +1,13 @@
 """Triton kernel of ussfast.ops.rms_group_norm."""
 
+from collections.abc import Callable, Iterator
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ussfast.ops._triton._launch import Call, launch, tile, wide
 
 # Values per program. Groups hold only 8 to 32 channels, so one program takes many of them.
 _TILE = 1024
@@ -27,20 +31,24 @@ def _rms_group_norm_fwd_kernel(
     tl.store(y + at, (value / (rms + eps) * scale).to(y.dtype.element_ty), mask)
 
 
-def launch_options(width: int, dtype: torch.dtype) -> dict:
-    """Compile-time arguments for groups of this width: one row of the tile per group."""
-    block = triton.next_power_of_2(width)
-    wide = tl.float64 if dtype == torch.float64 else tl.float32
-    return {"WIDE": wide, "ROWS": max(1, _TILE // block), "BLOCK": block}
-
-
 def rms_group_norm(x: Tensor, weight: Tensor, groups: int, eps: float) -> Tensor:
     x, weight, width = x.contiguous(), weight.contiguous(), x.shape[-1] // groups
     y = torch.empty_like(x)
-    if not x.numel():
-        return y
-    rows, options = x.numel() // width, launch_options(width, x.dtype)
-    grid = (triton.cdiv(rows, options["ROWS"]),)
-    with torch.cuda.device_of(x):
-        _rms_group_norm_fwd_kernel[grid](x, weight, y, rows, groups, width, eps, **options)
+    if x.numel():
+        rows, block = x.numel() // width, triton.next_power_of_2(width)
+        call = Call(
+            _rms_group_norm_fwd_kernel,
+            lambda t: (triton.cdiv(rows, t["ROWS"]),),
+            {"x": x, "w": weight, "y": y, "rows": rows, "groups": groups, "width": width, "eps": eps},
+            {"WIDE": wide(x.dtype), "BLOCK": block},
+            (tile(ROWS=max(1, _TILE // block)),),
+        )
+        launch(call, x.device)
     return y
+
+
+def specimens() -> Iterator[tuple[str, Callable[..., object], tuple]]:
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        for channels, groups in ((64, 4), (63, 3)):
+            x = torch.empty(2, 50, 61, channels, dtype=dtype, device="meta")
+            yield f"{channels}/{groups}", rms_group_norm, (x, x.new_empty(channels), groups, 1e-5)
