@@ -16,10 +16,11 @@ OTHER_ISAS := $(if $(CXX_FOUND),generic $(call cpu_has,avx512f,avx2) $(call cpu_
 KERNEL_TESTS := tests/ops/test_contract.py tests/ops/test_locoformer.py tests/ops/test_bands.py \
   tests/models/test_causal_native.py
 
-.PHONY: test demo lint bench bench-models bench-streaming clean
+.PHONY: test demo lint bench bench-models bench-streaming gpu-build gpu-test gpu-bench clean
 
 test: lint
 	$(TEST_ENV) $(BIN)/python -m pytest -q
+	$(BIN)/python -m ussfast.ops.aot --arch 80,90,100 --check
 	USSFAST_IMPL=reference $(BIN)/python -m pytest -q tests/ops/test_contract.py -k "not triton"
 	for isa in $(OTHER_ISAS); do echo "== $$isa" && \
 	  $(TEST_ENV) USSFAST_FORCE_ISA=$$isa $(BIN)/python -m pytest -q $(KERNEL_TESTS) -k "not gradient and not triton" || exit 1; \
@@ -46,6 +47,17 @@ bench-streaming: $(STAMP)
 	mkdir -p bench/results
 	BENCH_THREADS=1 $(BIN)/python -m pytest -q bench/streaming --benchmark-json=bench/results/streaming.json
 	$(if $(HOUR),$(BIN)/python bench/stream_hour.py -o bench/results/stream-hour.json)
+
+# On a machine with a GPU, with a Python that has a CUDA torch and what pyproject.toml lists: nothing is installed.
+GPU_PYTHON ?= python3
+gpu-build:
+	USSFAST_BUILD=cuda $(GPU_PYTHON) setup.py -q build_ext --inplace
+
+gpu-test: gpu-build
+	FAIL_WITHOUT_CUDA=1 FAIL_WITHOUT_EXT=1 $(GPU_PYTHON) bench/gpu_run.py test
+
+gpu-bench: gpu-build
+	FAIL_WITHOUT_CUDA=1 FAIL_WITHOUT_EXT=1 $(GPU_PYTHON) bench/gpu_run.py bench
 
 $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/*/* csrc/*/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -10,6 +10,8 @@ from tiny import SHORT, tiny_directory
 from ussfast import Separator
 
 if not torch.cuda.is_available():
+    if os.environ.get("FAIL_WITHOUT_CUDA") == "1":
+        pytest.exit("FAIL_WITHOUT_CUDA=1, but there is no CUDA device", returncode=1)
     os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton kernels run on the CPU, in its interpreter
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 2))

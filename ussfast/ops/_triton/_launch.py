@@ -132,4 +132,4 @@ def dot_types(dtype: torch.dtype, precision: str = "float32") -> tuple[Any, str]
         return tl.bfloat16, "ieee"
     if dtype == torch.float16:
         return tl.float16, "ieee"
-    return tl.float32, "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+    return tl.float32, "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"

@@ -42,9 +42,11 @@ def table(file: Path) -> dict[str, Any]:
     """Entries of the file; none if it cannot be read, since it is only a cache."""
     if file not in _tables:
         try:
-            _tables[file] = json.loads(file.read_text())
+            found = json.loads(file.read_text())
         except (OSError, ValueError):
-            _tables[file] = {}
+            found = {}
+        sound = isinstance(found, dict) and all(isinstance(value, dict) for value in found.values())
+        _tables[file] = found if sound else {}
     return _tables[file]
 
 

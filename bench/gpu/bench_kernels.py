@@ -1,0 +1,93 @@
+"""Every Triton launcher at the models' shapes: time, share of the measured matrix rate and of the copy bandwidth.
+
+The cases are the `specimens` of ussfast/ops/_triton with random data, so what is compiled in CI is what is timed here.
+"""
+
+import os
+
+import machine
+import pytest
+import torch
+
+from ussfast.ops._op import OPS, use_reference
+from ussfast.ops.aot import modules
+
+# A gradient's scale and sum order differ; results of bf16 round each factor.
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+SEED = 0
+
+
+def cases():
+    if not torch.cuda.is_available():
+        return []
+    found = []
+    for module in modules():
+        name = module.__name__.rsplit(".", 1)[1]
+        for label, launcher, arguments in module.specimens():
+            first = next(a for a in arguments if torch.is_tensor(a))
+            if first.dtype != torch.float64:
+                found.append(pytest.param(name, launcher, arguments, id=f"{launcher.__name__} {label}"))
+    return found
+
+
+def drawn(value):
+    """Random data in the place of a tensor without any."""
+    if isinstance(value, (tuple, list)) and any(map(torch.is_tensor, value)):
+        return type(value)(drawn(v) for v in value)
+    if not torch.is_tensor(value):
+        return value
+    if not value.is_floating_point():
+        return torch.zeros(value.shape, dtype=value.dtype, device="cuda")
+    scale = value.shape[-1] ** -0.5 if value.dim() > 1 else 0.5
+    return (torch.randn(value.shape, device="cuda") * scale).to(value.dtype)
+
+
+def moved(arguments, result) -> int:
+    """Bytes that must be read and written once."""
+    tensors = [t for t in (*arguments, *(result if isinstance(result, tuple) else (result,))) if torch.is_tensor(t)]
+    return sum(t.nbytes for t in tensors)
+
+
+@pytest.mark.parametrize("name, launcher, arguments", cases())
+def bench_kernel(benchmark, name, launcher, arguments):
+    torch.manual_seed(SEED)
+    arguments = tuple(drawn(value) for value in arguments)
+    spec = OPS[name]
+    backward = launcher.__name__ != name
+    with torch.inference_mode():
+        result = launcher(*arguments)
+        assert result is not None, "this specimen has no kernel"
+        bf16 = "bfloat16" in arguments or any(torch.is_tensor(a) and a.dtype == torch.bfloat16 for a in arguments)
+        rates = machine.ceilings()
+        call = launcher.__name__, arguments
+        milliseconds = machine.milliseconds(lambda: launcher(*arguments))
+    info = {
+        "kernel": call[0],
+        "shape": str([list(a.shape) for a in arguments if torch.is_tensor(a)][:2]),
+        "bf16": bf16,
+        "milliseconds": round(milliseconds, 4),
+        "bytes": moved(arguments, result),
+        "copy_share": round(moved(arguments, result) / milliseconds / 1e9 / rates["copy_tbps"], 4),
+    }
+    if not backward:
+        with torch.inference_mode(), use_reference():
+            expected = spec.reference(*arguments)
+            peak = expected.float().abs().max()
+            worst = ((result.float() - expected.float()).abs().max() / peak).item()
+            assert worst <= TOLERANCE[torch.bfloat16 if bf16 else torch.float32], worst  # never time a wrong result
+            info |= {
+                "difference": worst,
+                "reference_milliseconds": machine.milliseconds(lambda: spec.reference(*arguments), 50),
+            }
+        info["speedup"] = round(info["reference_milliseconds"] / milliseconds, 2)
+        if spec.flop is not None:
+            flop = spec.flop(*arguments)
+            info |= {
+                "flop": flop,
+                "tflops": round(flop / milliseconds / 1e9, 2),
+                "gemm_share": round(flop / milliseconds / 1e9 / rates["bf16_tflops" if bf16 else "float32_tflops"], 4),
+            }
+    benchmark.group = name
+    benchmark.extra_info |= info | {"tuned": os.environ.get("USSFAST_TUNE") == "1"}
+    with torch.inference_mode():
+        benchmark.pedantic(lambda: (launcher(*arguments), torch.cuda.synchronize()), rounds=3, iterations=1)
