@@ -15,7 +15,8 @@ from ussfast.streaming.live import Card
 from ussfast.streaming.outputs import Selection, StemFiles
 from ussfast.streaming.pace import block_seconds
 from ussfast.streaming.pcm import RawWriter
-from ussfast.streaming.pump import Session, pump
+from ussfast.streaming.pump import pump
+from ussfast.streaming.session import Session
 from ussfast.streaming.sources import FileSource, PipeSource
 from ussfast.streaming.statistics import Statistics
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,27 +12,13 @@ from ussfast.streaming.interrupts import held
 from ussfast.streaming.outputs import StemFiles
 from ussfast.streaming.statistics import Statistics
 
-
-class Session(Protocol):
-    """What a stream needs of a session; latency and hop in seconds."""
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-
-    @property
-    def latency(self) -> float: ...
-
-    @property
-    def hop_seconds(self) -> float: ...
-
-    def push(self, chunk: np.ndarray) -> Separation: ...
-
-    def flush(self) -> Separation: ...
+if TYPE_CHECKING:
+    from ussfast.streaming.session import Session
 
 
 def pump(
     blocks: Iterable[np.ndarray],
-    session: Session,
+    session: "Session",
     sample_rate: int,
     statistics: Statistics,
     files: StemFiles | None = None,
