@@ -1,0 +1,117 @@
+"""Whole models on the Triton kernels, run by its interpreter: what a GPU would launch, with the models' own strides.
+
+Golden files of the published implementations and the plain reference are the truth.
+"""
+
+import importlib
+import importlib.util
+from dataclasses import replace
+
+import pytest
+import torch
+from golden_io import arrays, assert_close, golden_model, settings
+from tiny import STEREO, TUSS, tiny_model
+
+from ussfast.models._packed import prepare
+from ussfast.ops import use_reference
+from ussfast.ops._op import OPS, OpSpec
+
+# triton is an extra; `make test` installs it, so this runs in CI.
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+
+FLOAT32, BF16, GRADIENT = 1e-4, 5e-2, 1e-3  # of the largest value; random weights amplify what bf16 rounds
+
+
+class Kernel(torch.autograd.Function):
+    """An op with its backward pass as the CUDA dispatcher key has them."""
+
+    @staticmethod
+    def forward(ctx, module, name, *args):
+        ctx.module, ctx.name, ctx.args = module, name, args
+        return getattr(module, name)(*args)
+
+    @staticmethod
+    def backward(ctx, grad):
+        need = ctx.needs_input_grad[2:]
+        found = getattr(ctx.module, f"{ctx.name}_backward")(grad, ctx.args, need)
+        assert found is not None, f"{ctx.name} has no backward pass for these arguments"
+        return None, None, *found
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Ops run their Triton launchers on CPU tensors; the names of those that did."""
+    names = []
+
+    def run(self, args):
+        if importlib.util.find_spec(f"ussfast.ops._triton.{self.name}") is None:
+            return self.reference(*args)
+        names.append(self.name)
+        module = importlib.import_module(f"ussfast.ops._triton.{self.name}")
+        if torch.is_grad_enabled() and hasattr(module, f"{self.name}_backward"):
+            return Kernel.apply(module, self.name, *args)
+        return self.reference(*args) if torch.is_grad_enabled() else getattr(module, self.name)(*args)
+
+    monkeypatch.setattr(OpSpec, "_run", run)
+    return names
+
+
+def test_golden_waveforms(launched):
+    model, audio = golden_model("tuss_tiny"), arrays("tuss_tiny", "inputs")["mix"]
+    prompts = model.prompt_vectors(tuple(settings("tuss_tiny")["prompts_2"]))
+    with torch.inference_mode():
+        wave = model.separate(audio, prompts)
+    want = arrays("tuss_tiny", "outputs")["wav_2"]
+    assert_close(wave[0], want[:, : settings("tuss_tiny")["n_samples"]], 5e-4)
+    assert {"locoformer_ffn", "locoformer_attention", "stft_mask"} <= set(launched)
+
+
+@pytest.mark.parametrize("precision, tolerance", [("float32", FLOAT32), ("bfloat16", BF16)])
+@pytest.mark.parametrize("config", [TUSS, STEREO], ids=["tuss", "sfc"])
+def test_prepared_models(launched, config, precision, tolerance):
+    model = tiny_model(config).eval()
+    channels = getattr(config, "channels", 1)
+    audio = torch.randn(*((1, channels, 3000) if channels > 1 else (1, 3000)))
+    prompts = model.prompt_vectors(("speech", "sfx")) if model.prompt_names else None
+    with torch.inference_mode():
+        prepare(model, precision)
+        found = model.separate(audio, prompts)
+        names = set(launched)
+        prepare(model, "float32")
+        for module in model.modules():
+            if hasattr(module, "precision"):
+                module.precision = "float32"
+    expected = reference(model, audio, prompts)
+    assert_close(found, expected, tolerance)
+    assert ("biased_cross_attention" in names) == (config is STEREO)
+    assert names <= set(OPS)
+
+
+def reference(model, audio, prompts):
+    """Plain PyTorch, whatever is patched."""
+    run = OpSpec._run
+    try:
+        OpSpec._run = lambda self, args: self.reference(*args)
+        with torch.inference_mode(), use_reference():
+            return model.separate(audio, prompts)
+    finally:
+        OpSpec._run = run
+
+
+def test_gradient_of_a_prompt_through_frozen_weights(launched):
+    """Prompt tuning: through the kernels' backward passes, layer by layer."""
+    model = tiny_model(replace(TUSS)).eval().requires_grad_(False)
+    audio = torch.randn(1, 1500)
+    gradients = []
+    for patched in (True, False):
+        prompts = model.prompt_vectors(("speech", "sfx")).detach().clone().requires_grad_()
+        if patched:
+            model.separate(audio, prompts).square().mean().backward()
+        else:
+            run = OpSpec._run
+            OpSpec._run = lambda self, args: self.reference(*args)
+            model.separate(audio, prompts).square().mean().backward()
+            OpSpec._run = run
+        gradients.append(prompts.grad)
+    assert_close(gradients[0], gradients[1], GRADIENT)
+    assert {"locoformer_ffn", "locoformer_attention"} <= set(launched)
