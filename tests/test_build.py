@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 NOTHING = {"CXX": "/nonexistent/c++"}
+NO_CUDA = "is built without CUDA" if torch.version.cuda is None else "nvcc was not found"
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +88,7 @@ def test_missing_torch_falls_back_and_says_so(copy, tmp_path):
     [
         ("cpu", NOTHING, "was not found"),
         ("cpu", {"CXX": "false"}, "compilation failed"),
-        ("cuda", {}, "no CUDA C++"),
+        ("cuda", {"CUDA_HOME": "/nonexistent"}, NO_CUDA),
     ],
 )
 def test_named_target_fails_loudly(copy, target, environment, reason):
@@ -95,6 +97,22 @@ def test_named_target_fails_loudly(copy, target, environment, reason):
     assert f"USSFAST_BUILD={target}: " in result.stderr and reason in result.stderr
 
 
+def test_the_cpu_part_stands_alone_where_cuda_cannot_be_built(copy, tmp_path):
+    """With a build that does everything but compile."""
+    (tmp_path / "sitecustomize.py").write_text(BUILD_NOTHING)
+    path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{copy}", "CUDA_HOME": "/nonexistent", "CXX": "true"}
+    for target, reason in (("auto", NO_CUDA), ("cpu", "USSFAST_BUILD=cpu")):
+        result = build(copy, USSFAST_BUILD=target, **path)
+        assert result.returncode == 0, result.stderr[-2000:]
+        found = info(copy)
+        assert found["built"] == ["cpu"] and found["why_not"] is None and reason in found["why_not_cuda"]
+        assert "CPU kernels only, no CUDA C++" in result.stderr and reason in result.stderr
+
+
+BUILD_NOTHING = """
+from setuptools.command.build_ext import build_ext
+build_ext.run = lambda self: None
+"""
 USE = """
 import torch
 from ussfast import _ext

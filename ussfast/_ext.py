@@ -17,27 +17,39 @@ from ussfast.errors import InputError
 _HERE = Path(__file__).parent
 _DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
 
-# Why a device runs the reference: filled by load(), read by kernels(). No entry: native kernels are loaded.
+# Ops with a CUDA kernel in C++, and its name: it may be one that the op's Triton launcher calls.
+_CUDA_CPP = {"framed_stft": "framed_stft", "stft_mask": "_masked_istft"}
+
+# Why a device runs the reference: filled by load(), read by kernels(). No entry: native kernels are loaded. CUDA has
+# two kinds of kernels, and also entries for one of them alone, "cuda c++" and "triton".
 _why_reference: dict[str, str] = {}
 
 
-def _build_reason() -> str:
+def _build_reason(part: str = "the C++ extension", key: str = "why_not") -> str:
     try:
         info = json.loads((_HERE / "_build_info.json").read_text())
     except (OSError, ValueError):
-        return "the C++ extension was never built (pip install --no-build-isolation -e .)"
-    return f"the C++ extension was not built: {info.get('why_not') or 'its file is gone, build again'}"
+        return f"{part} was never built (pip install --no-build-isolation -e .)"
+    return f"{part} was not built: {info.get(key) or info.get('why_not') or 'its file is gone, build again'}"
 
 
-def _load_cpu() -> str | None:
-    """Loads the C++ extension; returns why it could not."""
-    found = sorted(_HERE.glob("_C*.so"))
+def _load_library(pattern: str) -> str | None:
+    """Loads the one library of this name; returns why it could not, "" if there is none."""
+    found = sorted(_HERE.glob(pattern))
     if not found:
-        return _build_reason()
+        return ""
     try:
         torch.ops.load_library(str(found[0]))
     except OSError as error:
         return f"{found[0].name} does not load, build it again for torch {torch.__version__}: {error}"
+    return None
+
+
+def _load_cpu() -> str | None:
+    """Loads the C++ extension; returns why it could not."""
+    reason = _load_library("_C.*so")
+    if reason is not None:
+        return reason or _build_reason()
     try:
         torch.ops.ussfast._cpu_isa()
     except RuntimeError as error:  # USSFAST_FORCE_ISA asks for something this CPU cannot do
@@ -46,22 +58,33 @@ def _load_cpu() -> str | None:
 
 
 def _load_cuda() -> str | None:
-    """Registers the Triton launchers as CUDA kernels; returns why it could not."""
+    """Registers the CUDA kernels, in C++ and in Triton; returns why it could not do so with either."""
     if not torch.cuda.is_available():
         return "no CUDA device" if torch.version.cuda else "this torch is built without CUDA"
+    reason = _load_library("_C_cuda.*so")
+    if reason is not None:
+        _why_reference["cuda c++"] = reason or _build_reason("the CUDA part of the C++ extension", "why_not_cuda")
     try:
         importlib.import_module("triton")
     except ImportError as error:
-        return f"triton cannot be imported: {error}"
+        _why_reference["triton"] = f"triton cannot be imported: {error}"
+    else:
+        _register_triton()
+    return None
+
+
+def _has_triton(op: str) -> bool:
+    return importlib.util.find_spec(f"ussfast.ops._triton.{op}") is not None
+
+
+def _register_triton() -> None:
     from ussfast.ops._op import GRADIENTS, LIB, OPS
 
-    for name in OPS:
-        if importlib.util.find_spec(f"ussfast.ops._triton.{name}"):
-            module = importlib.import_module(f"ussfast.ops._triton.{name}")
-            LIB.impl(name, getattr(module, name), "CUDA")
-            if hasattr(module, f"{name}_backward"):
-                GRADIENTS[name] = getattr(module, f"{name}_backward")
-    return None
+    for name in filter(_has_triton, OPS):
+        module = importlib.import_module(f"ussfast.ops._triton.{name}")
+        LIB.impl(name, getattr(module, name), "CUDA")
+        if hasattr(module, f"{name}_backward"):
+            GRADIENTS[name] = getattr(module, f"{name}_backward")
 
 
 def load() -> None:
@@ -96,17 +119,39 @@ def kernels() -> list[dict[str, Any]]:
     """Which kernel runs each op on each device.
 
     Returns:
-        One dict per op and device: op, device ("cpu" or "cuda"), kernel ("c++ avx512", "triton", "reference")
-        and why ("" unless the kernel is the reference).
+        One dict per op and device: op, device ("cpu" or "cuda"), kernel ("c++ avx512", "triton", "cuda c++", "triton,
+        cuda c++" for what fits the one in C++ and the rest in Triton, or "reference") and why (why the kernel is the
+        reference, or why a kernel in CUDA C++ that the op has is not used; else "").
     """
     from ussfast.ops._op import OPS
 
-    rows = []
-    for name in OPS:
-        for device, key in _DISPATCH_KEYS.items():
-            native = torch._C._dispatch_has_kernel_for_dispatch_key(f"ussfast::{name}", key)
-            kernel, why = f"c++ {cpu_isa()}" if device == "cpu" else "triton", ""
-            if not native:
-                kernel, why = "reference", _why_reference.get(device, "no kernel written for this device")
-            rows.append({"op": name, "device": device, "kernel": kernel, "why": why})
-    return rows
+    return [{"op": name, "device": device} | _kernel(name, device) for name in OPS for device in _DISPATCH_KEYS]
+
+
+def _kernel(op: str, device: str) -> dict[str, str]:
+    if device == "cpu":
+        kernel, why = f"c++ {cpu_isa()}", ""
+    else:
+        kernel, why = _cuda_kernel(op)
+    if not _registered(op, device):
+        why = _why_reference.get(device) or why or "no kernel written for this device"
+        kernel = "reference"
+    return {"kernel": kernel, "why": why}
+
+
+def _registered(name: str, device: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"ussfast::{name}", _DISPATCH_KEYS[device])
+
+
+def _cuda_kernel(op: str) -> tuple[str, str]:
+    """The kinds of kernels that this op has on CUDA, and why those that it could have are missing."""
+    kinds, why = [], []
+    for kind, written, there in (
+        ("triton", _has_triton(op), _registered(op, "cuda")),
+        ("cuda c++", op in _CUDA_CPP, _registered(_CUDA_CPP.get(op, op), "cuda")),
+    ):
+        if written and there:
+            kinds.append(kind)
+        elif written and kind in _why_reference:
+            why.append(_why_reference[kind])
+    return ", ".join(kinds), "; ".join(why)

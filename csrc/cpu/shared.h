@@ -7,15 +7,14 @@
 #include <cstdlib>
 #include <optional>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
+#include "../common/reference.h"
 #include "isa.h"
 
 namespace ussfast {
@@ -110,16 +109,6 @@ at::Tensor packed_or(const std::optional<at::Tensor>& packed, int64_t size, cons
               "packed weights are for other settings or another instruction set: expected ", size, " bytes, got ",
               packed->numel());
   return *packed;
-}
-
-// Runs the op's reference. It is registered for every backend that has no kernel of its own, so it is reached through
-// the key of one that cannot exist next to ours. For float64, which only gradient checks use.
-template <class Return, class... Args>
-Return reference(const char* op, Return (*)(Args...), std::type_identity_t<Args>... args) {
-  return c10::Dispatcher::singleton()
-      .findSchemaOrThrow(op, "")
-      .template typed<Return(Args...)>()
-      .redispatch(c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), args...);
 }
 
 }  // namespace ussfast

@@ -7,11 +7,13 @@ from ussfast.ops._op import use_reference
 from ussfast.ops.band_merge import band_merge
 from ussfast.ops.band_split import band_split
 from ussfast.ops.biased_cross_attention import biased_cross_attention
+from ussfast.ops.framed_stft import framed_stft
 from ussfast.ops.locoformer_attention import locoformer_attention
 from ussfast.ops.locoformer_ffn import locoformer_ffn
 from ussfast.ops.rms_group_norm import rms_group_norm
 from ussfast.ops.stft_mask import stft_mask
 
+from ussfast.ops import _fft  # noqa: F401  # isort: skip  (defines what kernels are loaded for)
 from ussfast import _ext  # isort: skip  (loads kernels for the ops defined above)
 
 _ext.load()
@@ -20,6 +22,7 @@ __all__ = [
     "band_merge",
     "band_split",
     "biased_cross_attention",
+    "framed_stft",
     "locoformer_attention",
     "locoformer_ffn",
     "rms_group_norm",
