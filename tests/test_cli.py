@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+import torch
 from tiny import PROMPTS, RATE, UNCONDITIONAL, noise, tiny_directory
 
 import ussfast
@@ -198,6 +199,9 @@ def test_info(capsys):
     facts = json.loads(out)
     assert code == 0 and facts["version"] == ussfast.__version__
     assert {"rms_group_norm"} <= {row["op"] for row in facts["kernels"]}
+    used, why = facts["graphs"]["used"], facts["graphs"]["why"]
+    assert used == torch.cuda.is_available() and bool(why) != used
+    assert ("CUDA graphs: used" if used else f"CUDA graphs: not used ({why})") in run(capsys, "info")[1]
 
 
 def test_an_interrupt_exits_with_130(model, folder, capsys, monkeypatch):

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ussfast.alignment import align_channels, reorder
 from ussfast.errors import InputError
-from ussfast.segments import SegmentPolicy, align_channels, reorder, separate_blocks
+from ussfast.segments import SegmentPolicy, separate_blocks
 
 RATE = 1000
 

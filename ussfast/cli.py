@@ -60,6 +60,9 @@ def separate(
     look_ahead: Annotated[
         float | None, typer.Option(help="Right-hand context in seconds: windows as for live audio.")
     ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Windows to compute at once; 8 on a GPU and 1 on a CPU if not given.")
+    ] = None,
     format: Annotated[FileFormat | None, typer.Option(help="Of the stems; WAV if nothing says otherwise.")] = None,
     bit_depth: Annotated[
         int | None, typer.Option(help="16, 24, or 32 (float, WAV only); 32 for WAV and 24 for FLAC if not given.")
@@ -74,16 +77,16 @@ def separate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Separate files into stems, at their own rate, length and channel count."""
-    from ussfast import batch
+    from ussfast.batch import plan, separate_all
     from ussfast.separator import Separator
 
-    files = batch.plan(inputs, output, template)
+    files = plan(inputs, output, template)
     separator = Separator(
         model, prompt or (), device=device, dtype=dtype, backend=backend, segment=segment, overlap=overlap,
-        stitch=stitch.value, look_ahead=look_ahead,
+        stitch=stitch.value, look_ahead=look_ahead, batch=batch,
     )  # fmt: skip
     separator.labels()  # missing prompts are an error before any file is read
-    results = batch.separate_all(
+    results = separate_all(
         separator,
         files,
         jobs_at_once=jobs,
@@ -161,16 +164,18 @@ def info(as_json: AsJson = False) -> None:
     import torch
 
     import ussfast
-    from ussfast import _ext
+    from ussfast import _ext, graphs
 
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    rows = _ext.kernels()
+    rows, without = _ext.kernels(), graphs.why_not()
     if as_json:
         facts = {"version": ussfast.__version__, "torch": torch.__version__, "cuda": cuda, "isa": _ext.cpu_isa()}
-        print(json.dumps(facts | {"kernels": rows}, indent=1))
+        found = {"graphs": {"used": without is None, "why": without or ""}, "kernels": rows}
+        print(json.dumps(facts | found, indent=1))
         return
     print(f"ussfast {ussfast.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"CUDA devices: {', '.join(cuda) or 'none'}")
+    print(f"CUDA graphs: {'used' if without is None else f'not used ({without})'}")
     for row in rows:
         print(f"{row['op']:16} {row['device']:5} {row['kernel']}" + (f"  ({row['why']})" if row["why"] else ""))
 

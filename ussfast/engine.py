@@ -1,21 +1,25 @@
 """Running one model on windows of audio: device, dtype, backend, silence, channels."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock
 
 import numpy as np
 import torch
 
+from ussfast.alignment import Groups, align_channels
+from ussfast.batching import Batches, Ticket
 from ussfast.errors import DeviceError, InputError, OutOfMemoryError
+from ussfast.graphs import bucket, graphs_for
 from ussfast.models import SpectralModel
 from ussfast.models._packed import prepare
 from ussfast.models.causal_chunks import CausalChunks
 from ussfast.models.causal_native import condition, supported
 from ussfast.models.causal_tuss import CausalTuss, Conditioning
 from ussfast.ops import use_reference
-from ussfast.segments import Groups, align_channels
+from ussfast.transfer import transfer_for
 
 BACKENDS = ("native", "reference")
 # Names for users -> precision of the matrix products.
@@ -23,6 +27,7 @@ DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16
 # A standard deviation below a quarter of a 24-bit step: nothing to hear, and levels by division would explode.
 SILENCE = 2.0**-25
 KEPT_CONDITIONINGS = 32
+GPU_BATCH = 8
 
 
 def pick_device(name: str) -> torch.device:
@@ -61,16 +66,25 @@ class Engine:
     Args:
         device, dtype, backend: names; "auto" takes the best that this machine has (float32, native kernels).
             The model is moved and prepared for them: its weights are packed here, once.
+        batch: windows that are computed together at most, of one file, of several threads and of streams; 1 computes
+            each in the thread that asks for it. None: GPU_BATCH on a GPU, less once they do not fit, and 1 on the CPU.
     """
 
-    def __init__(self, model: SpectralModel, device: str, dtype: str, backend: str):
+    def __init__(self, model: SpectralModel, device: str, dtype: str, backend: str, batch: int | None = None):
+        if batch is not None and batch < 1:
+            raise InputError(f"batch must be at least 1, got {batch}")
         self.device, self.backend = pick_device(device), pick_backend(backend)
         self.precision = pick_precision(dtype, self.device)
-        # On a GPU, PyTorch itself chooses what is safe in bfloat16; the CPU kernels have precisions of their own.
+        # Our ops have precisions of their own and keep residual streams in float32. On a GPU, PyTorch chooses what else
+        # is safe in bfloat16: everything where plain PyTorch is asked for.
         self.autocast = self.device.type != "cpu" and self.precision == "bfloat16"
+        plain = self.autocast and self.backend == "reference"
+        self.graphs, self.transfer = graphs_for(self.device), transfer_for(self.device)
+        self.batch = batch or (1 if self.device.type == "cpu" else GPU_BATCH)
+        self._batches = Batches(self._begin, self.batch) if self.batch > 1 else None
         with _memory(self.device):
             self.model = model.to(self.device).eval()
-            prepare(self.model, "float32" if self.autocast else self.precision, pack=self.backend == "native")
+            prepare(self.model, "float32" if plain else self.precision, pack=self.backend == "native")
         self._known: dict[bytes, Conditioning] = {}
         self._knowing = Lock()
         with self.computing():  # asked once: it looks at every parameter
@@ -109,29 +123,41 @@ class Engine:
         assert self.causal is not None
         config = self.causal.config
         frames = max(1, round(seconds * config.sample_rate / config.stft.hop))
-        chunks = CausalChunks(self.causal, self.condition(prompts), frames, shared, self.autocast)
+        chunks = CausalChunks(self.causal, self.condition(prompts), frames, shared, self.autocast, self.graphs)
+        coming: deque[Callable[[], np.ndarray]] = deque()
         for block in blocks:
             with self.computing():
-                out = chunks.push(torch.from_numpy(np.ascontiguousarray(block)).to(self.device)).cpu().numpy()
-            if out.size:
-                yield out.swapaxes(0, 1)
+                out = chunks.push(self.transfer.up(block))
+                if out.numel():
+                    coming.append(self.transfer.down(out))
+            while len(coming) > self.transfer.depth:
+                yield coming.popleft()().swapaxes(0, 1)
         if chunks.taken:
             with self.computing():
-                out = chunks.flush().cpu().numpy()
-            yield out.swapaxes(0, 1)
+                coming.append(self.transfer.down(chunks.flush()))
+        for wait in coming:
+            yield wait().swapaxes(0, 1)
 
     @contextmanager
     def computing(self, threads: int | None = None) -> Iterator[None]:
         """No gradients, this engine's kernels, so many threads, and lack of memory as OutOfMemoryError."""
         before = torch.get_num_threads()
-        with _memory(self.device), torch.inference_mode(), use_reference(self.backend == "reference"):
-            if threads not in (None, before):
-                torch.set_num_threads(threads)
-            try:
-                yield
-            finally:
+        try:
+            with _memory(self.device), torch.inference_mode(), use_reference(self.backend == "reference"):
                 if threads not in (None, before):
-                    torch.set_num_threads(before)
+                    torch.set_num_threads(threads)
+                try:
+                    yield
+                finally:
+                    if threads not in (None, before):
+                        torch.set_num_threads(before)
+        except OutOfMemoryError:
+            self.graphs.clear()  # their memory may be what lacks
+            raise
+
+    def present(self) -> AbstractContextManager[None]:
+        """Inside, this thread brings windows again and again: those of other threads may wait a little for them."""
+        return nullcontext() if self._batches is None else self._batches.present()
 
     def check_channels(self, count: int) -> None:
         """InputError for a number of channels that the model cannot take."""
@@ -151,24 +177,72 @@ class Engine:
             OutOfMemoryError: the window does not fit.
             InputError: see `check_channels`.
         """
+        return self.run_many([audio], prompts, sources, groups)[0]
+
+    def run_many(
+        self, windows: list[np.ndarray], prompts: torch.Tensor | None, sources: int, groups: Groups
+    ) -> list[np.ndarray]:
+        """`run` of several windows, which may differ in length; those that do not are computed together."""
+        items = [self._items(window) for window in windows]
+        tickets = [Ticket(part, prompts) for part in items if len(part)]
+        stems = iter(self._alone(tickets) if self._batches is None else self._batches.run(tickets))
+        return [
+            self._whole(window, next(stems) if len(part) else None, sources, groups)
+            for window, part in zip(windows, items, strict=True)
+        ]
+
+    def _items(self, audio: np.ndarray) -> np.ndarray:
+        """What the model is to separate of a window: [items, (channels,) samples], without what is silent."""
+        loud = _loud(audio)
+        if self.model.channels == 1:
+            return audio[loud]
+        self.check_channels(len(audio))
+        whole = np.broadcast_to(audio, (self.model.channels, audio.shape[1]))[None]
+        return whole if len(loud) else whole[:0]
+
+    def _whole(self, audio: np.ndarray, stems: np.ndarray | None, sources: int, groups: Groups) -> np.ndarray:
+        """[sources, channels, samples] of a window, from what came of its items."""
         out = np.zeros((sources, *audio.shape), np.float32)
-        # In float64: rounded to float32, the mean of a constant is not that constant.
-        loud = np.flatnonzero(audio.std(1, dtype=np.float64) > SILENCE)
+        if stems is None:
+            return out
         if self.model.channels > 1:
-            self.check_channels(len(audio))
-            if len(loud):
-                stems = self._separate(np.broadcast_to(audio, (self.model.channels, audio.shape[1]))[None], prompts)[0]
-                out[:] = stems if len(audio) > 1 else stems.mean(1, keepdims=True)
-        elif len(loud):
+            out[:] = stems[0] if len(audio) > 1 else stems[0].mean(1, keepdims=True)
+        else:
             # Only loud channels can tell which source is which.
-            out[:, loud] = align_channels(self._separate(audio[loud], prompts).swapaxes(0, 1), groups)
+            out[:, _loud(audio)] = align_channels(stems.swapaxes(0, 1), groups)
         return out
 
-    def _separate(self, items: np.ndarray, prompts: torch.Tensor | None) -> np.ndarray:
-        """[items, (channels,) samples] -> [items, sources, (channels,) samples]."""
+    def _alone(self, tickets: list[Ticket]) -> list[np.ndarray]:
+        return [self._begin(ticket.items, ticket.prompts)() for ticket in tickets]
+
+    def _begin(self, items: np.ndarray, prompts: torch.Tensor | None) -> Callable[[], np.ndarray]:
+        """[items, (channels,) samples] -> what waits for [items, sources, (channels,) samples].
+
+        prompts: [sources, dim] or [items, sources, dim]. Their number and that of samples cannot be rounded up as that
+        of items is: norms of the band split and of TF-Locoformer span all frames, and prompts attend to one another.
+        """
         with self.computing():
-            mixture = torch.from_numpy(np.array(items, np.float32)).to(self.device)
-            return self.model.separate(mixture, prompts, self.autocast).float().cpu().numpy()
+            mixture = self.transfer.up(items)
+            if self.graphs.on:
+                mixture = _filled(mixture, bucket(len(items)))
+                prompts = prompts if prompts is None or prompts.dim() == 2 else _filled(prompts, len(mixture))
+            out = self.graphs.run("separate", self._separate, mixture, prompts)
+            return self.transfer.down(out[: len(items)])
+
+    def _separate(self, mixture: torch.Tensor, prompts: torch.Tensor | None) -> torch.Tensor:
+        return self.model.separate(mixture, prompts, self.autocast)
+
+
+def _loud(audio: np.ndarray) -> np.ndarray:
+    """Indices of channels that can be heard."""
+    # In float64: rounded to float32, the mean of a constant is not that constant.
+    return np.flatnonzero(audio.std(1, dtype=np.float64) > SILENCE)
+
+
+def _filled(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """So many rows, the last one repeated: zeros have no level to be divided by."""
+    more = count - len(rows)
+    return torch.cat((rows, rows[-1:].expand(more, *rows.shape[1:]))) if more else rows
 
 
 @contextmanager

@@ -7,22 +7,34 @@ rate, counted from the beginning of the audio.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
 
+from ussfast.alignment import Groups, reorder, solve
 from ussfast.policy import SegmentPolicy
 
 RunWindow = Callable[[np.ndarray], np.ndarray]  # [channels, samples] -> [sources, channels, samples]
-Groups = tuple[tuple[int, ...], ...]  # indices of sources that may be exchanged with one another
+
+
+class Batch(NamedTuple):
+    """Windows that are run together: how many, and the model on a list of them, which may differ in length."""
+
+    size: int
+    run: Callable[[list[np.ndarray]], list[np.ndarray]]
+
 
 # Of the left context of live windows that equal prompts are told apart by.
 LIKENESS_SECONDS = 1.0
 
 
 def separate_blocks(
-    blocks: Iterable[np.ndarray], run: RunWindow, rate: int, policy: SegmentPolicy, groups: Groups = ()
+    blocks: Iterable[np.ndarray],
+    run: RunWindow,
+    rate: int,
+    policy: SegmentPolicy,
+    groups: Groups = (),
+    batch: Batch | None = None,
 ) -> Iterator[np.ndarray]:
     """Separates a stream of blocks window by window.
 
@@ -32,11 +44,12 @@ def separate_blocks(
         rate: of the blocks, in Hz.
         policy: windows; audio no longer than the first one is separated at once.
         groups: sources that a window may return in another order than the one before ("sfx", "sfx").
+        batch: instead of `run`: nothing comes out before so many windows are complete, or the audio ends.
     Yields:
         [sources, channels, m] float32, gap-free; as many samples in all as went in.
     """
     kind = PublishedStitcher if policy.stitch == "published" else FadeStitcher
-    stitcher: Stitcher = kind(run, rate, policy, groups)
+    stitcher: Stitcher = kind(run, rate, policy, groups, batch)
     for block in blocks:
         yield from stitcher.push(block)
     yield from stitcher.flush()
@@ -72,13 +85,16 @@ class Stitcher(ABC):
     """Blocks in, separated audio out as soon as it is final.
 
     Args:
-        run, rate, policy, groups: as for `separate_blocks`; `groups` may be set anew between blocks.
+        run, rate, policy, groups, batch: as for `separate_blocks`; `groups` may be set anew between blocks.
     """
 
     size: int
 
-    def __init__(self, run: RunWindow, rate: int, policy: SegmentPolicy, groups: Groups = ()):
-        self.run, self.groups = run, groups
+    def __init__(
+        self, run: RunWindow, rate: int, policy: SegmentPolicy, groups: Groups = (), batch: Batch | None = None
+    ):
+        self.batch = batch or Batch(1, lambda windows: [run(window) for window in windows])
+        self.groups = groups
         self.load(StitchState())
 
     @property
@@ -95,34 +111,55 @@ class Stitcher(ABC):
         """Takes [channels, n], any n; keeps it, so it must not be written to later.
 
         Returns:
-            [sources, channels, m] of each window that this block completes.
+            [sources, channels, m] of each window of the batches that this block completes.
         """
         if not block.shape[1]:
             return []
         self._held.append(block)
         self._end += block.shape[1]
         parts = []
-        while self._end >= (place := self.place(self._windows)).end:
-            audio = self._audio()
-            new = self._join(self.run(audio[:, place.begin - self._start : place.end - self._start]), place)
-            following = self.place(self._windows + 1)
-            parts.append(new[..., place.border - place.since : following.border - place.since])
-            # A copy: the rest of the window need not stay.
-            self._tail = new[..., following.since - place.since :].copy()
+        while self._end >= self.place(self._windows + self.batch.size - 1).end:
+            audio, places = self._audio(), [self.place(self._windows + n) for n in range(self.batch.size)]
+            outs = self.batch.run([self._window(audio, place) for place in places])
+            parts += [self._add(new, place) for new, place in zip(outs, places, strict=True)]
             # The last window may have to reach back, but ends behind this one.
-            self._held, self._start = [audio[:, place.begin - self._start :]], place.begin
-            self._windows += 1
+            begin = places[-1].begin
+            self._held, self._start = [audio[:, begin - self._start :]], begin
         return parts
 
     def flush(self) -> list[np.ndarray]:
         """Ends the audio: the rest of what is separated, if there is any. The next `push` begins anew."""
-        place, rest = self.place(self._windows), None
-        if self._tail is not None and self._end == self.place(self._windows - 1).end:
-            rest = self._tail[..., place.border - place.since :]
-        elif self._end:
-            rest = self._last(self._audio(), place)
+        parts = self._rest() if self._end else []
         self.load(StitchState())
-        return [] if rest is None or not rest.shape[-1] else [rest]
+        return [part for part in parts if part.shape[-1]]
+
+    def _rest(self) -> list[np.ndarray]:
+        """What windows say that wait for a full batch, and what is behind the border of the last complete one."""
+        audio, places = self._audio(), list[Place]()
+        while self._end >= (place := self.place(self._windows + len(places))).end:
+            places.append(place)
+        windows, index = [self._window(audio, place) for place in places], self._windows + len(places)
+        ends = index > 0 and self._end == self.place(index - 1).end
+        if not ends:
+            last, place = self._last(audio, place, index == 0)
+            windows.append(last)
+        outs = self.batch.run(windows) if windows else []
+        parts = [self._add(new, place) for new, place in zip(outs, places, strict=False)]
+        rest = self._tail if ends else self._join(outs[-1], place)
+        assert rest is not None
+        return [*parts, rest[..., place.border - place.since : self._end - place.since]]
+
+    def _window(self, audio: np.ndarray, place: Place) -> np.ndarray:
+        return audio[:, place.begin - self._start : place.end - self._start]
+
+    def _add(self, new: np.ndarray, place: Place) -> np.ndarray:
+        """Joins what comes of the next window; returns what is final then."""
+        new = self._join(new, place)
+        following = self.place(self._windows + 1)
+        # A copy: the rest of the window need not stay.
+        self._tail = new[..., following.since - place.since :].copy()
+        self._windows += 1
+        return new[..., place.border - place.since : following.border - place.since]
 
     @abstractmethod
     def place(self, index: int) -> Place:
@@ -133,8 +170,9 @@ class Stitcher(ABC):
         """`new`, a window's output from `place.begin` on, joined to the tail; from `place.since` on."""
 
     @abstractmethod
-    def _last(self, audio: np.ndarray, place: Place) -> np.ndarray:
-        """What is behind the border of a window at `place` that `audio`, all that is held, does not fill."""
+    def _last(self, audio: np.ndarray, place: Place, only: bool) -> tuple[np.ndarray, Place]:
+        """The window to run, and where it lies, instead of one at `place` that `audio`, all that is held, does not
+        fill; only: there was none before it."""
 
     def _audio(self) -> np.ndarray:
         if len(self._held) > 1:
@@ -150,8 +188,10 @@ class FadeStitcher(Stitcher):
     in, and depends on none after them: latency = advance + fade + ahead.
     """
 
-    def __init__(self, run: RunWindow, rate: int, policy: SegmentPolicy, groups: Groups = ()):
-        super().__init__(run, rate, policy, groups)
+    def __init__(
+        self, run: RunWindow, rate: int, policy: SegmentPolicy, groups: Groups = (), batch: Batch | None = None
+    ):
+        super().__init__(run, rate, policy, groups, batch)
         self.size = max(1, round(policy.segment * rate))
         overlap = min(self.size - 1, round(policy.overlap * rate))
         self.fade = min(round(policy.fade * rate), overlap // 2)
@@ -180,18 +220,19 @@ class FadeStitcher(Stitcher):
         new[..., seam] = self._tail[..., seam] * (1 - ramp) + new[..., seam] * ramp
         return new
 
-    def _last(self, audio: np.ndarray, place: Place) -> np.ndarray:
+    def _last(self, audio: np.ndarray, place: Place, only: bool) -> tuple[np.ndarray, Place]:
         # Reaching back for a full window keeps the model's conditions, and gives it more context.
         begin = max(0, self._end - self.size)
-        new = self._join(self.run(audio[:, begin - self._start :]), place._replace(begin=begin))
-        return new[..., place.border - place.since :]
+        return audio[:, begin - self._start :], place._replace(begin=begin)
 
 
 class PublishedStitcher(Stitcher):
     """The long-audio procedure of the TUSS scripts: plain averages of overlapping windows."""
 
-    def __init__(self, run: RunWindow, rate: int, policy: SegmentPolicy, groups: Groups = ()):
-        super().__init__(run, rate, policy)
+    def __init__(
+        self, run: RunWindow, rate: int, policy: SegmentPolicy, groups: Groups = (), batch: Batch | None = None
+    ):
+        super().__init__(run, rate, policy, batch=batch)
         self.solve = policy.solve_permutation
         self.size = max(1, int(policy.segment * rate))
         # 0.3 - 0.1 is not quite 0.2; and a window must not begin beyond the end of the one before it.
@@ -207,72 +248,10 @@ class PublishedStitcher(Stitcher):
         if self._tail is None or not (overlap := self._tail.shape[-1]):
             return new
         if self.solve:
-            new = _solve(self._tail, new)
+            new = solve(self._tail, new)
         new[..., :overlap] = (self._tail + new[..., :overlap]) / 2
         return new
 
-    def _last(self, audio: np.ndarray, place: Place) -> np.ndarray:
+    def _last(self, audio: np.ndarray, place: Place, only: bool) -> tuple[np.ndarray, Place]:
         audio = audio[:, place.begin - self._start :]
-        if self._tail is None:
-            return self.run(audio)
-        padded = np.pad(audio, ((0, 0), (0, self.size - audio.shape[1])))
-        return self._join(self.run(padded), place)[..., : audio.shape[1]]
-
-
-def reorder(before: np.ndarray, new: np.ndarray, groups: Groups) -> np.ndarray:
-    """`new` with the sources of each group in the order that resembles `before` most.
-
-    Args:
-        before: [sources, channels, shared], the end of what is there already.
-        new: [sources, channels, samples >= shared], beginning at the same position.
-        groups: indices that may be exchanged.
-    """
-    shared = before.shape[-1]
-    order = list(range(len(new)))
-    for group in groups:
-        likeness = _likeness(before[list(group)], new[list(group)][..., :shared])
-        best = _assign(likeness)
-        for place, choice in zip(group, best, strict=True):
-            order[place] = group[choice]
-    return new if order == list(range(len(new))) else new[order]
-
-
-def align_channels(out: np.ndarray, groups: Groups) -> np.ndarray:
-    """Channels are separated one by one: puts the sources of each group into the order of the first channel."""
-    for channel in range(1, out.shape[1] if groups else 0):
-        out[:, channel] = reorder(out[:, 0][:, None], out[:, channel][:, None], groups)[:, 0]
-    return out
-
-
-def _likeness(before: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Correlation of every pair, [before, new]; 0 where one of them is silent."""
-    a = before.reshape(len(before), -1).astype(np.float64)
-    b = new.reshape(len(new), -1).astype(np.float64)
-    norm = np.sqrt((a * a).sum(1))[:, None] * np.sqrt((b * b).sum(1))
-    return (a @ b.T) / np.where(norm > 0, norm, np.inf)
-
-
-def _assign(likeness: np.ndarray) -> tuple[int, ...]:
-    """The one-to-one choice of columns with the largest sum; the present order wins ties."""
-    rows = range(len(likeness))
-    if len(likeness) <= 6:
-        return max(permutations(rows), key=lambda order: sum(likeness[i, j] for i, j in zip(rows, order, strict=True)))
-    # More equal prompts than anybody asks for: greedy, best pairs first.
-    left, order = likeness.copy(), [0] * len(likeness)
-    for _ in rows:
-        i, j = np.unravel_index(int(left.argmax()), left.shape)
-        order[int(i)] = int(j)
-        left[i], left[:, j] = -np.inf, -np.inf
-    return tuple(order)
-
-
-def _solve(tail: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """`new` in the order with the lowest loss against `tail` [sources, channels, overlap], channel by channel."""
-    import torch
-
-    from ussfast.train.losses import css_pairs, pit_loss
-
-    estimate = torch.from_numpy(np.ascontiguousarray(new[..., : tail.shape[-1]])).transpose(0, 1)
-    reference = torch.from_numpy(np.ascontiguousarray(tail)).transpose(0, 1)
-    order = pit_loss(estimate, reference, css_pairs)[1].numpy()  # [channels, sources]
-    return np.stack([new[order[channel], channel] for channel in range(new.shape[1])], 1)
+        return audio if only else np.pad(audio, ((0, 0), (0, self.size - audio.shape[1]))), place

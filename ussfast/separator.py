@@ -17,7 +17,7 @@ from ussfast.models import SpectralModel, architecture_of, build
 from ussfast.pipeline import Progress, separate_to_files
 from ussfast.policy import SegmentPolicy, default_policy
 from ussfast.prompts import Plan, Prompt, PromptBank, check_prompts, make_plan
-from ussfast.segments import separate_blocks
+from ussfast.segments import Batch, separate_blocks
 from ussfast.separation import Separation, make_folders, output_labels, stem_paths
 from ussfast.streaming.separator import LiveSeparator
 
@@ -30,7 +30,8 @@ class Separator(LiveSeparator):
         prompts: what to separate, names in `separator.prompts`; repeats allowed. May be left out here and given to
             `separate`. Models without prompts take none and return all their sources.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        dtype: "auto" (float32), "float32", "bfloat16" or, on the CPU, "int8": of the network's large matrix products.
+        dtype: "auto" (float32), "float32", "bfloat16" ("bf16") or, on the CPU, "int8": of the network's large matrix
+            products; see docs/cpu.md and docs/gpu.md.
         backend: "auto" or "native" (our kernels where they are built), or "reference" (plain PyTorch).
         segment: window for long audio in seconds; by default what the model was trained on, at least 6 s. Causal
             models carry on from one window to the next: for them it is only a question of memory.
@@ -38,6 +39,8 @@ class Separator(LiveSeparator):
         stitch: "fade", or "published" for the plain averages of the TUSS and SFC scripts.
         look_ahead: right-hand context of the windows in seconds, the windows of live audio (docs/streaming-windows.md);
             by default as much context on the right as on the left.
+        batch: windows that are computed together at most, those of other threads included; by default 8 on a GPU (fewer
+            once so many do not fit) and 1 on the CPU. Results do not depend on it but for rounding.
     Raises:
         CheckpointError, PromptError, DeviceError, InputError (all of them UssfastErrors and ValueErrors).
     """
@@ -54,9 +57,10 @@ class Separator(LiveSeparator):
         overlap: float | None = None,
         stitch: Literal["fade", "published"] = "fade",
         look_ahead: float | None = None,
+        batch: int | None = None,
     ):
         network, info = checkpoint.load_model(checkpoint.resolve(str(model)))
-        self._set_up(network, info, prompts, device, dtype, backend, segment, overlap, stitch, look_ahead)
+        self._set_up(network, info, prompts, device, dtype, backend, segment, overlap, stitch, look_ahead, batch)
 
     @classmethod
     def from_preset(
@@ -86,7 +90,7 @@ class Separator(LiveSeparator):
         info = describe(network.config, architecture_of(network.config), network.parameter_count(), name)
         defaults: dict[str, Any] = {
             "device": "auto", "dtype": "auto", "backend": "auto", "segment": None, "overlap": None, "stitch": "fade",
-            "look_ahead": None,
+            "look_ahead": None, "batch": None,
         }  # fmt: skip
         unknown = sorted(settings.keys() - defaults.keys())
         if unknown:
@@ -106,13 +110,14 @@ class Separator(LiveSeparator):
         overlap: float | None,
         stitch: Literal["fade", "published"],
         look_ahead: float | None,
+        batch: int | None,
     ) -> None:
         self.info = info
         if prompts:
             check_prompts(prompts, network.prompt_names)
         self.default_prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
         self.policy = default_policy(network.config.segment_seconds, segment, overlap, stitch, look_ahead)
-        self.engine = Engine(network, device, dtype, backend)
+        self.engine = Engine(network, device, dtype, backend, batch)
         self.prompts = PromptBank(network)
 
     @property
@@ -242,16 +247,22 @@ class Separator(LiveSeparator):
         def run(window: np.ndarray) -> np.ndarray:
             return self.engine.run(window, plan.vectors, len(plan.labels), plan.groups)
 
-        return separate_blocks(blocks, run, self.sample_rate, policy, plan.groups)
+        def run_many(windows: list[np.ndarray]) -> list[np.ndarray]:
+            return self.engine.run_many(windows, plan.vectors, len(plan.labels), plan.groups)
+
+        batch = Batch(self.engine.batch, run_many) if self.engine.batch > 1 else None
+        return separate_blocks(blocks, run, self.sample_rate, policy, plan.groups, batch)
 
     def _with_retry(self, attempt: Callable[[SegmentPolicy], Any]) -> Any:
         try:
-            return attempt(self.policy)
+            with self.engine.present():
+                return attempt(self.policy)
         except OutOfMemoryError:
             pass  # outside of the handler, so that the failed attempt's tensors are gone
         shorter = self.policy.shorter()
         try:
-            return attempt(shorter)
+            with self.engine.present():
+                return attempt(shorter)
         except OutOfMemoryError as error:
             raise OutOfMemoryError(
                 f"out of memory on {self.engine.device}, also with a segment of {shorter.segment:g} s: "

@@ -19,8 +19,8 @@ from ussfast.errors import InputError
 from ussfast.models.causal_native import NativeStep, condition, supported
 from ussfast.models.causal_step import StreamState, initial_state, step
 from ussfast.models.causal_tuss import Conditioning
+from ussfast.nested import copied, like, tensors_of
 from ussfast.ops import use_reference
-from ussfast.streaming.core import copied, like, tensors_of
 
 # Without the C++ extension there is no native step.
 pytestmark = pytest.mark.skipif(cpu_isa() is None, reason="the C++ extension is not loaded")

@@ -10,7 +10,7 @@ from tiny import CAUSAL, noise, tiny_model
 
 from ussfast import Separator, demo
 from ussfast.audio import resample
-from ussfast.streaming.core import tensors_of
+from ussfast.nested import tensors_of
 
 
 @pytest.fixture(scope="module")

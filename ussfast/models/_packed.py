@@ -46,9 +46,12 @@ class PackedModule(Preparable):
     """A module around one op; on request it keeps its weights as the op and this CPU's kernels want them.
 
     Where nothing is prepared, the ops pack in every call.
+
+    matrices: places in `op_weights` of what goes into matrix products whose precision can be chosen.
     """
 
     precision = "float32"
+    matrices: tuple[int, ...] = ()
     _prepared: tuple[Tensor | None, ...] | None
 
     @abstractmethod
@@ -71,7 +74,13 @@ class PackedModule(Preparable):
             weights = tuple(weight if weight is None else weight.detach() for weight in self.op_weights())
             on_cpu = all(weight is None or weight.device.type == "cpu" for weight in weights)
             native = pack and on_cpu and cpu_isa() is not None
+            if precision == "bfloat16" and not on_cpu:
+                weights = self.narrowed(weights)
             self._prepared = (*weights, self.pack(weights) if native else None)
+
+    def narrowed(self, weights: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The matrices in bfloat16, so that no call has to convert them; norms and biases as they are."""
+        return tuple(w.to(torch.bfloat16) if i in self.matrices else w for i, w in enumerate(weights))
 
     def weights_and_packed(self) -> tuple[Any, ...]:
         """The op's weights and packed weights, prepared or taken from the parameters now."""

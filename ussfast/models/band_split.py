@@ -72,6 +72,8 @@ class BandSplit(PackedModule):
 class BandMerge(PackedModule):
     """Decoder: per band, norm, two tanh layers, and a GLU to re/im of every bin and source."""
 
+    matrices = 2, 4, 6
+
     def __init__(self, bands: tuple[int, ...], dim: int, sources: int, expansion: int = 4):
         super().__init__()
         self.bands, self.sources = bands, sources
@@ -97,4 +99,6 @@ class BandMerge(PackedModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, frames, bands, dim] -> [batch, sources, frames, bins, 2] (re, im)."""
+        if self.precision == "bfloat16" and x.is_cuda and not torch.is_grad_enabled():
+            x = x.to(torch.bfloat16)  # the op multiplies in the type of x; norm and sums are float32
         return band_merge(x, *self.weights_and_packed(), bands=self.bands, sources=self.sources)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ussfast.models._packed import Preparable
 from ussfast.models.config import StackConfig
-from ussfast.models.locoformer import Attention, ConvSwiGlu, Layer, RmsGroupNorm, rope_frequencies
+from ussfast.models.locoformer import Attention, ConvSwiGlu, Layer, RmsGroupNorm, rope_frequencies, widened
 from ussfast.ops.locoformer_attention import locoformer_attention
 from ussfast.ops.locoformer_ffn import locoformer_ffn
 
@@ -246,7 +246,7 @@ class CausalStack(nn.Module):
         self, x: Tensor, prefix: tuple[Prefix, ...], past: tuple[Past, ...] | None = None
     ) -> tuple[Tensor, tuple[Past, ...]]:
         """As `CausalBlock.forward`, through all blocks."""
-        kept = []
+        kept, x = [], widened(x)
         for number, (block, part) in enumerate(zip(self.blocks, prefix, strict=True)):
             rows = part.rows.expand(x.shape[0], -1, -1, -1)
             x, after = block(x, rows, self.freq_rope, None if past is None else past[number])

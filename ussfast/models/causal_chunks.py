@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ussfast import stft
+from ussfast.graphs import Graphs, bucket
 from ussfast.models.causal_tuss import CausalTuss, ChunkState, Conditioning
 
 
@@ -17,12 +18,15 @@ class CausalChunks:
         frames: of a chunk, at least 1.
         shared: the rows are channels of one recording that get the same masks, those of their mean.
         autocast: as for `SpectralModel.separate`.
+        graphs: that the network runs through, those of this model alone.
     """
 
     def __init__(
-        self, model: CausalTuss, conditioning: Conditioning, frames: int, shared: bool = False, autocast: bool = False
-    ):
+        self, model: CausalTuss, conditioning: Conditioning, frames: int, shared: bool = False, autocast: bool = False,
+        graphs: Graphs | None = None,
+    ):  # fmt: skip
         self.model, self.conditioning, self.shared, self.autocast = model, conditioning, shared, autocast
+        self.graphs = Graphs(None) if graphs is None else graphs
         self.size = (frames + 1) * model.config.stft.hop
         self.early = model.config.look_ahead  # masks still to come that are for frames before the beginning
         self.taken = self.given = 0
@@ -55,7 +59,12 @@ class CausalChunks:
         hop = self.model.config.stft.hop
         # The last frame is centred on the last sample or behind it, and its masks come `look_ahead` frames later.
         fill = -self.held.shape[1] % hop + hop
-        out = self._run(F.pad(self.held, (0, fill)), self.model.config.look_ahead)
+        ahead = self.model.config.look_ahead
+        if self.graphs.on:
+            # Silence behind the end changes nothing before it, and few graphs serve all lengths.
+            frames = (self.held.shape[1] + fill) // hop - 1 + ahead
+            ahead += bucket(frames) - frames
+        out = self._run(F.pad(self.held, (0, fill)), ahead)
         return out[..., : self.taken - self.given]
 
     def _run(self, audio: Tensor, ahead: int = 0) -> Tensor:
@@ -66,8 +75,7 @@ class CausalChunks:
             spec = torch.cat((spec, spec.new_zeros(len(spec), ahead, config.bins)), 1)
         seen = spec.mean(0, keepdim=True) if self.shared else spec
         state = self.model.initial_chunk(len(seen)) if self.state is None else self.state
-        with torch.autocast(audio.device.type, torch.bfloat16, enabled=self.autocast):
-            masks, self.state = self.model.advance(seen, self.conditioning, state)
+        masks, self.state = self.graphs.run("advance", self._advance, seen, self.conditioning, state)
         early = min(self.early, masks.shape[2])
         self.early -= early
         masks = masks[:, :, early:].float().expand(len(spec), -1, -1, -1, -1)
@@ -78,3 +86,7 @@ class CausalChunks:
         if not last:
             return audio.new_zeros(len(spec), masks.shape[1], 0)
         return stft.synthesize(masks, config, last * config.hop, spec[:, : last + 1])
+
+    def _advance(self, spec: Tensor, conditioning: Conditioning, state: ChunkState) -> tuple[Tensor, ChunkState]:
+        with torch.autocast(spec.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.model.advance(spec, conditioning, state)

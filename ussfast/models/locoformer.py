@@ -42,6 +42,8 @@ class ConvSwiGlu(PackedModule):
     conv_weight is [2 * hidden, channels, kernel] with the value half first, deconv_weight [hidden, channels, kernel].
     """
 
+    matrices = 1, 3
+
     def __init__(self, config: StackConfig, ffn: FfnConfig):
         super().__init__()
         self.ffn = ffn
@@ -84,6 +86,8 @@ def rope_frequencies(head_dim: int) -> Tensor:
 
 class Attention(PackedModule):
     """x + projection(multi-head self-attention(norm(x))) with rotary positions or none, along one axis."""
+
+    matrices = 1, 2
 
     def __init__(self, config: StackConfig):
         super().__init__()
@@ -147,6 +151,13 @@ class Block(nn.Module):
         return self.freq(self.time(x, time_rope, 1), freq_rope, 2)
 
 
+def widened(x: Tensor) -> Tensor:
+    """x as the beginning of a residual stream: what autocast has made narrower is float32 again, and stays so, since
+    our layers return the type of x and compute in their own precision."""
+    narrow = x.dtype in (torch.bfloat16, torch.float16)
+    return x.float() if narrow and torch.is_autocast_enabled(x.device.type) else x
+
+
 class Stack(nn.Module):
     """Blocks that share one set of rotary frequencies per path (stored: published checkpoints carry them), or none."""
 
@@ -163,6 +174,7 @@ class Stack(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, frames, bands, channels] -> the same shape."""
+        x = widened(x)
         for block in self.blocks:
             x = block(x, self.freq_rope, self.time_rope)
         return x

@@ -17,6 +17,7 @@ from ussfast.errors import InputError
 from ussfast.models._packed import PackedModule
 from ussfast.models.band_split import tuss_bands
 from ussfast.models.config import StftConfig
+from ussfast.models.locoformer import widened
 from ussfast.ops.biased_cross_attention import biased_cross_attention, edge_bias
 from ussfast.ops.biased_cross_attention import pack as pack_bias
 
@@ -92,8 +93,15 @@ def band_edges(config: SfcConfig, stft: StftConfig, sample_rate: int) -> Edges:
     return edges
 
 
-def rms_norm(dim: int) -> nn.RMSNorm:
-    return nn.RMSNorm(dim, eps=EPS)
+class RmsNorm(nn.RMSNorm):
+    """In the type of its weight, whatever autocast has made of the input: PyTorch has no kernel for two types."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(widened(x))
+
+
+def rms_norm(dim: int) -> RmsNorm:
+    return RmsNorm(dim, eps=EPS)
 
 
 class Conv(nn.Module):

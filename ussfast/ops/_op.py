@@ -109,6 +109,11 @@ def uses_reference() -> bool:
     return _choice.reference
 
 
+def records_ops() -> bool:
+    """Whether this thread is inside `record_ops()`."""
+    return _choice.record is not None
+
+
 @contextmanager
 def use_reference(on: bool = True) -> Iterator[None]:
     """Inside the `with`, this thread's calls of ussfast's op functions run the plain PyTorch reference.

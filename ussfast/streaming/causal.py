@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ussfast.alignment import Groups
 from ussfast.errors import InputError
 from ussfast.models.causal_step import StreamState
-from ussfast.segments import Groups
 from ussfast.streaming.rows import CausalRows
 
 
@@ -37,7 +37,7 @@ class CausalCore:
         self.latency = rows.model.config.latency_samples
         # The sources' slots in order, then the others: the order of what a step returns.
         self.order = list(range(rows.slots))
-        self.pending = torch.zeros(rows.channels, self.hop, device=rows.engine.device)
+        self.pending = torch.zeros(rows.channels, self.hop)  # on the CPU, where chunks come in
         self.waiting = self.taken = 0
         self.set_prompts(vectors, slots, groups)
 
@@ -104,7 +104,7 @@ class _Turn:
     def take(self, stems: Tensor) -> None:
         """A hop, [channels, slots, hop]."""
         hop = self.core.hop
-        self.out[self.core.order, :, self.done : self.done + hop] = stems.cpu().numpy().swapaxes(0, 1)
+        self.out[self.core.order, :, self.done : self.done + hop] = stems.numpy().swapaxes(0, 1)
         self.done += hop
         self.core.waiting = 0
 
@@ -118,6 +118,7 @@ def push_together(audio: Mapping[CausalCore, np.ndarray]) -> dict[CausalCore, np
             ready.sort(key=lambda turn: turn.core.row)
             first = ready[0].core.pending[None]
             hops = first if len(ready) == 1 else torch.stack([turn.core.pending for turn in ready])
-            for turn, stems in zip(ready, rows.step([turn.core.row for turn in ready], hops), strict=True):
+            out = rows.step([turn.core.row for turn in ready], hops.to(rows.engine.device)).cpu()
+            for turn, stems in zip(ready, out, strict=True):
                 turn.take(stems)
     return {core: turn.out[..., turn.early :] for core, turn in turns.items()}

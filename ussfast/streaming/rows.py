@@ -10,10 +10,11 @@ from torch import Tensor
 from ussfast import stft
 from ussfast.engine import Engine
 from ussfast.errors import InputError
+from ussfast.graphs import bucket
 from ussfast.models.causal_native import NativeStep, supported
 from ussfast.models.causal_step import StreamState, initial_state, step
 from ussfast.models.causal_tuss import CausalState, Conditioning
-from ussfast.streaming.core import copied, like, tensors_of
+from ussfast.nested import copied, like, tensors_of
 
 T = TypeVar("T")
 
@@ -38,10 +39,15 @@ class CausalRows:
         self.norm = stft.window(config, engine.device).square().view(2, -1).sum(0)
         self.shared = False
         self.conditioning: Conditioning | None = None
+        # Graphs work on memory that stays where it is: these are for this state, and conditionings of one shape take
+        # turns in one place.
+        self.graphs = engine.graphs.another()
+        self._places: dict[int, Conditioning] = {}
         with engine.computing():
             self._use(initial_state(self.model, streams * channels, slots))
 
     def _use(self, state: StreamState) -> None:
+        self.graphs.forget()
         self.native = NativeStep(self.model, state, self.slots) if supported(self.model) else None
         self.state = state if self.native is None else self.native.state
 
@@ -53,7 +59,7 @@ class CausalRows:
         """
         known = self.engine.condition(vectors)
         if self.streams == 1:
-            self.conditioning = known
+            self.conditioning = self._placed(known) if self.graphs.on else known
             if shared != self.shared:
                 with self.engine.computing():
                     self._use(replace(self.state, frames=_shared(self.state.frames, shared, self.channels)))
@@ -72,6 +78,17 @@ class CausalRows:
             for name, value in mine.items():
                 value[row * self.channels : (row + 1) * self.channels] = theirs[name]
 
+    def _placed(self, known: Conditioning) -> Conditioning:
+        """The conditioning in the place of those with as many prompts."""
+        prompts = known.scale.shape[1]
+        with self.engine.computing():
+            if prompts not in self._places:
+                self._places[prompts] = copied(known)
+            theirs = tensors_of(known)
+            for name, value in tensors_of(self._places[prompts]).items():
+                value.copy_(theirs[name])
+        return self._places[prompts]
+
     def step(self, rows: Sequence[int], audio: Tensor) -> Tensor:
         """[rows, channels, hop] -> [rows, channels, slots, hop], valid until the next call: the stream's sources, then
         what is left of former ones."""
@@ -82,13 +99,26 @@ class CausalRows:
         if self.native is not None:
             out = self.native.step(flat, self.conditioning, items)
         else:
-            out = self._reference(flat, self.conditioning, items)
+            out = self._plain(flat, items)
         return out.unflatten(0, audio.shape[:2])
 
-    def _reference(self, audio: Tensor, conditioning: Conditioning, items: list[int] | None) -> Tensor:
-        state = self.state
+    def _plain(self, audio: Tensor, items: list[int] | None) -> Tensor:
+        assert self.conditioning is not None
+        count, places = len(audio), None
         if items is not None:
-            state, conditioning = _rows(state, items), _rows(conditioning, items)
+            # The last item is computed again until there are as many as some graph has: it gets the same again.
+            more = bucket(count) - count if self.graphs.on else 0
+            places = torch.tensor(items + items[-1:] * more, device=audio.device)
+            audio = torch.cat((audio, audio[-1:].expand(more, -1))) if more else audio
+        what = "step", self.conditioning.scale.shape[1]
+        return self.graphs.run(what, self._reference, audio, places)[:count]
+
+    def _reference(self, audio: Tensor, places: Tensor | None) -> Tensor:
+        """A step of some items of the state, or of all, which it changes in place."""
+        state, conditioning = self.state, self.conditioning
+        assert conditioning is not None
+        if places is not None:
+            state, conditioning = _rows(state, places), _rows(conditioning, places)
         sources = conditioning.scale.shape[1]
         out, after = step(self.model, audio, replace(state, overlap=state.overlap[:, :sources]), conditioning)
         out = torch.cat((out, state.overlap[:, sources:] / self.norm), 1)
@@ -99,10 +129,10 @@ class CausalRows:
         after = replace(after, overlap=late)
         mine, theirs = tensors_of(self.state), tensors_of(after)
         for name, value in mine.items():
-            if items is None:
+            if places is None:
                 value.copy_(theirs[name])
             else:
-                value[items] = theirs[name]
+                value.index_copy_(0, places, theirs[name])
         return out
 
     def reorder(self, row: int, places: list[int]) -> None:
@@ -140,8 +170,8 @@ class CausalRows:
         return tensor[row * size : (row + 1) * size]
 
 
-def _rows(state: T, items: list[int]) -> T:
-    return like(state, {name: tensor[items] for name, tensor in tensors_of(state).items()})
+def _rows(state: T, places: Tensor) -> T:
+    return like(state, {name: tensor[places] for name, tensor in tensors_of(state).items()})
 
 
 def _shared(frames: CausalState, shared: bool, channels: int) -> CausalState:

@@ -16,9 +16,10 @@ from torch import Tensor
 from ussfast.atomic import atomic_write
 from ussfast.audio import as_samples
 from ussfast.errors import InputError
+from ussfast.nested import like, tensors_of
 from ussfast.prompts import Plan
 from ussfast.separation import Separation
-from ussfast.streaming.core import Core, like, tensors_of
+from ussfast.streaming.core import Core
 from ussfast.streaming.resampler import ResamplerState, StreamResampler
 
 PROMPTS = 4  # that a session has room for at least

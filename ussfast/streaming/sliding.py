@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ussfast.alignment import Groups
 from ussfast.engine import Engine
 from ussfast.errors import InputError, PromptError
 from ussfast.policy import SegmentPolicy
-from ussfast.segments import FadeStitcher, Groups, StitchState
+from ussfast.segments import FadeStitcher, StitchState
 
 
 @dataclass(frozen=True)
