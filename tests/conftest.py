@@ -1,5 +1,6 @@
 """Shared fixtures. What must be set before triton is imported stands at the top."""
 
+import importlib.util
 import os
 import signal
 
@@ -13,6 +14,10 @@ if not torch.cuda.is_available():
     if os.environ.get("FAIL_WITHOUT_CUDA") == "1":
         pytest.exit("FAIL_WITHOUT_CUDA=1, but there is no CUDA device", returncode=1)
     os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton kernels run on the CPU, in its interpreter
+    if importlib.util.find_spec("triton"):
+        import triton_interpreter
+
+        triton_interpreter.mend()
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 2))
 
