@@ -64,7 +64,9 @@ def analyze(audio: Tensor, config: StftConfig) -> Tensor:
     return spec.transpose(1, 2)
 
 
-def synthesize(estimate: Tensor, config: StftConfig, samples: int, mixture: Tensor | None = None) -> Tensor:
+def synthesize(
+    estimate: Tensor, config: StftConfig, samples: int, mixture: Tensor | None = None, *, consistency: bool = False
+) -> Tensor:
     """Audio of an estimated spectrum: centred overlap-add divided by the summed squared window.
 
     Args:
@@ -73,6 +75,7 @@ def synthesize(estimate: Tensor, config: StftConfig, samples: int, mixture: Tens
         config: the same sizes.
         samples: length to return, that of the analysed audio.
         mixture: [batch, frames, bins] complex: multiplied with the estimate, which then is a mask.
+        consistency: masks are corrected such that the sources add up to the mixture, see `stft_mask`.
     Returns:
         [batch, sources, samples] real.
     """
@@ -86,5 +89,6 @@ def synthesize(estimate: Tensor, config: StftConfig, samples: int, mixture: Tens
         hop=config.hop,
         samples=length,
         normalized=config.normalize == "default",
+        consistency=consistency,
     )
     return audio[..., :samples]

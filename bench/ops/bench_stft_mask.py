@@ -14,7 +14,7 @@ FRAMES, SOURCES, N_FFT, HOP = 564, 2, 2048, 512
 def bench_stft_mask(benchmark, interleaved, masked):
     mask, spec = (torch.randn(1, *more, FRAMES, N_FFT // 2 + 1, 2) for more in ((SOURCES,), ()))
     window, samples = torch.hann_window(N_FFT).sqrt(), (FRAMES - 1) * HOP
-    args = mask, spec if masked else None, window, N_FFT, HOP, samples, False
+    args = mask, spec if masked else None, window, N_FFT, HOP, samples, False, False
 
     def istft():
         product = torch.view_as_complex(mask)

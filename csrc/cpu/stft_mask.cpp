@@ -89,11 +89,21 @@ void synthesize(const Sizes& sizes, const Tensor& mask, const Tensor& spec, cons
   run.divide_by_weight(weight, y + from, to - from, 1e-11f);  // the bound of the reference
 }
 
-Tensor stft_mask(const Tensor& mask, const std::optional<Tensor>& spec, const Tensor& window, int64_t n_fft,
-                 int64_t hop, int64_t samples, bool normalized) {
-  const auto dtype = spec ? c10::promoteTypes(mask.scalar_type(), spec->scalar_type()) : mask.scalar_type();
+// Masks that add up to 1: every source gets the same share of what is missing.
+Tensor consistent(const Tensor& mask) {
+  const auto wide = mask.to(at::kFloat);
+  const auto missing = wide.sum(1, true).neg_();
+  missing.select(-1, 0).add_(1);
+  return missing.div_(mask.size(1)).add(wide);
+}
+
+Tensor stft_mask(const Tensor& given, const std::optional<Tensor>& spec, const Tensor& window, int64_t n_fft,
+                 int64_t hop, int64_t samples, bool normalized, bool consistency) {
+  const auto dtype = spec ? c10::promoteTypes(given.scalar_type(), spec->scalar_type()) : given.scalar_type();
   if (dtype == at::kDouble)
-    return reference("ussfast::stft_mask", &stft_mask, mask, spec, window, n_fft, hop, samples, normalized);
+    return reference("ussfast::stft_mask", &stft_mask, given, spec, window, n_fft, hop, samples, normalized,
+                     consistency);
+  auto mask = given;
   TORCH_CHECK(mask.dim() == 5 && mask.size(2) > 0 && mask.size(3) == n_fft / 2 + 1 && mask.size(4) == 2 &&
                   (!spec || spec->sizes() ==
                                 at::IntArrayRef({mask.size(0), mask.size(2), mask.size(3), mask.size(4)})),
@@ -103,6 +113,7 @@ Tensor stft_mask(const Tensor& mask, const std::optional<Tensor>& spec, const Te
   const int64_t sources = mask.size(1);
   auto y = at::empty({mask.size(0), sources, samples}, mask.options().dtype(at::kFloat));
   if (y.numel() == 0) return y.to(dtype);
+  if (consistency) mask = consistent(mask);
   const Sizes sizes(mask.size(2), n_fft, hop, window.size(0), samples);
   const auto shape = dense(window);
   float* out = y.mutable_data_ptr<float>();

@@ -176,3 +176,61 @@ def test_compiles_without_graph_break():
     x, weight = torch.randn(4, 16), torch.rand(16)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x, weight), layer(x, weight))
+
+
+def triton_backward(x, weight, groups, eps, grad, need=(True, True)):
+    # triton is an extra; `make test` installs it, so this runs in CI.
+    pytest.importorskip("triton", reason="triton is not installed")
+    from ussfast.ops._triton.rms_group_norm import rms_group_norm_backward
+
+    return rms_group_norm_backward(grad, (x, weight, groups, eps), (*need, False, False))
+
+
+def autograd(x, weight, groups, eps, grad):
+    leaves = [t.detach().requires_grad_() for t in (x, weight)]
+    return torch.autograd.grad(reference(*leaves, groups, eps), leaves, grad)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    rows=st.integers(1, 70),
+    groups=st.integers(1, 5),
+    width=st.integers(1, 20),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+)
+def test_triton_backward(rows, groups, width, dtype):
+    torch.manual_seed(rows * width)
+    x = (torch.randn(groups * width, 2, rows) * 2).to(dtype).permute(2, 1, 0)  # channels outermost in memory
+    weight, grad = torch.rand(groups * width, dtype=dtype) + 0.5, torch.randn(x.shape).to(dtype)
+    tol = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 1.6e-2}[dtype]
+    found = triton_backward(x, weight, groups, 1e-2, grad)
+    for actual, expected in zip(found[:2], autograd(x, weight, groups, 1e-2, grad), strict=True):
+        assert actual.dtype == dtype
+        torch.testing.assert_close(actual, expected, rtol=tol, atol=tol * max(1.0, float(expected.abs().max())))
+    assert found[2:] == (None, None)
+
+
+def test_triton_backward_over_many_blocks_and_only_what_is_needed(monkeypatch):
+    module = pytest.importorskip("ussfast.ops._triton.rms_group_norm", reason="triton is not installed")
+    monkeypatch.setattr(module, "_PROGRAMS", 3)
+    x, weight, grad = torch.randn(300, 64), torch.rand(64), torch.randn(300, 64)
+    expected = autograd(x, weight, 4, 1e-5, grad)
+    for need in ((True, True), (True, False), (False, True)):
+        found = triton_backward(x, weight, 4, 1e-5, grad, need)
+        for actual, wanted, n in zip(found[:2], expected, need, strict=True):
+            assert (actual is not None) == n
+            if n:
+                torch.testing.assert_close(actual, wanted, rtol=2e-5, atol=2e-4)
+
+
+def test_triton_backward_of_silence_is_finite():
+    """The derivative at zero is 1 / eps; the reference divides zero by zero there."""
+    x, weight, grad = torch.zeros(3, 8), torch.rand(8), torch.randn(3, 8)
+    x_grad, w_grad, *_ = triton_backward(x, weight, 2, 0.5, grad)
+    torch.testing.assert_close(x_grad, grad * weight / 0.5)
+    assert not w_grad.any()
+
+
+def test_triton_backward_leaves_wide_rows_to_the_reference():
+    x = torch.randn(2, 5000)
+    assert triton_backward(x, x[0], 1, 1e-5, x) is None

@@ -26,9 +26,11 @@ def pairs(*shape):
     return torch.randn(*shape, 2)
 
 
-def by_istft(mask, spec, window, n_fft, hop, samples, normalized):
+def by_istft(mask, spec, window, n_fft, hop, samples, normalized, consistency=False):
     """The definition in double precision, which torch.istft refuses if it leaves a sample out."""
     product = torch.view_as_complex(mask.double().contiguous())
+    if consistency:
+        product = product + (1 - product.sum(1, keepdim=True)) / mask.shape[1]
     if spec is not None:
         product = product * torch.view_as_complex(spec.double().contiguous())[:, None]
     audio = torch.istft(
@@ -86,6 +88,7 @@ def test_any_sizes(data):
     spec = pairs(batch, frames, bins) if data.draw(st.booleans(), "masked") else None
     window, normalized = torch.rand(length) + 0.5, data.draw(st.booleans(), "normalized")
     arguments = {"n_fft": n_fft, "hop": hop, "samples": samples, "normalized": normalized}
+    arguments["consistency"] = spec is not None and data.draw(st.booleans(), "consistency")
     actual = stft_mask(mask, spec, window, **arguments)
     assert actual.shape == (batch, sources, samples) and actual.dtype == torch.float32
     plain = reference(mask, spec, window, **arguments)
@@ -93,6 +96,27 @@ def test_any_sizes(data):
     if actual.numel():
         expected = by_istft(mask, spec, window, **arguments)
         torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sources", [1, 2, 5])
+def test_consistent_sources_add_up_to_the_mixture(sources):
+    config = StftConfig(64, 16, 64, "hann", "reflect")
+    audio = torch.randn(2, 700)
+    spec = stft.analyze(audio, config)
+    mask = pairs(2, sources, *spec.shape[1:])
+    out = stft.synthesize(mask, config, 700, spec, consistency=True)
+    torch.testing.assert_close(out.sum(1), audio, rtol=1e-5, atol=1e-5)
+    alone = stft.synthesize(torch.view_as_real(spec)[:, None], config, 700)[:, 0]
+    torch.testing.assert_close(out.sum(1), alone, rtol=1e-5, atol=1e-5)
+    # Masks that add up already stay as they are.
+    same = torch.view_as_real(torch.ones_like(spec)[:, None] / sources).expand(-1, sources, -1, -1, -1)
+    before, after = (stft.synthesize(same, config, 700, spec, consistency=c) for c in (False, True))
+    torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
+
+
+def test_consistency_needs_a_mixture():
+    with pytest.raises(ValueError, match="consistency needs spec"):
+        stft_mask(torch.ones(1, 2, 3, 9, 2), None, torch.ones(16), n_fft=16, hop=4, samples=8, consistency=True)
 
 
 def test_behind_the_frames_and_where_no_window_reaches_is_silence():

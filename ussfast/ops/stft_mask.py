@@ -11,7 +11,7 @@ from ussfast.errors import InputError
 from ussfast.ops._op import OpSpec, define
 
 # torch.istft takes a sum of squared windows below this for zero, too.
-_NOTHING = 1e-11
+NOTHING = 1e-11
 
 
 def stft_mask(
@@ -23,6 +23,7 @@ def stft_mask(
     hop: int,
     samples: int,
     normalized: bool = False,
+    consistency: bool = False,
 ) -> Tensor:
     """Audio of `mask * spec`: centred overlap-add, divided by the summed squared window.
 
@@ -42,12 +43,17 @@ def stft_mask(
         hop: samples from one frame to the next, at most window_length.
         samples: length to return, that of the analysed audio; frames are cut or zeros appended to it.
         normalized: the spectrum is that of an orthonormal transform (1 / sqrt(n_fft)), see torch.stft.
+        consistency: corrects the masks in every bin by the same number for all sources, such that they add up to 1:
+            the sources then add up to the inverse STFT of the mixture.
     Returns:
         [batch, sources, samples], contiguous, in the dtype of mask, or the wider one of mask and spec; computed in
         float32, or float64 for float64. Imaginary parts of real bins (the lowest, and that of half the rate) have
         no effect.
     Raises:
-        InputError (a ValueError): shapes or sizes that do not fit together, no frame, not floating point.
+        InputError (a ValueError): shapes or sizes that do not fit together, no frame, not floating point,
+            consistency without spec.
+    Source of consistency: Wisdom et al., "Differentiable consistency constraints for improved deep speech
+        enhancement", ICASSP 2019 (mixture consistency, in the domain of masks).
     """
     fits = (
         mask.dim() == 5
@@ -72,15 +78,20 @@ def stft_mask(
             "stft_mask needs floating-point tensors (torch.view_as_real of complex ones), got "
             + ", ".join(str(t.dtype) for t in tensors)
         )
-    return SPEC(mask, spec, window, n_fft, hop, samples, normalized)
+    if consistency and spec is None:
+        raise InputError("stft_mask corrects masks such that sources add up to the mixture: consistency needs spec")
+    return SPEC(mask, spec, window, n_fft, hop, samples, normalized, consistency)
 
 
 def reference(
-    mask: Tensor, spec: Tensor | None, window: Tensor, n_fft: int, hop: int, samples: int, normalized: bool
-) -> Tensor:
+    mask: Tensor, spec: Tensor | None, window: Tensor, n_fft: int, hop: int, samples: int, normalized: bool,
+    consistency: bool,
+) -> Tensor:  # fmt: skip
     narrow = mask.dtype if spec is None else torch.promote_types(mask.dtype, spec.dtype)
     wide = torch.promote_types(narrow, torch.float32)
     product = _complex(mask.to(wide))
+    if consistency and mask.shape[1]:
+        product = product + (1 - product.sum(1, keepdim=True)) / mask.shape[1]
     if spec is not None:
         product = product * _complex(spec.to(wide))[:, None]
     before = (n_fft - window.shape[0]) // 2
@@ -91,7 +102,7 @@ def reference(
         frames = torch.fft.irfft(product, n_fft, norm="ortho" if normalized else "backward")
     out = _overlap_add(frames * shape, hop, samples)
     weight = _overlap_add(shape.square().expand(mask.shape[2], n_fft), hop, samples)
-    reached = weight.abs() >= _NOTHING
+    reached = weight.abs() >= NOTHING
     # The inner choice keeps gradients of what is not reached finite.
     out = torch.where(reached, out / torch.where(reached, weight, 1.0), 0.0)
     return out.to(narrow)
@@ -116,7 +127,7 @@ def _overlap_add(frames: Tensor, hop: int, samples: int) -> Tensor:
 def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:
     def case(
         batch: int, sources: int, frames: int, n_fft: int, hop: int, length: int, window: int | None = None,
-        normalized: bool = False, masked: bool = True,
+        normalized: bool = False, masked: bool = True, consistency: bool = False,
     ) -> tuple[Any, ...]:  # fmt: skip
         def draw(*size: int) -> Tensor:
             return torch.randn(size, device=device, dtype=torch.float64).to(dtype)
@@ -126,11 +137,12 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
             draw(batch, sources, frames, bins, 2),
             draw(batch, frames, bins, 2) if masked else None,
             torch.rand(n_fft if window is None else window, device=device, dtype=torch.float64).to(dtype) + 0.5,
-            n_fft, hop, length, normalized,
+            n_fft, hop, length, normalized, consistency,
         )  # fmt: skip
 
     yield case(2, 2, 5, 8, 2, 16)
-    yield case(1, 2, 4, 12, 5, 18, window=7, normalized=True)  # short window, hop that does not divide n_fft
+    # A short window, and a hop that does not divide n_fft.
+    yield case(1, 3, 4, 12, 5, 18, window=7, normalized=True, consistency=True)
     yield case(1, 1, 1, 6, 6, 2)  # one frame, fewer samples
     yield case(0, 2, 3, 8, 2, 8)  # empty batch
     # Odd length; nothing reaches the first samples and those behind the last frame.
@@ -140,12 +152,16 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
     assert spec is not None
     planes = spec.permute(3, 0, 2, 1).contiguous().permute(1, 3, 2, 0)
     yield mask[:, :, ::2], planes[:, 1::2], *rest  # every other frame; scattered pairs
+    mask, spec, *rest = case(1, 2, 5, 10, 3, 12, consistency=True)
+    yield mask.permute(3, 1, 2, 0, 4).contiguous().permute(3, 1, 2, 0, 4), spec, *rest  # frames innermost
+    yield case(2, 0, 3, 8, 2, 8, consistency=True)  # no source
 
 
 SPEC = define(
     OpSpec(
         "stft_mask",
-        "(Tensor mask, Tensor? spec, Tensor window, int n_fft, int hop, int samples, bool normalized) -> Tensor",
+        "(Tensor mask, Tensor? spec, Tensor window, int n_fft, int hop, int samples, bool normalized, "
+        "bool consistency) -> Tensor",
         reference,
         samples,
         train_on_reference=True,
