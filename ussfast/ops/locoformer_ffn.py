@@ -164,7 +164,7 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
         x = more.get("x")
         return (
             draw(*shape) if x is None else x,
-            draw(channels).abs() + 0.5,
+            torch.rand(channels, device=device, dtype=torch.float64).to(dtype) + 0.5,
             draw(2 * hidden, channels, kernel) * (channels * kernel) ** -0.5,
             draw(2 * hidden) * 0.1,
             draw(hidden, channels, kernel) * (hidden * kernel) ** -0.5,
