@@ -1,15 +1,15 @@
 """Whole models on the Triton kernels, run by its interpreter: what a GPU would launch, with the models' own strides.
 
-Golden files of the published implementations and the plain reference are the truth.
+The plain reference is the truth; that it equals the published implementations is tested next door. The interpreter is
+slow: a few frames have to do.
 """
 
 import importlib
 import importlib.util
-from dataclasses import replace
 
 import pytest
 import torch
-from golden_io import arrays, assert_close, golden_model, settings
+from golden_io import assert_close
 from tiny import STEREO, TUSS, tiny_model
 
 from ussfast.models._packed import prepare
@@ -56,22 +56,12 @@ def launched(monkeypatch):
     return names
 
 
-def test_golden_waveforms(launched):
-    model, audio = golden_model("tuss_tiny"), arrays("tuss_tiny", "inputs")["mix"]
-    prompts = model.prompt_vectors(tuple(settings("tuss_tiny")["prompts_2"]))
-    with torch.inference_mode():
-        wave = model.separate(audio, prompts)
-    want = arrays("tuss_tiny", "outputs")["wav_2"]
-    assert_close(wave[0], want[:, : settings("tuss_tiny")["n_samples"]], 5e-4)
-    assert {"locoformer_ffn", "locoformer_attention", "stft_mask"} <= set(launched)
-
-
 @pytest.mark.parametrize("precision, tolerance", [("float32", FLOAT32), ("bfloat16", BF16)])
 @pytest.mark.parametrize("config", [TUSS, STEREO], ids=["tuss", "sfc"])
 def test_prepared_models(launched, config, precision, tolerance):
     model = tiny_model(config).eval()
     channels = getattr(config, "channels", 1)
-    audio = torch.randn(*((1, channels, 3000) if channels > 1 else (1, 3000)))
+    audio = torch.randn(*((1, channels, 400) if channels > 1 else (1, 400)))
     prompts = model.prompt_vectors(("speech", "sfx")) if model.prompt_names else None
     with torch.inference_mode():
         prepare(model, precision)
@@ -83,6 +73,7 @@ def test_prepared_models(launched, config, precision, tolerance):
                 module.precision = "float32"
     expected = reference(model, audio, prompts)
     assert_close(found, expected, tolerance)
+    assert {"locoformer_ffn", "locoformer_attention", "stft_mask"} <= names
     assert ("biased_cross_attention" in names) == (config is STEREO)
     assert names <= set(OPS)
 
@@ -100,8 +91,8 @@ def reference(model, audio, prompts):
 
 def test_gradient_of_a_prompt_through_frozen_weights(launched):
     """Prompt tuning: through the kernels' backward passes, layer by layer."""
-    model = tiny_model(replace(TUSS)).eval().requires_grad_(False)
-    audio = torch.randn(1, 1500)
+    model = tiny_model(TUSS).eval().requires_grad_(False)
+    audio = torch.randn(1, 260)
     gradients = []
     for patched in (True, False):
         prompts = model.prompt_vectors(("speech", "sfx")).detach().clone().requires_grad_()
