@@ -1,5 +1,7 @@
 """What the contract does not say about the locoformer ops: long sequences, odd shapes, precisions, packing, errors."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from ussfast._ext import cpu_isa
 from ussfast.errors import InputError
 from ussfast.ops import locoformer_attention, locoformer_ffn, use_reference
+from ussfast.ops._quantize import under_autocast
 from ussfast.ops.locoformer_attention import pack as pack_attention
 from ussfast.ops.locoformer_ffn import pack as pack_ffn
 
@@ -264,3 +267,21 @@ def test_results_that_are_in_use_keep_their_memory():
         again = [locoformer_ffn(torch.randn(1, 100, 50, 64), *weights, **more) for _ in range(4)]
     assert all(torch.equal(a, b) for a, b in zip(held, copies, strict=False))
     assert torch.equal(view, copies[-1][0, 1]) and len(again) == 4
+
+
+@pytest.mark.parametrize(
+    "cuda, enabled, dtype, reference, precision, expected",
+    [
+        (True, True, torch.bfloat16, False, "float32", "bfloat16"),
+        (True, True, torch.bfloat16, True, "float32", "float32"),
+        (True, True, torch.float16, False, "float32", "float32"),
+        (True, False, torch.bfloat16, False, "float32", "float32"),
+        (False, True, torch.bfloat16, False, "float32", "float32"),
+        (True, True, torch.bfloat16, False, "int8", "int8"),
+    ],
+)
+def test_precision_follows_autocast_on_a_gpu(monkeypatch, cuda, enabled, dtype, reference, precision, expected):
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: enabled and device == "cuda")
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: dtype)
+    with use_reference(reference):
+        assert under_autocast(SimpleNamespace(is_cuda=cuda), precision) == expected

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ussfast.errors import InputError
+from ussfast.ops._op import uses_reference
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -15,6 +16,15 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 def check_precision(precision: str) -> None:
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+
+
+def under_autocast(x: Tensor, precision: str) -> str:
+    """The precision for x; bfloat16 instead of float32 where PyTorch's autocast asks for it and GPU kernels run.
+
+    The plain reference needs nothing: its products are PyTorch's, which autocast knows.
+    """
+    wanted = x.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
+    return "bfloat16" if wanted and precision == "float32" and not uses_reference() else precision
 
 
 def round_bfloat16(x: Tensor) -> Tensor:

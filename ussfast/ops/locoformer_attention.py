@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ussfast.errors import InputError
 from ussfast.ops._op import OpSpec, define
-from ussfast.ops._quantize import check_precision, round_int8
+from ussfast.ops._quantize import check_precision, round_int8, under_autocast
 from ussfast.ops.rms_group_norm import reference as rms_reference
 
 
@@ -46,7 +46,8 @@ def locoformer_attention(
         window: it sees keys less than `window` away; 0 is unlimited.
         prefix: the first `prefix` positions are visible to all, whatever causal and window say.
         precision: "int8" runs the qkv projection in int8 (weights per output channel; normalised activations have a
-            known range); everything else, and all with "bfloat16", is float32.
+            known range); everything else, and all with "bfloat16", is float32. But on a GPU, "bfloat16" and bfloat16
+            tensors have 16-bit factors in all products (float16, whose range the norm keeps to) and float32 sums.
     Returns:
         [batch, frames, bands, channels], dtype of x, contiguous; computed in float32, or float64 for float64. The
         scores of all keys are never in memory at once.
@@ -79,7 +80,7 @@ def locoformer_attention(
         raise InputError(f"window and prefix are numbers of positions, at least 0, got {window} and {prefix}")
     return SPEC(
         x, norm_weight, qkv_weight, out_weight, rope, packed,
-        axis, groups, eps, heads, causal, window, prefix, precision,
+        axis, groups, eps, heads, causal, window, prefix, under_autocast(x, precision),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ussfast.errors import InputError
 from ussfast.ops._op import OpSpec, define
-from ussfast.ops._quantize import check_precision, round_bfloat16, round_int8
+from ussfast.ops._quantize import check_precision, round_bfloat16, round_int8, under_autocast
 from ussfast.ops.rms_group_norm import reference as rms_reference
 
 
@@ -74,7 +74,7 @@ def locoformer_ffn(
         raise InputError(f"stride {stride}: 1 to the kernel ({deconv_weight.shape[2]}), and 1 if causal, is possible")
     return SPEC(
         x, norm_weight, conv_weight, conv_bias, deconv_weight, deconv_bias, packed,
-        axis, groups, eps, stride, causal, precision,
+        axis, groups, eps, stride, causal, under_autocast(x, precision),
     )  # fmt: skip
 
 

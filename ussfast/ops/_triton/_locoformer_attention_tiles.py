@@ -16,7 +16,7 @@ def longest_short(capability: int, lay: Layout) -> int:
         return 0
     if lay.dtype == torch.float32:
         return 16 if lay.padded_channels <= 64 else 0
-    return 64 if lay.padded_channels <= 64 or capability >= 90 else 0
+    return 64 if lay.padded_channels <= 64 or 90 <= capability < 120 else 0
 
 
 def _single(lay: Layout) -> bool:
@@ -64,7 +64,9 @@ def flash(capability: int, lay: Layout) -> tuple[Tile, ...]:
         small = tile(ROWS=32, KEYS=32, num_warps=8, num_stages=1)
         if _wide(lay):
             return (tile(ROWS=16, KEYS=32, num_warps=8, num_stages=1),)
-        return (tile(ROWS=64, KEYS=32, num_warps=8), small) if _medium(lay) else (small,)
+        # A second stage spills a little there.
+        large = tile(ROWS=64, KEYS=32, num_warps=8, num_stages=1 if capability >= 100 else 2)
+        return (large, small) if _medium(lay) else (small,)
     if _wide(lay):
         return (tile(ROWS=64, KEYS=32, num_warps=8), tile(ROWS=64, KEYS=64, num_warps=8))
     return (

@@ -87,4 +87,6 @@ def specimens() -> Iterator[tuple[str, Callable[..., object], tuple]]:
     yield "sfc small bands", locoformer_attention, case(96, 4, 4, 24, 2, "bfloat16", rope=False)
     causal = case(96, 4, 4, 24, 1, "bfloat16", rope=False, window=100, prefix=8)
     yield "causal frames", locoformer_attention, causal
+    default = case(64, 4, 2, 32, 1, "float32", rope=False, window=150, prefix=2)
+    yield "causal frames float32", locoformer_attention, default
     yield "causal frames backward", gradients, causal
