@@ -24,28 +24,34 @@ def cases():
     for module in modules():
         name = module.__name__.rsplit(".", 1)[1]
         for label, launcher, arguments in module.specimens():
-            first = next(a for a in arguments if torch.is_tensor(a))
+            first = next(a for a in flat(arguments) if torch.is_tensor(a))
             if first.dtype != torch.float64:
                 found.append(pytest.param(name, launcher, arguments, id=f"{launcher.__name__} {label}"))
     return found
 
 
 def drawn(value):
-    """Random data in the place of a tensor without any."""
-    if isinstance(value, (tuple, list)) and any(map(torch.is_tensor, value)):
+    """Random data in the place of a tensor without any, with its strides."""
+    if isinstance(value, (tuple, list)):
         return type(value)(drawn(v) for v in value)
     if not torch.is_tensor(value):
         return value
+    here = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cuda")
     if not value.is_floating_point():
-        return torch.zeros(value.shape, dtype=value.dtype, device="cuda")
-    scale = value.shape[-1] ** -0.5 if value.dim() > 1 else 0.5
-    return (torch.randn(value.shape, device="cuda") * scale).to(value.dtype)
+        return here.zero_()
+    return here.normal_().mul_(value.shape[-1] ** -0.5 if value.dim() > 1 else 0.5)
+
+
+def flat(value):
+    """What is in nested tuples."""
+    if isinstance(value, (tuple, list)):
+        return [inner for v in value for inner in flat(v)]
+    return [value]
 
 
 def moved(arguments, result) -> int:
     """Bytes that must be read and written once."""
-    tensors = [t for t in (*arguments, *(result if isinstance(result, tuple) else (result,))) if torch.is_tensor(t)]
-    return sum(t.nbytes for t in tensors)
+    return sum(t.nbytes for t in flat((arguments, result)) if torch.is_tensor(t))
 
 
 @pytest.mark.parametrize("name, launcher, arguments", cases())
@@ -57,13 +63,15 @@ def bench_kernel(benchmark, name, launcher, arguments):
     with torch.inference_mode():
         result = launcher(*arguments)
         assert result is not None, "this specimen has no kernel"
-        bf16 = "bfloat16" in arguments or any(torch.is_tensor(a) and a.dtype == torch.bfloat16 for a in arguments)
+        bf16 = any(
+            v == "bfloat16" if isinstance(v, str) else getattr(v, "dtype", 0) == torch.bfloat16 for v in flat(arguments)
+        )
         rates = machine.ceilings()
         call = launcher.__name__, arguments
         milliseconds = machine.milliseconds(lambda: launcher(*arguments))
     info = {
         "kernel": call[0],
-        "shape": str([list(a.shape) for a in arguments if torch.is_tensor(a)][:2]),
+        "shape": str([list(a.shape) for a in flat(arguments) if torch.is_tensor(a)][:2]),
         "bf16": bf16,
         "milliseconds": round(milliseconds, 4),
         "bytes": moved(arguments, result),
