@@ -16,10 +16,13 @@ OTHER_ISAS := $(if $(CXX_FOUND),generic $(call cpu_has,avx512f,avx2) $(call cpu_
 KERNEL_TESTS := tests/ops/test_contract.py tests/ops/test_locoformer.py tests/ops/test_bands.py \
   tests/models/test_causal_native.py
 
+# Files of tests run beside each other, each on one thread; each takes about a gigabyte.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
+
 .PHONY: test demo lint bench bench-models bench-streaming gpu-build gpu-test gpu-bench clean
 
 test: lint
-	$(TEST_ENV) $(BIN)/python -m pytest -q
+	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 	$(BIN)/python -m ussfast.ops.aot --arch 80,90,100 --check
 	USSFAST_IMPL=reference $(BIN)/python -m pytest -q tests/ops/test_contract.py -k "not triton"
 	for isa in $(OTHER_ISAS); do echo "== $$isa" && \
