@@ -19,6 +19,7 @@ from ussfast.ops._triton._locoformer_ffn_parts import (
     sum_of_taps,
     whole_groups,
 )
+from ussfast.ops._triton._tuples import empty
 
 
 @triton.jit
@@ -42,16 +43,16 @@ def _locoformer_ffn_bwd_kernel(
     rows = x + batch * x_batch + other * x_other + row * x_step
     grads = grad + batch * grad_batch + other * grad_other + row * grad_step
     later: tl.constexpr = 0 if CAUSAL else -edge
-    taps = ()
-    d_taps = ()
+    taps = empty()
+    d_taps = empty()
     if BC == 0:
         for j in tl.static_range(TAPS):
             tap = normal_tap(
                 rows, n, inside, j - edge, 0, length, x_step, gamma, eps, channels, GROUPS, WIDTH, BW
             )  # fmt: skip
             d_tap = load_tap(grads, n, inside, later + j, 0, length, grad_step, channels, GROUPS, WIDTH, BW)
-            taps = taps + (tap.to(DOT),)  # type: ignore[assignment]
-            d_taps = d_taps + (d_tap.to(DOT),)  # type: ignore[assignment]
+            taps += (tap.to(DOT),)
+            d_taps += (d_tap.to(DOT),)
     q, c = tl.arange(0, width), tl.arange(0, channels)
     mine = inside & (tl.arange(0, BN) < BN - edge)
     d_normal = tl.zeros((BN, width if COLUMNS else channels), tl.float32)
