@@ -10,9 +10,9 @@ from torch import Tensor
 from ussfast import stft
 from ussfast._ext import cpu_isa
 from ussfast.errors import InputError
-from ussfast.models.causal import BlockState, Prefix
 from ussfast.models.causal_step import StreamState
 from ussfast.models.causal_tuss import CausalTuss, Conditioning
+from ussfast.models.causal_tuss_blocks import BlockState, Prefix
 from ussfast.models.locoformer import Attention, ConvSwiGlu
 from ussfast.models.prompt_bands import SfcBack, SfcFront
 from ussfast.ops._op import uses_reference

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ussfast.errors import InputError, PromptError
 from ussfast.models._base import SpectralModel
 from ussfast.models._packed import Preparable
-from ussfast.models.causal import BlockState, CausalStack, Past, Prefix
+from ussfast.models.causal_tuss_blocks import BlockState, CausalStack, Past, Prefix
 from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, StftConfig
 from ussfast.models.locoformer import ConvSwiGlu, RmsGroupNorm
 from ussfast.models.prompt_bands import SfcBack, SfcFront, SplitBack, SplitFront

@@ -1,0 +1,103 @@
+"""Layers of the trunk and the head: residual, each with its norm; along time they carry on from a state.
+
+Activations are channels-last: [batch, frames, bands, channels].
+Sources: Shazeer, "GLU variants improve Transformer", 2020 (SwiGLU); Feng et al., "Were RNNs all we needed?", 2024 (a
+recurrence whose gates see the input alone, so that all frames can be computed at once).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPS = 1e-5
+KERNEL = 3
+
+
+def norm(x: Tensor, weight: Tensor) -> Tensor:
+    return F.rms_norm(x, (x.shape[-1],), weight, EPS)
+
+
+class FeedForward(nn.Module):
+    """x + outer(value * SiLU(gate)), (value, gate) = convolution(norm(x)) over three neighbours: among the bands, or
+    this frame and the two before it."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.norm = nn.Parameter(torch.ones(dim))
+        # [2 * hidden, kernel * dim]: taps lead, so that gathered neighbours are one row of a matrix product.
+        self.inner = nn.Parameter(torch.randn(2 * hidden, KERNEL * dim) * (3 * KERNEL * dim) ** -0.5)
+        self.inner_bias = nn.Parameter(torch.zeros(2 * hidden))
+        self.outer = nn.Parameter(torch.randn(dim, hidden) * (3 * hidden) ** -0.5)
+        self.outer_bias = nn.Parameter(torch.zeros(dim))
+
+    def among_bands(self, x: Tensor) -> Tensor:
+        y = F.pad(norm(x, self.norm), (0, 0, 1, 1))
+        return x + self._apply_taps([y[:, :, i : i + x.shape[2]] for i in range(KERNEL)])
+
+    def along_time(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """past: [batch, 2, bands, channels], the inputs before x; zeros at the beginning. Also returns what comes next."""
+        longer = torch.cat((past, x), 1)
+        y = norm(longer, self.norm)
+        out = x + self._apply_taps([y[:, i : i + x.shape[1]] for i in range(KERNEL)])
+        return out, longer[:, x.shape[1] :]
+
+    def _apply_taps(self, taps: list[Tensor]) -> Tensor:
+        value, gate = F.linear(torch.cat(taps, -1), self.inner, self.inner_bias).chunk(2, -1)
+        return F.linear(value * F.silu(gate), self.outer, self.outer_bias)
+
+
+class BandAttention(nn.Module):
+    """x + self-attention among the bands of each frame."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.Parameter(torch.ones(dim))
+        self.qkv = nn.Parameter(torch.randn(3 * dim, dim) * (3 * dim) ** -0.5)
+        self.out = nn.Parameter(torch.randn(dim, dim) * (3 * dim) ** -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = F.linear(norm(x, self.norm), self.qkv).flatten(0, 1)
+        q, k, v = rows.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + F.linear(mixed, self.out).view_as(x)
+
+
+class Recurrence(nn.Module):
+    """x + outer(h * SiLU(gate)), h[t] = (1 - z[t]) h[t - 1] + z[t] tanh(g[t]); z, g and gate see x[t] alone."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.norm = nn.Parameter(torch.ones(dim))
+        self.inner = nn.Parameter(torch.randn(3 * dim, dim) * (3 * dim) ** -0.5)
+        # Memories from one frame to fifty.
+        self.inner_bias = nn.Parameter(torch.cat((torch.linspace(-4, 0, dim), torch.zeros(2 * dim))))
+        self.outer = nn.Parameter(torch.randn(dim, dim) * (3 * dim) ** -0.5)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """state: [batch, bands, channels] before x; also returns that after it."""
+        z, g, gate = F.linear(norm(x, self.norm), self.inner, self.inner_bias).chunk(3, -1)
+        z = z.sigmoid()
+        keep, add = (1 - z).unbind(1), (z * g.tanh()).unbind(1)
+        rows = [state]
+        for k, a in zip(keep, add, strict=True):
+            rows.append(torch.addcmul(a, k, rows[-1]))
+        return x + F.linear(torch.stack(rows[1:], 1) * F.silu(gate), self.outer), rows[-1]
+
+
+BlockState = tuple[Tensor, Tensor]  # of a block's recurrence and of its feed-forward layer along time
+
+
+class Block(nn.Module):
+    """Among bands: attention, feed-forward; along time: recurrence, feed-forward."""
+
+    def __init__(self, dim: int, hidden: int, heads: int):
+        super().__init__()
+        self.attention, self.band_ffn = BandAttention(dim, heads), FeedForward(dim, hidden)
+        self.recurrence, self.time_ffn = Recurrence(dim), FeedForward(dim, hidden)
+
+    def forward(self, x: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
+        x = self.band_ffn.among_bands(self.attention(x))
+        x, memory = self.recurrence(x, state[0])
+        x, past = self.time_ffn.along_time(x, state[1])
+        return x, (memory, past)

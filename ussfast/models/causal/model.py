@@ -1,0 +1,146 @@
+"""The causal model: a trunk that sees no prompts, and a light head per prompt.
+
+Everything that remembers is in the trunk. What a prompt adds is computed from its vector alone (`Modulation`), and the
+head of a frame looks at nothing but the trunk's present frame: prompts may change at any frame, and what comes out is
+what a stream gives that always had them.
+Sources: Saijo et al., "Task-Aware Unified Source Separation", ICASSP 2025 (separation by learned prompts); Luo & Yu,
+"Music source separation with band-split RNN", 2023 (bands). What is ours: where the prompts come in, the recurrences,
+and masks that weigh features of single bins, which a few bands cannot carry.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ussfast.errors import PromptError
+from ussfast.models._base import SpectralModel
+from ussfast.models.causal.config import CausalConfig
+from ussfast.models.causal.ends import BandDecoder, BandEncoder, BinFeatures
+from ussfast.models.causal.layers import Block, BlockState, FeedForward, norm
+from ussfast.models.query import QueryEncoder
+
+SILENCE = -16.0  # logarithm of the magnitude of nothing at all
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """All that a model computes from prompts alone. scale, shift: [batch, prompts, 1, bands, dim]."""
+
+    scale: Tensor
+    shift: Tensor
+
+
+@dataclass(frozen=True)
+class TrunkState:
+    """What a stream remembers, for a batch of them: `level` [batch], logarithm of the running level; `features`
+    [batch, 2, bins, 3], the last two frames; one entry per block."""
+
+    level: Tensor
+    features: Tensor
+    blocks: tuple[BlockState, ...]
+
+
+class CausalModel(SpectralModel):
+    def __init__(self, config: CausalConfig):
+        super().__init__()
+        self.config, self.prompt_names = config, config.prompts
+        dim, bands = config.dim, len(config.bands)
+        self.prompts = nn.Parameter(torch.randn(len(config.prompts), dim))
+        self.repeats = nn.Parameter(torch.randn(config.repeats, dim) * 0.5)
+        self.band_rows = nn.Parameter(torch.randn(bands, dim) * 0.5)
+        self.query_encoder = QueryEncoder(config.stft, config.sample_rate, dim)
+        self.features = BinFeatures(config.features)
+        self.encoder = BandEncoder(config.bands, config.features, dim)
+        self.blocks = nn.ModuleList(Block(dim, config.hidden, config.heads) for _ in range(config.blocks))
+        self.prompt_norm = nn.Parameter(torch.ones(dim))
+        self.modulation = nn.Linear(dim, 2 * dim)
+        self.trunk_norm = nn.Parameter(torch.ones(dim))
+        self.head = FeedForward(dim, config.hidden)
+        self.decoder = BandDecoder(config.bands, config.features, dim)
+
+    def matrix_names(self) -> list[str]:
+        """Of the matrices between hidden layers, for Muon."""
+        inside = ("blocks.", "head.")
+        return [n for n, p in self.named_parameters() if n.startswith(inside) and p.dim() == 2]
+
+    def prompt_vectors(self, names: tuple[str, ...]) -> Tensor:
+        unknown = [name for name in names if name not in self.prompt_names]
+        if unknown or not names:
+            raise PromptError(f"unknown prompts {unknown}; the model knows {list(self.prompt_names)}")
+        return self.prompts[[self.prompt_names.index(name) for name in names]]
+
+    def embed(self, audio: Tensor) -> Tensor:
+        """Prompt vectors [clips, dim] of example clips [clips, samples] at the model's rate."""
+        return self.query_encoder(audio)
+
+    def condition(self, prompts: Tensor) -> Modulation:
+        """prompts: [sources, dim] or [batch, sources, dim], of any kind; their length does not matter."""
+        rows = prompts if prompts.dim() == 3 else prompts[None]
+        # Equal prompts are told apart by how many of the same came before.
+        same = (rows[:, :, None] == rows[:, None]).all(-1).tril(-1).sum(-1).clamp(max=self.config.repeats - 1)
+        rows = rows * (rows.square().mean(-1, keepdim=True) + 1e-6).rsqrt() + self.repeats[same]
+        rows = norm(rows[:, :, None] + self.band_rows, self.prompt_norm)
+        scale, shift = self.modulation(rows).unsqueeze(2).chunk(2, -1)
+        return Modulation(1 + scale, shift.contiguous())
+
+    def forward(self, spec: Tensor, prompts: Tensor | None) -> Tensor:
+        """[batch, frames, bins] complex, prompts [(batch,) sources, dim] -> masks [batch, sources, frames, bins, 2]."""
+        if prompts is None:
+            raise PromptError(f"the model needs prompts; it knows {list(self.prompt_names)}")
+        return self.advance(spec, self.condition(prompts), self.initial_state(len(spec)))[0]
+
+    def initial_state(self, batch: int) -> TrunkState:
+        """Before the first frame."""
+        new, config = self.band_rows.new_zeros, self.config
+        block = new(batch, len(config.bands), config.dim), new(batch, 2, len(config.bands), config.dim)
+        level, features = new(batch) + SILENCE, new(batch, 2, config.stft.bins, 3)
+        return TrunkState(level, features, (block,) * config.blocks)
+
+    def advance(self, spec: Tensor, modulation: Modulation, state: TrunkState) -> tuple[Tensor, TrunkState]:
+        """Frames that follow others, one or many.
+
+        Args:
+            spec: [batch, frames, bins] complex.
+            modulation, state: from `condition`, and `initial_state` or the last call.
+        Returns:
+            masks [batch, sources, frames, bins, 2]; the new state.
+        """
+        frames, features, state = self.trunk(spec, state)
+        return self.masks(frames, features, modulation), state
+
+    def trunk(self, spec: Tensor, state: TrunkState) -> tuple[Tensor, Tensor, TrunkState]:
+        """Band tokens [batch, frames, bands, dim] and features of bins [batch, frames, bins, features], both the same
+        for all prompts."""
+        raw, level = self._levelled(spec, state.level)
+        longer = torch.cat((state.features, raw), 1)
+        features = self.features(longer)
+        x = self.encoder(features) + self.band_rows
+        x = x.float()  # the residual stream, also under autocast
+        after = []
+        for block, before in zip(self.blocks, state.blocks, strict=True):
+            x, kept = block(x, before)
+            after.append(kept)
+        return x, features, TrunkState(level, longer[:, -2:], tuple(after))
+
+    def masks(self, frames: Tensor, features: Tensor, modulation: Modulation) -> Tensor:
+        """What the head makes of the trunk's frames for each prompt."""
+        y = norm(frames, self.trunk_norm)[:, None] * modulation.scale + modulation.shift
+        return self.decoder(self.head.among_bands(y.flatten(0, 1)).unflatten(0, y.shape[:2]), features)
+
+    def _levelled(self, spec: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Compressed spectra [batch, frames, bins, 3] (real, imaginary, magnitude) and the level behind them.
+
+        The level follows the mean magnitude up at once and down by `release_db` a second: what comes after a loud
+        passage is at its own level soon. Magnitudes become their square roots.
+        """
+        magnitude = spec.abs()
+        now = magnitude.mean(-1).clamp(min=1e-7).log()
+        # max over the past of (its level - release * distance), as one running maximum.
+        slope = self.config.release * torch.arange(1, now.shape[1] + 1, device=now.device, dtype=now.dtype)
+        run = torch.maximum(now, torch.cummax(now + slope, 1).values - slope)
+        run = torch.maximum(run, level[:, None] - slope)
+        root = (magnitude + 1e-8).sqrt()
+        gain = (-0.5 * run).exp()[..., None]
+        pairs = torch.view_as_real(spec) * (gain / root)[..., None]
+        return torch.cat((pairs, (root * gain)[..., None]), -1), run[:, -1]
