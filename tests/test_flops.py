@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from tiny import CAUSAL, RATE, SFC, STACK, STEREO, STFT, TUSS, TUSS_SFC, UNCONDITIONAL
+from tiny import CAUSAL, RATE, SFC, STACK, STEREO, STFT, TRUNK, TUSS, TUSS_SFC, UNCONDITIONAL
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -42,6 +42,7 @@ MODELS = {
     "causal": dataclasses.replace(
         CAUSAL, stack=POINTWISE, extraction=FfnConfig(6), look_ahead=2, sfc=dataclasses.replace(CAUSAL.sfc, ffn=1)
     ),
+    "causal trunk": TRUNK,
     "causal, band split": dataclasses.replace(CAUSAL, stack=POINTWISE, extraction=FfnConfig(6), encoder="band_split"),
 }
 SAMPLES = 4000
@@ -54,7 +55,7 @@ def counted(config, samples, sources, batch, device="cpu"):
         channels = [config.channels] if getattr(config, "channels", 1) > 1 else []
         frames = stft.frame_count(samples, config.stft)
         spec = torch.zeros(batch, *channels, frames, config.stft.bins, dtype=torch.complex64)
-        stack = getattr(config, "cross_prompt", None) or getattr(config, "stack", None)
+        stack = getattr(config, "cross_prompt", None) or getattr(config, "stack", config)
         prompts = torch.zeros(sources, stack.dim) if hasattr(config, "prompts") else None
     # Of the attention kernels, the counter does not know that of the CPU; the plain products it does.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad(), use_reference():

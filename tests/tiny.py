@@ -10,6 +10,7 @@ import torch
 from ussfast.checkpoint import save_model
 from ussfast.models import build
 from ussfast.models.bslocoformer import BsLocoformerConfig
+from ussfast.models.causal import CausalConfig
 from ussfast.models.causal_tuss import CausalTussConfig
 from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, StftConfig, to_dict
 from ussfast.models.sfc import SfcConfig
@@ -50,6 +51,18 @@ CAUSAL = CausalTussConfig(
     extraction=FfnConfig(8, 3),
     window_seconds=0.08,
     level_seconds=0.1,
+)
+
+
+TRUNK = CausalConfig(
+    sample_rate=RATE,
+    stft=STFT,
+    prompts=PROMPTS,
+    bands=(4, 4, 8, 8, 20, STFT.bins - 44),
+    dim=8,
+    hidden=12,
+    blocks=2,
+    features=3,
 )
 
 

@@ -17,7 +17,8 @@ from ussfast.models import SpectralModel
 from ussfast.models._packed import prepare
 from ussfast.models.causal_chunks import CausalChunks
 from ussfast.models.causal_native import condition, supported
-from ussfast.models.causal_tuss import CausalTuss, Conditioning
+from ussfast.models.causal_step import CarriesOn, Conditions
+from ussfast.models.causal_tuss import CausalTuss
 from ussfast.ops import use_reference
 from ussfast.transfer import transfer_for
 
@@ -85,17 +86,17 @@ class Engine:
         with _memory(self.device):
             self.model = model.to(self.device).eval()
             prepare(self.model, "float32" if plain else self.precision, pack=self.backend == "native")
-        self._known: dict[bytes, Conditioning] = {}
+        self._known: dict[bytes, Conditions] = {}
         self._knowing = Lock()
         with self.computing():  # asked once: it looks at every parameter
             self._native = self.causal is not None and supported(self.causal)
 
     @property
-    def causal(self) -> CausalTuss | None:
+    def causal(self) -> CarriesOn | None:
         """The model, if it can carry on from chunk to chunk."""
-        return self.model if isinstance(self.model, CausalTuss) and self.model.config.causal else None
+        return self.model if isinstance(self.model, CarriesOn) and self.model.config.causal else None
 
-    def condition(self, prompts: torch.Tensor) -> Conditioning:
+    def condition(self, prompts: torch.Tensor) -> Conditions:
         """What a causal model computes from prompt vectors [sources, dim]: once, for every stream and file."""
         assert self.causal is not None
         key = prompts.numpy(force=True).tobytes()
@@ -104,7 +105,10 @@ class Engine:
             if known is None:
                 with self.computing():
                     here = prompts.to(self.device)
-                    known = condition(self.causal, here) if self._native else self.causal.condition(here)
+                    if self._native and isinstance(self.causal, CausalTuss):
+                        known = condition(self.causal, here)
+                    else:
+                        known = self.causal.condition(here)
             self._known[key] = known  # the newest are last
             if len(self._known) > KEPT_CONDITIONINGS:
                 self._known.pop(next(iter(self._known)))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ussfast.errors import InputError
-from ussfast.models import BsLocoformerConfig, CausalTussConfig, TfLocoformerConfig, TussConfig
+from ussfast.models import BsLocoformerConfig, CausalConfig, CausalTussConfig, TfLocoformerConfig, TussConfig
 from ussfast.models.band_split import tuss_bands
 from ussfast.models.config import FfnConfig, StackConfig
 from ussfast.models.sfc import SfcConfig, band_edges
@@ -26,6 +26,8 @@ def model_flop(config: Any, samples: int, sources: int, batch: int = 1) -> int:
     frames = frame_count(samples, config.stft)
     if isinstance(config, TussConfig):
         return _tuss(config, frames, sources, batch)
+    if isinstance(config, CausalConfig):
+        return _causal(config, frames, sources, batch)
     if isinstance(config, CausalTussConfig):
         return _causal_tuss(config, frames + config.look_ahead, sources, batch)
     if sources != config.sources:
@@ -73,6 +75,17 @@ def _causal_tuss(config: CausalTussConfig, frames: int, sources: int, batch: int
         decoder = 2 * rows * sources * sfc.dim * (bands * dim + bands * bins + 6 * bins)
         decoder += 2 * rows * bins * 3 * sfc.dim * inner
     return encoder + stack.blocks * block + shared + decoder
+
+
+def _causal(config: CausalConfig, frames: int, sources: int, batch: int) -> int:
+    dim, bands, bins, features = config.dim, len(config.bands), config.stft.bins, config.features
+    rows, ffn = batch * frames, bands * 7 * config.hidden * dim  # a kernel of 3 into twice the width, and back
+    attention, recurrence = bands * dim * (4 * dim + 2 * bands), bands * dim * 4 * dim
+    # Along time, the convolution has the two frames before the first as rows of its norm only.
+    trunk = bins * features * (27 + dim) + config.blocks * (2 * ffn + attention + recurrence)
+    decoder = 2 * dim * (bands * (2 * dim + 2 * features) + 2 * bins) + 2 * bins * features
+    head = ffn + decoder
+    return 2 * (rows * (trunk + sources * head) + sources * bands * dim * 2 * dim)
 
 
 def _ends(

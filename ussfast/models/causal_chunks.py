@@ -1,12 +1,14 @@
 """A recording of any length through a causal model, chunk by chunk, as exact as at once."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ussfast import stft
 from ussfast.graphs import Graphs, bucket
-from ussfast.models.causal_tuss import CausalTuss, ChunkState, Conditioning
+from ussfast.models.causal_step import CarriesOn, Conditions
 
 
 class CausalChunks:
@@ -22,7 +24,7 @@ class CausalChunks:
     """
 
     def __init__(
-        self, model: CausalTuss, conditioning: Conditioning, frames: int, shared: bool = False, autocast: bool = False,
+        self, model: CarriesOn, conditioning: Conditions, frames: int, shared: bool = False, autocast: bool = False,
         graphs: Graphs | None = None,
     ):  # fmt: skip
         self.model, self.conditioning, self.shared, self.autocast = model, conditioning, shared, autocast
@@ -34,7 +36,7 @@ class CausalChunks:
         self.held: Tensor | None = None
         self.spectra: Tensor | None = None
         self.masks: Tensor | None = None
-        self.state: ChunkState | None = None
+        self.state: Any = None
 
     def push(self, audio: Tensor) -> Tensor:
         """[rows, samples] at the model's rate, any number -> [rows, sources, samples that are complete now]."""
@@ -87,6 +89,6 @@ class CausalChunks:
             return audio.new_zeros(len(spec), masks.shape[1], 0)
         return stft.synthesize(masks, config, last * config.hop, spec[:, : last + 1])
 
-    def _advance(self, spec: Tensor, conditioning: Conditioning, state: ChunkState) -> tuple[Tensor, ChunkState]:
+    def _advance(self, spec: Tensor, conditioning: Conditions, state: Any) -> tuple[Tensor, Any]:
         with torch.autocast(spec.device.type, torch.bfloat16, enabled=self.autocast):
             return self.model.advance(spec, conditioning, state)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ussfast import stft
 from ussfast._ext import cpu_isa
 from ussfast.errors import InputError
-from ussfast.models.causal_step import StreamState
+from ussfast.models.causal_step import CarriesOn, StreamState
 from ussfast.models.causal_tuss import CausalTuss, Conditioning
 from ussfast.models.causal_tuss_blocks import BlockState, Prefix
 from ussfast.models.locoformer import Attention, ConvSwiGlu
@@ -23,10 +23,11 @@ LOG2E = 1.44269504088896341
 SPARE_ROWS = 3  # kSpareRows of csrc/cpu/kernels/layers.h
 
 
-def supported(model: CausalTuss) -> bool:
+def supported(model: CarriesOn) -> bool:
     """Whether `NativeStep` can run the model here; where it cannot, `causal_step.step` can."""
     return (
-        isinstance(model.encoder, SfcFront)
+        isinstance(model, CausalTuss)
+        and isinstance(model.encoder, SfcFront)
         and isinstance(model.decoder, SfcBack)
         and model.config.causal
         and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in model.parameters())

@@ -1,13 +1,18 @@
 """One hop of audio in, one hop of every source out: the frame-by-frame form of a causal model."""
 
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ussfast import stft
 from ussfast.errors import InputError
-from ussfast.models.causal_tuss import CausalState, CausalTuss, Conditioning
+from ussfast.models.causal import CausalModel
+from ussfast.models.causal_tuss import CausalTuss
+
+CarriesOn = CausalTuss | CausalModel  # models that go on from frame to frame
+Conditions: TypeAlias = Any  # Conditioning or Modulation, whichever the model makes
 
 
 @dataclass(frozen=True)
@@ -22,10 +27,10 @@ class StreamState:
     context: Tensor
     waiting: Tensor
     overlap: Tensor
-    frames: CausalState
+    frames: Any
 
 
-def initial_state(model: CausalTuss, batch: int, sources: int, channels: int = 1) -> StreamState:
+def initial_state(model: CarriesOn, batch: int, sources: int, channels: int = 1) -> StreamState:
     """Before the first sample; channels: of each item that share their masks."""
     config, weight, rows = model.config.stft, model.band_rows, batch * channels
     return StreamState(
@@ -37,7 +42,7 @@ def initial_state(model: CausalTuss, batch: int, sources: int, channels: int = 1
 
 
 def step(
-    model: CausalTuss, audio: Tensor, state: StreamState, conditioning: Conditioning
+    model: CarriesOn, audio: Tensor, state: StreamState, conditioning: Conditions
 ) -> tuple[Tensor, StreamState]:
     """The next hop of every stream.
 
@@ -58,7 +63,7 @@ def step(
         )
     window = stft.window(config, audio.device).to(audio.dtype)
     spec = torch.fft.rfft(torch.cat((state.context, audio), 1) * window)
-    channels = len(audio) // len(state.frames.front.seen)
+    channels = len(audio) // state.frames.items
     masks, frames = model.step(spec.unflatten(0, (-1, channels)).mean(1), conditioning, state.frames)
     masks = masks.repeat_interleave(channels, 0)
     spectra = torch.cat((state.waiting, torch.view_as_real(spec)[:, None]), 1)

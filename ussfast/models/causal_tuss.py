@@ -114,6 +114,10 @@ class CausalState:
     front: FrontState
     blocks: tuple[BlockState, ...]
 
+    @property
+    def items(self) -> int:
+        return len(self.front.seen)
+
 
 @dataclass(frozen=True)
 class ChunkState:

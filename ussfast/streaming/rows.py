@@ -11,9 +11,10 @@ from ussfast import stft
 from ussfast.engine import Engine
 from ussfast.errors import InputError
 from ussfast.graphs import bucket
+from ussfast.models.causal import TrunkState
 from ussfast.models.causal_native import NativeStep, supported
-from ussfast.models.causal_step import StreamState, initial_state, step
-from ussfast.models.causal_tuss import CausalState, Conditioning
+from ussfast.models.causal_step import Conditions, StreamState, initial_state, step
+from ussfast.models.causal_tuss import CausalState, CausalTuss, Conditioning
 from ussfast.nested import copied, like, tensors_of
 
 T = TypeVar("T")
@@ -38,17 +39,19 @@ class CausalRows:
         self.hop = config.hop
         self.norm = stft.window(config, engine.device).square().view(2, -1).sum(0)
         self.shared = False
-        self.conditioning: Conditioning | None = None
+        self.conditioning: Conditions | None = None
         # Graphs work on memory that stays where it is: these are for this state, and conditionings of one shape take
         # turns in one place.
         self.graphs = engine.graphs.another()
-        self._places: dict[int, Conditioning] = {}
+        self._places: dict[int, Conditions] = {}
         with engine.computing():
             self._use(initial_state(self.model, streams * channels, slots))
 
     def _use(self, state: StreamState) -> None:
         self.graphs.forget()
-        self.native = NativeStep(self.model, state, self.slots) if supported(self.model) else None
+        self.native: NativeStep | None = None
+        if isinstance(self.model, CausalTuss) and supported(self.model):
+            self.native = NativeStep(self.model, state, self.slots)
         self.state = state if self.native is None else self.native.state
 
     def set_prompts(self, row: int, vectors: Tensor, shared: bool) -> None:
@@ -78,7 +81,7 @@ class CausalRows:
             for name, value in mine.items():
                 value[row * self.channels : (row + 1) * self.channels] = theirs[name]
 
-    def _placed(self, known: Conditioning) -> Conditioning:
+    def _placed(self, known: Conditions) -> Conditions:
         """The conditioning in the place of those with as many prompts."""
         prompts = known.scale.shape[1]
         with self.engine.computing():
@@ -174,7 +177,7 @@ def _rows(state: T, places: Tensor) -> T:
     return like(state, {name: tensor[places] for name, tensor in tensors_of(state).items()})
 
 
-def _shared(frames: CausalState, shared: bool, channels: int) -> CausalState:
+def _shared(frames: CausalState | TrunkState, shared: bool, channels: int) -> CausalState | TrunkState:
     """What was remembered of every channel, for their mean; or what was remembered of the mean, for every channel."""
 
     def convert(value: Tensor) -> Tensor:
@@ -185,7 +188,7 @@ def _shared(frames: CausalState, shared: bool, channels: int) -> CausalState:
     return like(frames, {name: convert(value) for name, value in tensors_of(frames).items()})
 
 
-def _filled(conditioning: Conditioning, prompts: int) -> Conditioning:
+def _filled(conditioning: Conditions, prompts: int) -> Conditions:
     """The same with room for so many prompts."""
     more = prompts - conditioning.scale.shape[1]
 
@@ -194,14 +197,17 @@ def _filled(conditioning: Conditioning, prompts: int) -> Conditioning:
         shape[axis] = more
         return torch.cat((tensor, tensor.new_zeros(shape)), axis)
 
+    longer = replace(conditioning, scale=fill(conditioning.scale, 1), shift=fill(conditioning.shift, 1))
+    if not isinstance(longer, Conditioning):
+        return longer
     prefix = tuple(
         replace(part, rows=fill(part.rows, 1), keys=fill(part.keys, 3), values=fill(part.values, 2))
-        for part in conditioning.prefix
+        for part in longer.prefix
     )
-    return replace(conditioning, prefix=prefix, scale=fill(conditioning.scale, 1), shift=fill(conditioning.shift, 1))
+    return replace(longer, prefix=prefix)
 
 
-def _blank(conditioning: Conditioning, items: int, prompts: int) -> Conditioning:
+def _blank(conditioning: Conditions, items: int, prompts: int) -> Conditions:
     """Room for the conditionings of so many items."""
     named = tensors_of(_filled(conditioning, prompts))
     return like(conditioning, {name: t.new_zeros(items, *t.shape[1:]) for name, t in named.items()})

@@ -57,8 +57,8 @@ class BandEncoder(Bands):
 
 
 class BandDecoder(Bands):
-    """Masks from band tokens: per band a gated layer, then a complex number per bin, and weights with which the features
-    of every bin of the band add to it."""
+    """Masks from band tokens: per band a gated layer, then a complex number per bin, and weights with which the
+    features of every bin of the band add to it."""
 
     def __init__(self, widths: tuple[int, ...], features: int, dim: int):
         super().__init__(widths)

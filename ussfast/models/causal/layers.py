@@ -35,7 +35,7 @@ class FeedForward(nn.Module):
         return x + self._apply_taps([y[:, :, i : i + x.shape[2]] for i in range(KERNEL)])
 
     def along_time(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """past: [batch, 2, bands, channels], the inputs before x; zeros at the beginning. Also returns what comes next."""
+        """past: [batch, 2, bands, channels], the inputs before x, zeros at first; also returns the next."""
         longer = torch.cat((past, x), 1)
         y = norm(longer, self.norm)
         out = x + self._apply_taps([y[:, i : i + x.shape[1]] for i in range(KERNEL)])

@@ -8,6 +8,7 @@ Sources: Saijo et al., "Task-Aware Unified Source Separation", ICASSP 2025 (sepa
 and masks that weigh features of single bins, which a few bands cannot carry.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,25 +21,37 @@ from ussfast.models.causal.ends import BandDecoder, BandEncoder, BinFeatures
 from ussfast.models.causal.layers import Block, BlockState, FeedForward, norm
 from ussfast.models.query import QueryEncoder
 
-SILENCE = -16.0  # logarithm of the magnitude of nothing at all
+NOTHING = 1e-7  # magnitude from which levels are counted: a state of zeros has heard nothing
 
 
 @dataclass(frozen=True)
 class Modulation:
-    """All that a model computes from prompts alone. scale, shift: [batch, prompts, 1, bands, dim]."""
+    """All that a model computes from prompts alone.
+
+    scale, shift: [batch, prompts, 1, bands, dim]. count: int64 [batch], prompts of each item; what is beyond them only
+    fills up a batch of streams with different numbers of prompts.
+    """
 
     scale: Tensor
     shift: Tensor
+    count: Tensor
 
 
 @dataclass(frozen=True)
 class TrunkState:
-    """What a stream remembers, for a batch of them: `level` [batch], logarithm of the running level; `features`
-    [batch, 2, bins, 3], the last two frames; one entry per block."""
+    """What streams remember, all zeros before the first frame.
+
+    level: [batch], logarithm of the running level over NOTHING. features: [batch, 2, bins, 3], of the last two frames.
+    blocks: what each remembers.
+    """
 
     level: Tensor
     features: Tensor
     blocks: tuple[BlockState, ...]
+
+    @property
+    def items(self) -> int:
+        return len(self.level)
 
 
 class CausalModel(SpectralModel):
@@ -82,7 +95,8 @@ class CausalModel(SpectralModel):
         rows = rows * (rows.square().mean(-1, keepdim=True) + 1e-6).rsqrt() + self.repeats[same]
         rows = norm(rows[:, :, None] + self.band_rows, self.prompt_norm)
         scale, shift = self.modulation(rows).unsqueeze(2).chunk(2, -1)
-        return Modulation(1 + scale, shift.contiguous())
+        count = torch.full((len(rows),), rows.shape[1], device=rows.device)
+        return Modulation(1 + scale, shift.contiguous(), count)
 
     def forward(self, spec: Tensor, prompts: Tensor | None) -> Tensor:
         """[batch, frames, bins] complex, prompts [(batch,) sources, dim] -> masks [batch, sources, frames, bins, 2]."""
@@ -93,9 +107,19 @@ class CausalModel(SpectralModel):
     def initial_state(self, batch: int) -> TrunkState:
         """Before the first frame."""
         new, config = self.band_rows.new_zeros, self.config
-        block = new(batch, len(config.bands), config.dim), new(batch, 2, len(config.bands), config.dim)
-        level, features = new(batch) + SILENCE, new(batch, 2, config.stft.bins, 3)
-        return TrunkState(level, features, (block,) * config.blocks)
+        row = len(config.bands), config.dim
+        # Each with memory of its own: streams write to theirs.
+        blocks = tuple((new(batch, *row), new(batch, 2, *row)) for _ in range(config.blocks))
+        return TrunkState(new(batch), new(batch, 2, config.stft.bins, 3), blocks)
+
+    def initial_chunk(self, batch: int) -> TrunkState:
+        """Chunks and single frames have the same state."""
+        return self.initial_state(batch)
+
+    def step(self, spec: Tensor, modulation: Modulation, state: TrunkState) -> tuple[Tensor, TrunkState]:
+        """One frame; as `advance`, for spec [batch, bins] and masks [batch, sources, bins, 2]."""
+        masks, state = self.advance(spec[:, None], modulation, state)
+        return masks[:, :, 0], state
 
     def advance(self, spec: Tensor, modulation: Modulation, state: TrunkState) -> tuple[Tensor, TrunkState]:
         """Frames that follow others, one or many.
@@ -135,12 +159,12 @@ class CausalModel(SpectralModel):
         passage is at its own level soon. Magnitudes become their square roots.
         """
         magnitude = spec.abs()
-        now = magnitude.mean(-1).clamp(min=1e-7).log()
+        now = (magnitude.mean(-1) / NOTHING).clamp(min=1).log()
         # max over the past of (its level - release * distance), as one running maximum.
         slope = self.config.release * torch.arange(1, now.shape[1] + 1, device=now.device, dtype=now.dtype)
         run = torch.maximum(now, torch.cummax(now + slope, 1).values - slope)
         run = torch.maximum(run, level[:, None] - slope)
         root = (magnitude + 1e-8).sqrt()
-        gain = (-0.5 * run).exp()[..., None]
+        gain = (-0.5 * (run + math.log(NOTHING))).exp()[..., None]
         pairs = torch.view_as_real(spec) * (gain / root)[..., None]
         return torch.cat((pairs, (root * gain)[..., None]), -1), run[:, -1]
