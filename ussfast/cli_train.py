@@ -35,11 +35,29 @@ def run(
     max_minutes: Annotated[float | None, typer.Option(help="Stop after this long, with a checkpoint.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of the whole run, in place of the recipe's.")] = None,
     device: Device = "auto",
+    start: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL", help="Weights that a new run begins with, as from `train keep`."),
+    ] = None,
 ) -> None:
     """Train a model; stops and resumes at checkpoints."""
     from ussfast.train.run import train_recipe
 
-    train_recipe(recipe, data, output, max_minutes, device, steps)
+    train_recipe(recipe, data, output, max_minutes, device, steps, start)
+
+
+@app.command(short_help="Save a run's present weights, for another run to begin with.")
+def keep(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="Run folder.")],
+    output: Annotated[Path, typer.Argument(metavar="MODEL", help="Model directory to make or replace.")],
+) -> None:
+    """Save the weights of a run's newest checkpoint as they are, in float16: neither their mean nor the best ones.
+
+    `train RECIPE --start MODEL` goes on from them, with fresh moments and the recipe's warm-up.
+    """
+    from ussfast.train.export import keep_newest
+
+    print(keep_newest(run, output))
 
 
 @app.command(short_help="List a data set's audio for training, or join such lists.")

@@ -174,11 +174,15 @@ def load(folder: Path, recipe: Recipe) -> Checkpoint:
     return Checkpoint(weights, {"state": moments, **state["optimizer"]}, state["facts"], extra)
 
 
-def load_weights(folder: Path) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
-    """Model configuration, weights and facts of a weights-only or a full checkpoint (of this the mean weights)."""
+def load_weights(folder: Path, mean: bool = True) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
+    """Model configuration, weights and facts of a weights-only or a full checkpoint.
+
+    mean: of a full one, the running mean of the weights, or else those of its last step.
+    """
     tensors, state = _read(folder)
     weights = tensors
     if "optimizer" in state:
         weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        weights |= {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
+        if mean:
+            weights |= {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
     return config_from_dict(state["architecture"], state["model"]), weights, state["facts"]

@@ -27,6 +27,25 @@ def average(weights: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return mean
 
 
+def keep_newest(run: Path, output: Path) -> Path:
+    """The newest checkpoint's weights as they are, as a float16 model directory that another run can begin with.
+
+    Raises:
+        InputError: there is no checkpoint, or `output` holds something else than a model.
+    """
+    folder = checkpoints.newest(run)
+    if folder is None:
+        raise InputError(f"{run}: no checkpoint to keep")
+    config, weights, facts = checkpoints.load_weights(folder, mean=False)
+    model = build(config)
+    model.load_state_dict(weights)
+    source = {"trained_with": "ussfast train", "step": facts["step"], "hours": round(facts["seconds"] / 3600, 2)}
+    about = "weights in the middle of their training; see the run's CREDITS.md"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save_model(output, model, name=output.name, license=about, source=source, dtype=torch.float16, overwrite=True)
+    return output
+
+
 def export(
     run: Path,
     name: str,

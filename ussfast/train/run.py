@@ -22,13 +22,20 @@ from ussfast.train.validation import validate
 
 
 def train_recipe(
-    source: str, data: Path, output: Path, max_minutes: float | None, device: str, steps: int | None = None
+    source: str,
+    data: Path,
+    output: Path,
+    max_minutes: float | None,
+    device: str,
+    steps: int | None = None,
+    start: Path | None = None,
 ) -> None:
     """Trains a recipe in `output` (resuming what is there) and leaves the best weights as `output`/model.
 
     Args:
         source: a recipe's file or name.
         steps: of the whole run, in place of the recipe's.
+        start: model directory whose weights a new run begins with.
     """
     recipe = load_recipe(source)
     if steps is not None:
@@ -49,7 +56,7 @@ def train_recipe(
     dev: list[DevMixture] = []
     if any(item.split == "dev" for item in items):
         dev = list(dev_mixtures(load("dev", "cpu"), recipe.run.validate_items))
-    trainer = Trainer(recipe, train, dev, output, accelerator)
+    trainer = Trainer(recipe, train, dev, output, accelerator, start)
     console = Console(recipe.optim.steps, trainer.step) if main else None
     if console:
         count = f"{accelerator.num_processes} processes, " if accelerator.num_processes > 1 else ""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ussfast.checkpoint import load_model
 from ussfast.errors import InputError
 from ussfast.evaluate.dev import DevMixture
-from ussfast.models import build
+from ussfast.models import SpectralModel, build
 from ussfast.separation import make_folders
 from ussfast.train import checkpoints, parallel
 from ussfast.train.autoclip import AutoClip
@@ -36,6 +37,13 @@ def _silent(row: Row) -> None:
     pass
 
 
+def _begun(recipe: Recipe, start: Path) -> SpectralModel:
+    model, _ = load_model(start)
+    if model.config != recipe.model:
+        raise InputError(f"{start} is another model than that of recipe {recipe.name}: the run cannot begin with it")
+    return model
+
+
 class Trainer:
     """Trains `recipe` in `directory`, going on from its newest checkpoint if there is one.
 
@@ -46,6 +54,9 @@ class Trainer:
         directory: run folder; step-NNNNNNN checkpoints, best-NNNNNNN (mean weights with the highest mean SI-SDR
             improvement), log.jsonl, validation.md and tb/. Only the main process writes there.
         accelerator: of this process, from `parallel.start`; a single process needs none.
+        start: model directory whose weights the run begins with, if there is no checkpoint yet.
+    Raises:
+        InputError: a recipe whose model takes no prompts; weights to start with of another model.
     """
 
     def __init__(
@@ -55,13 +66,15 @@ class Trainer:
         dev: list[DevMixture],
         directory: Path,
         accelerator: "Accelerator | None" = None,
+        start: Path | None = None,
     ):
         self.recipe, self.dev, self.directory = recipe, dev, directory
         self.accelerator = accelerator or parallel.start(pool.samples.device)
         self.device = pool.samples.device
         seed, rank = recipe.run.seed, self.accelerator.process_index
         torch.manual_seed(seed)
-        self.model = build(recipe.model).to(self.device)
+        newest = checkpoints.newest(directory)
+        self.model = (build(recipe.model) if newest or not start else _begun(recipe, start)).to(self.device)
         if not self.model.prompt_names:
             raise InputError(f"recipe {recipe.name}: only models with prompts can be trained so far")
         # The same weights in every process, but mixtures and dropout of its own.
@@ -75,7 +88,6 @@ class Trainer:
         self.kept: list[tuple[int, float]] = []  # step and mean improvement of the best validated weights
         self.last: Row = {}  # facts of the last step
         make_folders([directory / "log.jsonl"])
-        newest = checkpoints.newest(directory)
         if newest:
             self._restore(newest)
         if recipe.run.compile:
