@@ -33,6 +33,10 @@ def test_changes_of_sound_in_a_recipe(tmp_path):
     assert (recipe.mix.query, recipe.mix.absent, recipe.mix.silence) == (0.5, 0.25, 0.0)
     assert recipe.mix.augment == AugmentConfig(speed=1.0, reverb_seconds=(0.2, 1.0))
     assert load_recipe(written(tmp_path, tiny_recipe())).mix.augment == AugmentConfig()
+    mix = {"level_jump": 0.1, "jump_db": 20, "augment": {"extend": 0.5, "extend_db": [6, 12], "limit_others": 0.3}}
+    mix = load_recipe(written(tmp_path, tiny_recipe(mix=mix))).mix
+    assert (mix.level_jump, mix.jump_db) == (0.1, 20.0)
+    assert mix.augment == AugmentConfig(extend=0.5, extend_db=(6.0, 12.0), limit_others=0.3)
     for wrong, says in (({"pitch": 1}, r"mix\.augment .*unknown \['pitch'\]"), ({"speed": 2}, "between 0 and 1")):
         with pytest.raises(InputError, match=says):
             load_recipe(written(tmp_path, tiny_recipe(mix={"augment": wrong})))

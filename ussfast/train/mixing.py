@@ -14,6 +14,7 @@ from torch import Tensor
 from ussfast.errors import InputError
 from ussfast.train.chains import BACKGROUNDS, NEXT, STEMS, absent_prompts, draw_chain
 from ussfast.train.data import AudioPool
+from ussfast.train.jumps import draw_jump, jump_gains
 from ussfast.train.queries import QueryPicker
 from ussfast.train.rendering import (
     AugmentConfig,
@@ -24,6 +25,7 @@ from ussfast.train.rendering import (
     draw_edge,
     draw_room,
     draw_speed,
+    draw_width,
     hit,
     render,
 )
@@ -44,6 +46,8 @@ class MixConfig:
     aligned: share of mixtures with music stems that take them from one song at one position.
     band_limit: share of mixtures limited to the lowest native band of their sources.
     any_band: share of mixtures limited to a band edge between 3 kHz and half the rate.
+    level_jump: share of mixtures whose level changes within the crop, that of all sources alike: a step or a ramp by up
+        to `jump_db` up or down, or silence before a random time.
     augment: changes of single crops.
     dropout: share of batches in which one prompt that is not repeated is not asked for.
     absent: share of batches in which one prompt more is asked for, that nothing in the mixture answers to; not where
@@ -59,6 +63,8 @@ class MixConfig:
     aligned: float = 0.5
     band_limit: float = 1.0
     any_band: float = 0.0
+    level_jump: float = 0.0
+    jump_db: float = 30.0
     augment: AugmentConfig = AugmentConfig()
     dropout: float = 0.0
     absent: float = 0.0
@@ -74,6 +80,8 @@ class MixConfig:
             raise InputError(
                 f"need any_band, absent, silence and query between 0 and 1 and query_seconds > 0, got {self}"
             )
+        if not 0 <= self.level_jump <= 1 or not 0 <= self.jump_db <= 60:
+            raise InputError(f"need level_jump between 0 and 1 and jump_db 0..60, got {self}")
         most = self.rows - (self.absent > 0)
         if most < 4:
             raise InputError(f"need rows >= 5 where absent prompts are asked for, got {self}")
@@ -146,6 +154,7 @@ class Mixer:
         for row, source in enumerate(silent):
             if source is not None:
                 references[row, source] = 0
+        self._jump(references)
         mixture = references.sum(1)
         missing = [[i in (ABSENT, gone) for i in kept] for kept, gone in zip(order, silent, strict=True)]
         absent = torch.tensor(missing, device=references.device)
@@ -175,6 +184,14 @@ class Mixer:
         """The source that an item is asked for and loses, if any."""
         there = [i for i in kept if i != ABSENT]
         return int(self.rng.choice(there)) if len(there) > 1 and hit(self.rng, self.config.silence) else None
+
+    def _jump(self, references: Tensor) -> None:
+        """Changes the level of some mixtures within the crop, in place."""
+        rows = [row for row in range(len(references)) if hit(self.rng, self.config.level_jump)]
+        if rows:
+            jumps = [draw_jump(self.rng, self.config.jump_db, self.count, self.pool.rate) for _ in rows]
+            gains = jump_gains(jumps, self.count, references.device)
+            references[torch.tensor(rows, device=references.device)] *= gains[:, None]
 
     def _queries(
         self, plan: Plan, order: list[list[int]], prompts: list[tuple[str, ...]], sources: int
@@ -230,8 +247,9 @@ class Mixer:
                     item, offset = self._pick(kind, used, span)
                 gain = self._gain(kind) if built else 1.0
                 change = draw_room(rng, augment, draw_colour(rng, augment, change))
+                change = draw_width(rng, augment, change, self.pool.items[item], self.pool.rate)
                 plan.crops.append(Crop(item, offset, span, gain, row, change))
-                rates.append(self.pool.items[item].native_rate)
+                rates.append(self.pool.items[item].native_rate if change.fall_db is None else self.pool.rate)
         limited = min(rates) < self.pool.rate and rng.random() < self.config.band_limit
         edge = draw_edge(rng, self.config.any_band, self.pool.rate)
         return min(edge, min(rates) / self.pool.rate) if limited else edge

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ussfast.errors import InputError
 from ussfast.train import augment
-from ussfast.train.data import AudioPool
+from ussfast.train.data import AudioPool, Item
+from ussfast.train.widening import widen
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class AugmentConfig:
     equaliser: share of crops with another colour; equaliser_db: gains between minus and plus that.
     reverb: share of crops put in a room; reverb_seconds: shortest and longest time of decay by 60 dB; reverb_db: least
         and most energy of its echoes over that of the direct sound.
+    extend: share of speech crops that are made full-band, of those whose item's native band ends below the pool's: the
+        octave below their edge is copied upward; extend_db: least and most dB per octave by which the copies fall.
+        They count as full-band for the mixture's band_limit. Example clips stay as they are.
+    limit_others: share of crops that are not speech that are limited to a band edge of their own, between 4 kHz and
+        half the rate.
     """
 
     speed: float = 0.0
@@ -32,13 +38,17 @@ class AugmentConfig:
     reverb: float = 0.0
     reverb_seconds: tuple[float, ...] = (0.1, 0.7)
     reverb_db: tuple[float, ...] = (-18.0, -3.0)
+    extend: float = 0.0
+    extend_db: tuple[float, ...] = (6.0, 18.0)
+    limit_others: float = 0.0
 
     def __post_init__(self) -> None:
-        if not all(0 <= share <= 1 for share in (self.speed, self.equaliser, self.reverb)):
+        shares = (self.speed, self.equaliser, self.reverb, self.extend, self.limit_others)
+        if not all(0 <= share <= 1 for share in shares):
             raise InputError(f"shares of augmented crops lie between 0 and 1, got {self}")
         if not 0 <= self.pitch_semitones <= 12 or not 1 <= self.stretch <= 2 or not 0 <= self.equaliser_db <= 40:
             raise InputError(f"need pitch_semitones 0..12, stretch 1..2 and equaliser_db 0..40, got {self}")
-        for name, low in (("reverb_seconds", 0.01), ("reverb_db", -100.0)):
+        for name, low in (("reverb_seconds", 0.01), ("reverb_db", -100.0), ("extend_db", 0.0)):
             ends = getattr(self, name)
             if len(ends) != 2 or not low <= ends[0] <= ends[1] <= 20:
                 raise InputError(f"{name} must be the least and the most, {low} to 20, got {list(ends)}")
@@ -46,12 +56,17 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of one crop. gains_db: at augment.equaliser_bands; room: t60 in seconds and wet_db."""
+    """What becomes of one crop. gains_db: at augment.equaliser_bands; room: t60 in seconds and wet_db.
+
+    fall_db: made full-band, by copies that fall by that per octave. edge: of the band, a share of half the rate.
+    """
 
     pitch: float = 1.0
     stretch: float = 1.0
     gains_db: tuple[float, ...] | None = None
     room: tuple[float, float] | None = None
+    fall_db: float | None = None
+    edge: float = 1.0
 
     @property
     def moves(self) -> bool:
@@ -114,9 +129,19 @@ def draw_room(rng: np.random.Generator, config: AugmentConfig, change: Change) -
     return replace(change, room=(rng.uniform(shortest, longest), rng.uniform(least, most)))
 
 
-def draw_edge(rng: np.random.Generator, share: float, rate: int) -> float:
-    """An upper band edge between 3 kHz and half the rate, as a share of half the rate; 1 where there is none."""
-    return float(rng.uniform(min(1.0, 6000 / rate), 1.0)) if hit(rng, share) else 1.0
+def draw_width(rng: np.random.Generator, config: AugmentConfig, change: Change, item: Item, rate: int) -> Change:
+    """`change` with a wider band, for speech whose own ends early, or a narrower one, for other sounds, or as it is."""
+    if item.prompt != "speech":
+        return replace(change, edge=draw_edge(rng, config.limit_others, rate, 4000))
+    if item.native_rate >= rate or not hit(rng, config.extend):
+        return change
+    least, most = config.extend_db
+    return replace(change, fall_db=rng.uniform(least, most))
+
+
+def draw_edge(rng: np.random.Generator, share: float, rate: int, lowest: float = 3000) -> float:
+    """An upper band edge between `lowest` Hz and half the rate, as a share of half the rate; 1 where there is none."""
+    return float(rng.uniform(min(1.0, 2 * lowest / rate), 1.0)) if hit(rng, share) else 1.0
 
 
 def render_crops(pool: AudioPool, crops: list[Crop], count: int, rng: np.random.Generator) -> Tensor:
@@ -140,6 +165,11 @@ def render_crops(pool: AudioPool, crops: list[Crop], count: int, rng: np.random.
         pitch, stretch = [c.change.pitch for c in moved], [c.change.stretch for c in moved]
         made = augment.change_speed(longer, pitch, stretch, pool.rate, count)
         x[among([i for i, c in enumerate(crops) if c.change.moves])] = made
+    falls = {i: c.change.fall_db for i, c in enumerate(crops) if c.change.fall_db is not None}
+    if falls:
+        rows = among(list(falls))
+        ends = [pool.items[crops[i].item].native_rate / 2 * crops[i].change.pitch for i in falls]
+        x[rows] = widen(x[rows], ends, list(falls.values()), pool.rate)
     gains = {i: c.change.gains_db for i, c in enumerate(crops) if c.change.gains_db is not None}
     if gains:
         rows = among(list(gains))
@@ -151,6 +181,10 @@ def render_crops(pool: AudioPool, crops: list[Crop], count: int, rng: np.random.
         taps = min(count, max(2, round(float(t60.max()) * pool.rate)))
         noise = torch.from_numpy(rng.standard_normal((len(rooms), taps), np.float32)).to(device)
         x[rows] = augment.reverberate(x[rows], t60, wet_db, pool.rate, noise)
+    edges = {i: c.change.edge for i, c in enumerate(crops) if c.change.edge < 1}
+    if edges:
+        rows = among(list(edges))
+        x[rows] = augment.band_limit(x[rows], list(edges.values()))
     return x
 
 
