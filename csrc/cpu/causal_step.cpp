@@ -262,8 +262,8 @@ void causal_step(const Tensor& audio, at::IntArrayRef places, at::IntArrayRef si
   auto* spec_at = made.next<c10::complex<float>>(s.rows * s.bins());
   auto* estimate_at = made.next<c10::complex<float>>(s.rows * s.sources * s.bins());
   const auto* late_at = made.next(frames * s.sources);
-  float* memory = made.next(Buffers(s).floats());
-  Step step(s, eps, places.data(), weights, conditioning, state, memory);
+  Step step(s, eps, places.data(), weights, conditioning, state, made.next(Buffers(s).floats()));
+  const OneTransformThread planned;
 
   const auto wave = step.wave(samples, frame_at, late_at, result.next(s.rows * s.sources * s.hop));
   run_blocks(kernels().causal_frame, wave);

@@ -7,6 +7,9 @@
 #include <ATen/Context.h>
 #include <ATen/ops/from_blob.h>
 
+// Of MKL, which comes with torch. Weak: a torch that transforms with something else has no such function.
+extern "C" int MKL_Set_Num_Threads_Local(int threads) __attribute__((weak));
+
 namespace ussfast {
 namespace {
 
@@ -57,6 +60,12 @@ Pool& pool() {
 }
 
 }  // namespace
+
+OneTransformThread::OneTransformThread() : before_(MKL_Set_Num_Threads_Local ? MKL_Set_Num_Threads_Local(1) : 0) {}
+
+OneTransformThread::~OneTransformThread() {
+  if (MKL_Set_Num_Threads_Local) MKL_Set_Num_Threads_Local(before_);
+}
 
 at::Tensor result(at::IntArrayRef sizes) {
   const auto options = at::TensorOptions().dtype(at::kFloat);

@@ -60,6 +60,20 @@ void run_blocks(const Blocks<Args>& kernel, const Args& args) {
              [&](int64_t first, int64_t last, char* memory) { kernel.run(args, first, last, memory); });
 }
 
+// While it lives, transforms of this thread are planned for one thread. MKL plans for as many as it could use, even where
+// it will run on one, and another plan rounds otherwise: bits would depend on the number of threads. Such a setting is a
+// thread's own, so each needs it: around the transforms, inside of run_blocks.
+class OneTransformThread {
+ public:
+  OneTransformThread();
+  ~OneTransformThread();
+  OneTransformThread(const OneTransformThread&) = delete;
+  OneTransformThread& operator=(const OneTransformThread&) = delete;
+
+ private:
+  int before_;
+};
+
 // Sequences along axis 1 (time) or 2 (frequency) of x [batch, frames, bands, channels]; y is contiguous.
 inline Sequences sequences(const at::Tensor& x, int64_t axis) {
   const int64_t other = 3 - axis, row = x.size(3);

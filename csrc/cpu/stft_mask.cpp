@@ -122,6 +122,7 @@ Tensor stft_mask(const Tensor& given, const std::optional<Tensor>& spec, const T
   const int64_t blocks = mask.size(0) * sources * sizes.blocks_per_signal;
   run_blocks(blocks, layout.size(), [&](int64_t i, int64_t last, char* memory) {
     at::AutoDispatchBelowADInplaceOrView guard;  // this thread may be one that would record gradients
+    const OneTransformThread planned;
     for (; i < last; ++i) {
       const int64_t signal = i / sizes.blocks_per_signal, batch = signal / sources;
       synthesize(sizes, mask.select(0, batch).select(0, signal % sources), spec ? spec->select(0, batch) : Tensor(),
