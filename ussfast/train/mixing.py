@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ussfast.errors import InputError
+from ussfast.train.again import ABSENT, draw_again, with_again
 from ussfast.train.chains import BACKGROUNDS, NEXT, STEMS, absent_prompts, draw_chain
 from ussfast.train.data import AudioPool
 from ussfast.train.jumps import draw_jump, jump_gains
@@ -53,6 +54,7 @@ class MixConfig:
     absent: share of batches in which one prompt more is asked for, that nothing in the mixture answers to; not where
         the prompts of the mixture leave none.
     silence: share of items with at least two sources asked for of which one is missing in the mixture.
+    again: share of batches in which one source of every mixture is asked for a second time, by an example clip.
     query: share of sources asked for by an example clip, where there is one; query_seconds: its length.
     """
 
@@ -71,20 +73,21 @@ class MixConfig:
     silence: float = 0.0
     query: float = 0.0
     query_seconds: float = 2.5
+    again: float = 0.0
 
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.rows < 4 or sum(s.share for s in self.sets) > 1 + 1e-9:
             raise InputError(f"need seconds > 0, rows >= 4 and shares of sets of at most 1 together, got {self}")
-        shares = (self.any_band, self.absent, self.silence, self.query)
+        shares = (self.any_band, self.absent, self.silence, self.query, self.again)
         if not all(0 <= share <= 1 for share in shares) or self.query_seconds <= 0:
             raise InputError(
-                f"need any_band, absent, silence and query between 0 and 1 and query_seconds > 0, got {self}"
+                f"need any_band, absent, silence, query and again between 0 and 1 and query_seconds > 0, got {self}"
             )
         if not 0 <= self.level_jump <= 1 or not 0 <= self.jump_db <= 60:
             raise InputError(f"need level_jump between 0 and 1 and jump_db 0..60, got {self}")
-        most = self.rows - (self.absent > 0)
+        most = self.rows - (self.absent > 0) - (self.again > 0)
         if most < 4:
-            raise InputError(f"need rows >= 5 where absent prompts are asked for, got {self}")
+            raise InputError(f"need rows >= 5 where absent prompts are asked for, 1 more with again, got {self}")
         for s in self.sets:
             unknown = [prompt for prompt in s.prompts if prompt not in NEXT]
             if unknown or s.share < 0 or not 2 <= len(s.prompts) <= most:
@@ -106,9 +109,6 @@ class Batch:
     absent: Tensor
     queries: Tensor | None = None
     asked: Tensor | None = None
-
-
-ABSENT = -1  # in place of a source's number: asked for, but not in the mixture
 
 
 class Mixer:
@@ -140,7 +140,8 @@ class Mixer:
         sources = len(fixed) if fixed else int(rng.integers(2, 5))
         drop = drop and (fixed is None or any(fixed.count(p) == 1 for p in fixed))
         more = more and (fixed is None or bool(absent_prompts(fixed)))
-        count = config.rows // (sources - drop + more)
+        again = hit(rng, config.again)
+        count = config.rows // (sources - drop + more + again)
         names = [fixed or self._chain(sources, drop, more) for _ in range(count)]
         plan = Plan()
         edges = [self._plan(item, plan) for item in names]
@@ -158,12 +159,19 @@ class Mixer:
         mixture = references.sum(1)
         missing = [[i in (ABSENT, gone) for i in kept] for kept, gone in zip(order, silent, strict=True)]
         absent = torch.tensor(missing, device=references.device)
+        every = references
         if drop or more:
             at = torch.tensor(order, device=references.device)
             rows = torch.arange(count, device=references.device)[:, None]
             # ABSENT takes the last source, which then gives way to silence.
             references = references[rows, at].masked_fill_(absent[..., None], 0)
-        return Batch(mixture, references, prompts, absent, *self._queries(plan, order, prompts, sources))
+        batch = Batch(mixture, references, prompts, absent, *self._queries(plan, order, prompts, sources))
+        if again:
+            present = [[i for i in kept if i not in (ABSENT, gone)] for kept, gone in zip(order, silent, strict=True)]
+            found = draw_again(self.picker, plan, present, names, rng)
+            if found:
+                return with_again(batch, found, every, self.picker, config.augment, config.any_band, rng)
+        return batch
 
     def _chain(self, sources: int, drop: bool, more: bool) -> tuple[str, ...]:
         while True:
