@@ -7,6 +7,7 @@ from ussfast.ops._op import use_reference
 from ussfast.ops.band_merge import band_merge
 from ussfast.ops.band_split import band_split
 from ussfast.ops.biased_cross_attention import biased_cross_attention
+from ussfast.ops.conv_ffn import conv_ffn
 from ussfast.ops.framed_stft import framed_stft
 from ussfast.ops.locoformer_attention import locoformer_attention
 from ussfast.ops.locoformer_ffn import locoformer_ffn
@@ -22,6 +23,7 @@ __all__ = [
     "band_merge",
     "band_split",
     "biased_cross_attention",
+    "conv_ffn",
     "framed_stft",
     "locoformer_attention",
     "locoformer_ffn",

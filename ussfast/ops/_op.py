@@ -19,6 +19,24 @@ OPS: dict[str, "OpSpec"] = {}
 # arguments' places, or None where the kernel has no backward pass for such arguments. Filled when kernels are loaded.
 GRADIENTS: dict[str, Callable[..., tuple[Tensor | None, ...] | None]] = {}
 
+
+@dataclass(frozen=True)
+class Training:
+    """Kernels with which an op is trained on the CPU.
+
+    takes: (arguments) -> whether the kernels take them.
+    forward: (arguments) -> the result, and tensors to keep for the backward pass.
+    backward: (gradient of the result, arguments, kept tensors, which are needed) -> gradients in the arguments' places.
+    """
+
+    takes: Callable[[tuple[Any, ...]], bool]
+    forward: Callable[[tuple[Any, ...]], tuple[Tensor, tuple[Tensor, ...]]]
+    backward: Callable[..., tuple[Tensor | None, ...]]
+
+
+# By op. Used where gradients are recorded; second derivatives are those of the reference.
+TRAINING: dict[str, Training] = {}
+
 _IMPLEMENTATIONS = ("native", "reference")
 IMPL = os.environ.get("USSFAST_IMPL") or "native"
 if IMPL not in _IMPLEMENTATIONS:
@@ -54,9 +72,9 @@ class OpSpec:
     reference: plain PyTorch on tensors of any strides: truth, fallback, fake kernel, gradient, export
         lowering. Must not return or mutate an argument.
     samples: (device, dtype) -> argument tuples that reach every corner: vector tails, size 1, strided input.
-    train_on_reference: while gradients are recorded, calls run the reference itself unless there is a kernel for the
-        backward pass. For ops that do much: the general backward pass would compute all of it a second time, and
-        torch.compile could not look inside.
+    train_on_reference: while gradients are recorded, calls run the reference itself unless there are kernels for the
+        backward pass (GRADIENTS, TRAINING). For ops that do much: the general backward pass would compute all of it a
+        second time, and torch.compile could not look inside.
     flop: operations of one call, from the same arguments. Only products of matrices count (so convolutions and
         attention do, norms and activations do not), a multiply-add as 2; rows that a kernel computes beyond the
         result's do not count, whoever computes them. None for ops without such products.
@@ -80,12 +98,21 @@ class OpSpec:
         return self._run(args)
 
     def _run(self, args: tuple[Any, ...]) -> Tensor:
+        if not _choice.reference and self._trains(args):
+            return _Trained.apply(self, *args)
         if _choice.reference or (self.train_on_reference and torch.is_grad_enabled() and not self._has_backward(args)):
             return self.reference(*args)
         return self.overload(*args)
 
     def _has_backward(self, args: tuple[Any, ...]) -> bool:
         return self.name in GRADIENTS and not torch.compiler.is_compiling() and args[0].is_cuda
+
+    def _trains(self, args: tuple[Any, ...]) -> bool:
+        if self.name not in TRAINING or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return False
+        tensors = [a for a in args if torch.is_tensor(a)]
+        plain = all(type(a) in (Tensor, torch.nn.Parameter) and a.device.type == "cpu" for a in tensors)
+        return plain and any(a.requires_grad for a in tensors) and TRAINING[self.name].takes(args)
 
     def _recorded(self, args: tuple[Any, ...], calls: list[OpCall]) -> Tensor:
         on_gpu = any(torch.is_tensor(value) and value.is_cuda for value in args)
@@ -141,6 +168,52 @@ def record_ops() -> Iterator[list[OpCall]]:
         _choice.record = before
 
 
+def _keep(ctx: Any, args: tuple[Any, ...], more: tuple[Tensor, ...] = ()) -> None:
+    ctx.is_tensor = [torch.is_tensor(value) for value in args]
+    ctx.constants = [None if torch.is_tensor(value) else value for value in args]
+    ctx.save_for_backward(*(value for value in args if torch.is_tensor(value)), *more)
+
+
+def _kept(ctx: Any) -> tuple[list[Any], tuple[Tensor, ...]]:
+    """The arguments, and what else was kept."""
+    saved = iter(ctx.saved_tensors)
+    args = [next(saved) if t else value for t, value in zip(ctx.is_tensor, ctx.constants, strict=True)]
+    return args, tuple(saved)
+
+
+def _backward_of_reference(
+    spec: OpSpec, args: list[Any], need: tuple[bool, ...], grad: Tensor
+) -> tuple[Tensor | None, ...]:
+    # Recomputes the reference. view_as gives each argument a node of its own: one that was computed from
+    # another must not receive that one's gradient again, and second derivatives still flow.
+    twice = torch.is_grad_enabled()
+    with torch.enable_grad():
+        args = [a.view_as(a) if n else a for a, n in zip(args, need, strict=True)]
+        wanted = [a for a, n in zip(args, need, strict=True) if n]
+        found = iter(torch.autograd.grad(spec.reference(*args), wanted, grad, create_graph=twice))
+    return tuple(next(found) if n else None for n in need)
+
+
+class _Trained(torch.autograd.Function):
+    """An op by its kernels for training: (spec, arguments) -> result."""
+
+    @staticmethod
+    def forward(ctx: Any, spec: OpSpec, *args: Any) -> Tensor:
+        out, more = TRAINING[spec.name].forward(args)
+        ctx.spec = spec
+        _keep(ctx, args, more)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        args, more = _kept(ctx)
+        need = ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled():
+            return None, *_backward_of_reference(ctx.spec, args, need, grad)
+        found = TRAINING[ctx.spec.name].backward(grad, args, more, need)
+        return None, *(g if n else None for g, n in zip(found, need, strict=True))
+
+
 def define(spec: OpSpec) -> OpSpec:
     """Registers the op with its reference as kernel for every device; faster kernels come on top of it."""
 
@@ -148,24 +221,15 @@ def define(spec: OpSpec) -> OpSpec:
         return spec.reference(*args).contiguous()
 
     def keep(ctx, inputs, output):
-        ctx.is_tensor = [torch.is_tensor(value) for value in inputs]
-        ctx.constants = [None if torch.is_tensor(value) else value for value in inputs]
-        ctx.save_for_backward(*(value for value in inputs if torch.is_tensor(value)))
+        _keep(ctx, inputs)
 
     def backward(ctx, grad):
-        # Recomputes the reference. view_as gives each argument a node of its own: one that was computed from
-        # another must not receive that one's gradient again, and second derivatives still flow.
-        saved, need, twice = iter(ctx.saved_tensors), ctx.needs_input_grad, torch.is_grad_enabled()
-        args = [next(saved) if t else value for t, value in zip(ctx.is_tensor, ctx.constants, strict=True)]
-        if grad.is_cuda and not twice and spec.name in GRADIENTS:
-            fast = GRADIENTS[spec.name](grad, args, need)
+        args, _ = _kept(ctx)
+        if grad.is_cuda and not torch.is_grad_enabled() and spec.name in GRADIENTS:
+            fast = GRADIENTS[spec.name](grad, args, ctx.needs_input_grad)
             if fast is not None:
                 return fast
-        with torch.enable_grad():
-            args = [a.view_as(a) if n else a for a, n in zip(args, need, strict=True)]
-            wanted = [a for a, n in zip(args, need, strict=True) if n]
-            found = iter(torch.autograd.grad(spec.reference(*args), wanted, grad, create_graph=twice))
-        return tuple(next(found) if n else None for n in need)
+        return _backward_of_reference(spec, args, ctx.needs_input_grad, grad)
 
     name = f"ussfast::{spec.name}"
     LIB.define(spec.name + spec.signature, tags=(torch.Tag.pt2_compliant_tag,))

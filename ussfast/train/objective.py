@@ -41,8 +41,9 @@ class Objective(nn.Module):
             pairs = asked.tolist()
             at = asked.to(rows.device, non_blocking=True)
             rows = rows.index_put((at[:, 0], at[:, 1]), embed(queries).to(rows.dtype))
-        # The plain PyTorch path: differentiable without recomputation, and fused by the compiler.
-        with use_reference():
+        # The plain PyTorch path is differentiable without recomputation, and fused by the compiler; models whose ops
+        # have kernels for training run on these.
+        with use_reference(not getattr(self.model, "native_training", False)):
             estimates = self.model.separate(batch.mixture, rows, autocast=self.autocast)
         mixture = batch.mixture if self.loss.silence == "mixture" else None
         values = prompt_loss(

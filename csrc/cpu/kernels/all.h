@@ -5,6 +5,7 @@
 #include "causal_prompts.h"
 #include "causal_time.h"
 #include "causal_wave.h"
+#include "conv_ffn_backward.h"
 #include "cross_attention.h"
 #include "ffn.h"
 #include "locoformer_attention.h"
@@ -55,6 +56,9 @@ const Kernels USSFAST_TABLE = {
     .divide_by_weight = divide_by_weight,
     .ffn = {block_kernel<Ffn<Float32>, FfnArgs>(), block_kernel<Ffn<Bfloat16>, FfnArgs>(),
             block_kernel<Ffn<Int8>, FfnArgs>()},
+    .conv_ffn = {block_kernel<ConvFfn<Float32>, ConvFfnArgs>(), block_kernel<ConvFfn<Bfloat16>, ConvFfnArgs>()},
+    .conv_ffn_backward = {block_kernel<ConvFfnBackward<Float32>, ConvFfnArgs>(),
+                          block_kernel<ConvFfnBackward<Bfloat16>, ConvFfnArgs>()},
     .attention = block_kernel<LocoformerAttention, AttentionArgs>(),
     .cross_attention = block_kernel<CrossAttention, CrossAttentionArgs>(),
     .band_moments = band_moments,

@@ -39,6 +39,44 @@ struct FfnArgs {
   int64_t steps() const { return (at.length + kernel - stride + stride - 1) / stride; }
 };
 
+// RMSNorm -> convolution over three neighbours -> SwiGLU -> matrix -> residual, see conv_ffn.h. Hidden units lie in
+// panels: the values of as many units as a vector has lanes, then their gates; `units` counts both, with padding.
+struct ConvFfnArgs {
+  const float* x;
+  const float* past;  // null: zeros
+  float* y;           // of the forward pass
+  Sequences at;       // in: x; out: y, grad and grad_x
+  int64_t past_outer, past_inner, past_step, grad_past_outer;
+  const float* norm;
+  float eps;
+  int64_t units;
+  bool causal;
+  // Packed weights, see conv_ffn.cpp; the last two are those of the backward pass.
+  const char *inner, *outer, *inner_back, *outer_back;
+  const float *inner_bias, *outer_bias;
+  char* saved;  // pre-activations [rows, units] in the precision of the products; may be null in the forward pass
+
+  const float* grad;  // of y, contiguous
+  float *grad_x, *grad_past;  // the latter may be null
+  float* sums;  // gradients of the weights, a ConvFfnSums for each of `chunks` runs of blocks
+  int64_t chunks;
+};
+
+// Where the gradients of the weights lie, in floats: inner [units][3 taps][out_width], outer [channels and a few
+// more][units / 2], then both biases and the norm.
+struct ConvFfnSums {
+  int64_t outer, inner_bias, outer_bias, norm, size;
+
+  ConvFfnSums(int64_t channels, int64_t units, int64_t panel) {
+    const int64_t width = (channels + panel - 1) / panel * panel;
+    outer = units * 3 * width;
+    inner_bias = outer + (channels + 4) * (units / 2);
+    outer_bias = inner_bias + units;
+    norm = outer_bias + width;
+    size = (norm + width + 15) / 16 * 16;
+  }
+};
+
 // Tiles of a product (gemm.h) may read so many rows of A beyond its last, and write as many of the result.
 constexpr int64_t kSpareRows = 3;
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ussfast.ops import conv_ffn
+
 EPS = 1e-5
 KERNEL = 3
 
@@ -19,7 +21,12 @@ def norm(x: Tensor, weight: Tensor) -> Tensor:
 
 class FeedForward(nn.Module):
     """x + outer(value * SiLU(gate)), (value, gate) = convolution(norm(x)) over three neighbours: among the bands, or
-    this frame and the two before it."""
+    this frame and the two before it.
+
+    precision: of the matrix products, see `conv_ffn`.
+    """
+
+    precision = "float32"
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()
@@ -31,19 +38,15 @@ class FeedForward(nn.Module):
         self.outer_bias = nn.Parameter(torch.zeros(dim))
 
     def among_bands(self, x: Tensor) -> Tensor:
-        y = F.pad(norm(x, self.norm), (0, 0, 1, 1))
-        return x + self._apply_taps([y[:, :, i : i + x.shape[2]] for i in range(KERNEL)])
+        return conv_ffn(x, None, *self._weights(), axis=2, eps=EPS, precision=self.precision)
 
     def along_time(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """past: [batch, 2, bands, channels], the inputs before x, zeros at first; also returns the next."""
-        longer = torch.cat((past, x), 1)
-        y = norm(longer, self.norm)
-        out = x + self._apply_taps([y[:, i : i + x.shape[1]] for i in range(KERNEL)])
-        return out, longer[:, x.shape[1] :]
+        out = conv_ffn(x, past, *self._weights(), axis=1, eps=EPS, precision=self.precision)
+        return out, torch.cat((past, x[:, 1 - KERNEL :]), 1)[:, 1 - KERNEL :]
 
-    def _apply_taps(self, taps: list[Tensor]) -> Tensor:
-        value, gate = F.linear(torch.cat(taps, -1), self.inner, self.inner_bias).chunk(2, -1)
-        return F.linear(value * F.silu(gate), self.outer, self.outer_bias)
+    def _weights(self) -> tuple[Tensor, ...]:
+        return self.norm, self.inner, self.inner_bias, self.outer, self.outer_bias
 
 
 class BandAttention(nn.Module):

@@ -55,6 +55,8 @@ class TrunkState:
 
 
 class CausalModel(SpectralModel):
+    native_training = True  # its ops have kernels for training on the CPU
+
     def __init__(self, config: CausalConfig):
         super().__init__()
         self.config, self.prompt_names = config, config.prompts
