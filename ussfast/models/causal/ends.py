@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ussfast.models.causal.layers import norm
+from ussfast.ops.band_split import runs
 
 
 class BinFeatures(nn.Module):
@@ -28,13 +29,7 @@ class Bands(nn.Module):
 
     def __init__(self, widths: tuple[int, ...]):
         super().__init__()
-        self.widths = widths
-        self.runs: list[tuple[int, int]] = []  # width, bands
-        for width in widths:
-            if self.runs and self.runs[-1][0] == width:
-                self.runs[-1] = width, self.runs[-1][1] + 1
-            else:
-                self.runs.append((width, 1))
+        self.runs = runs(widths)
 
 
 class BandEncoder(Bands):
