@@ -9,6 +9,7 @@ from ussfast.ops.band_split import band_split
 from ussfast.ops.biased_cross_attention import biased_cross_attention
 from ussfast.ops.conv_ffn import conv_ffn
 from ussfast.ops.framed_stft import framed_stft
+from ussfast.ops.gated_recurrence import gated_recurrence
 from ussfast.ops.locoformer_attention import locoformer_attention
 from ussfast.ops.locoformer_ffn import locoformer_ffn
 from ussfast.ops.rms_group_norm import rms_group_norm
@@ -25,6 +26,7 @@ __all__ = [
     "biased_cross_attention",
     "conv_ffn",
     "framed_stft",
+    "gated_recurrence",
     "locoformer_attention",
     "locoformer_ffn",
     "rms_group_norm",

@@ -8,6 +8,7 @@
 #include "conv_ffn_backward.h"
 #include "cross_attention.h"
 #include "ffn.h"
+#include "gated_recurrence.h"
 #include "locoformer_attention.h"
 #include "resample.h"
 #include "spectrum.h"
@@ -59,6 +60,10 @@ const Kernels USSFAST_TABLE = {
     .conv_ffn = {block_kernel<ConvFfn<Float32>, ConvFfnArgs>(), block_kernel<ConvFfn<Bfloat16>, ConvFfnArgs>()},
     .conv_ffn_backward = {block_kernel<ConvFfnBackward<Float32>, ConvFfnArgs>(),
                           block_kernel<ConvFfnBackward<Bfloat16>, ConvFfnArgs>()},
+    .gated_recurrence = {block_kernel<GatedRecurrence<Float32>, GatedRecurrenceArgs>(),
+                         block_kernel<GatedRecurrence<Bfloat16>, GatedRecurrenceArgs>()},
+    .gated_recurrence_backward = {block_kernel<GatedRecurrenceBackward<Float32>, GatedRecurrenceArgs>(),
+                                  block_kernel<GatedRecurrenceBackward<Bfloat16>, GatedRecurrenceArgs>()},
     .attention = block_kernel<LocoformerAttention, AttentionArgs>(),
     .cross_attention = block_kernel<CrossAttention, CrossAttentionArgs>(),
     .band_moments = band_moments,

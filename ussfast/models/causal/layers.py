@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ussfast.ops import conv_ffn
+from ussfast.ops import conv_ffn, gated_recurrence
 
 EPS = 1e-5
 KERNEL = 3
@@ -67,7 +67,12 @@ class BandAttention(nn.Module):
 
 
 class Recurrence(nn.Module):
-    """x + outer(h * SiLU(gate)), h[t] = (1 - z[t]) h[t - 1] + z[t] tanh(g[t]); z, g and gate see x[t] alone."""
+    """x + outer(h * SiLU(gate)), h[t] = (1 - z[t]) h[t - 1] + z[t] tanh(g[t]); z, g and gate see x[t] alone.
+
+    precision: of the matrix products, see `gated_recurrence`.
+    """
+
+    precision = "float32"
 
     def __init__(self, dim: int):
         super().__init__()
@@ -79,13 +84,8 @@ class Recurrence(nn.Module):
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """state: [batch, bands, channels] before x; also returns that after it."""
-        z, g, gate = F.linear(norm(x, self.norm), self.inner, self.inner_bias).chunk(3, -1)
-        z = z.sigmoid()
-        keep, add = (1 - z).unbind(1), (z * g.tanh()).unbind(1)
-        rows = [state]
-        for k, a in zip(keep, add, strict=True):
-            rows.append(torch.addcmul(a, k, rows[-1]))
-        return x + F.linear(torch.stack(rows[1:], 1) * F.silu(gate), self.outer), rows[-1]
+        weights = self.norm, self.inner, self.inner_bias, self.outer
+        return gated_recurrence(x, state, *weights, eps=EPS, precision=self.precision)
 
 
 BlockState = tuple[Tensor, Tensor]  # of a block's recurrence and of its feed-forward layer along time
