@@ -1,4 +1,5 @@
 // All kernels, and their table under the name that the including file has set: USSFAST_TABLE.
+#include "band_attention.h"
 #include "bands.h"
 #include "causal_back.h"
 #include "causal_front.h"
@@ -64,6 +65,10 @@ const Kernels USSFAST_TABLE = {
                          block_kernel<GatedRecurrence<Bfloat16>, GatedRecurrenceArgs>()},
     .gated_recurrence_backward = {block_kernel<GatedRecurrenceBackward<Float32>, GatedRecurrenceArgs>(),
                                   block_kernel<GatedRecurrenceBackward<Bfloat16>, GatedRecurrenceArgs>()},
+    .band_attention = {block_kernel<BandAttention<Float32>, BandAttentionArgs>(),
+                       block_kernel<BandAttention<Bfloat16>, BandAttentionArgs>()},
+    .band_attention_backward = {block_kernel<BandAttentionBackward<Float32>, BandAttentionArgs>(),
+                                block_kernel<BandAttentionBackward<Bfloat16>, BandAttentionArgs>()},
     .attention = block_kernel<LocoformerAttention, AttentionArgs>(),
     .cross_attention = block_kernel<CrossAttention, CrossAttentionArgs>(),
     .band_moments = band_moments,

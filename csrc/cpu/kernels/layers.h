@@ -125,6 +125,9 @@ struct GatedRecurrenceArgs : ResidualArgs {
   int64_t patches() const { return (frames + kRecurrenceFrames - 1) / kRecurrenceFrames; }
 };
 
+// Attention among the bands of each frame: columns of inner are q, k and v, see band_attention.h.
+struct BandAttentionArgs : ResidualArgs {};
+
 // Tiles of a product (gemm.h) may read so many rows of A beyond its last, and write as many of the result.
 constexpr int64_t kSpareRows = 3;
 

@@ -118,6 +118,7 @@ struct Kernels {
   Blocks<FfnArgs> ffn[kPrecisions];
   Blocks<ConvFfnArgs> conv_ffn[2], conv_ffn_backward[2];  // float32, bfloat16; blocks of the latter are chunks
   Blocks<GatedRecurrenceArgs> gated_recurrence[2], gated_recurrence_backward[2];  // the same
+  Blocks<BandAttentionArgs> band_attention[2], band_attention_backward[2];  // the same
   Blocks<AttentionArgs> attention;
   Blocks<CrossAttentionArgs> cross_attention;
 

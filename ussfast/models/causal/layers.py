@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ussfast.ops import conv_ffn, gated_recurrence
+from ussfast.ops import band_attention, conv_ffn, gated_recurrence
 
 EPS = 1e-5
 KERNEL = 3
@@ -50,7 +50,12 @@ class FeedForward(nn.Module):
 
 
 class BandAttention(nn.Module):
-    """x + self-attention among the bands of each frame."""
+    """x + self-attention among the bands of each frame.
+
+    precision: of the matrix products, see `band_attention`.
+    """
+
+    precision = "float32"
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
@@ -60,10 +65,8 @@ class BandAttention(nn.Module):
         self.out = nn.Parameter(torch.randn(dim, dim) * (3 * dim) ** -0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = F.linear(norm(x, self.norm), self.qkv).flatten(0, 1)
-        q, k, v = rows.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return x + F.linear(mixed, self.out).view_as(x)
+        weights = self.norm, self.qkv, self.out
+        return band_attention(x, *weights, heads=self.heads, eps=EPS, precision=self.precision)
 
 
 class Recurrence(nn.Module):
