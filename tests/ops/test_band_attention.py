@@ -128,18 +128,6 @@ def test_kernels_train_where_they_can():
     assert tensors[2].grad is not None and all(t.grad is None for t in tensors[:2])
 
 
-@needs_kernels
-def test_second_derivatives_are_those_of_the_reference():
-    def second(function, tensors):
-        x = tensors[0].detach().requires_grad_()
-        (first,) = torch.autograd.grad(function(x, *tensors[1:], 2, 1e-5, "float32").sin().sum(), x, create_graph=True)
-        return torch.autograd.grad(first.square().sum(), x)[0]
-
-    tensors = draw((1, 3, 2, 4))
-    expected = second(reference, [t.double() for t in tensors]).float()
-    torch.testing.assert_close(second(SPEC, tensors), expected, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -1,5 +1,5 @@
 """Attention among the bands of each frame in the causal model, fused with its norm, its matrices and its residual; it
-trains on the CPU too."""
+trains on the CPU too. Second derivatives need float64: the reference has PyTorch's fused attention otherwise."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -53,9 +53,7 @@ def band_attention(
     return SPEC(x, norm, qkv, out, heads, eps, precision)
 
 
-def reference(
-    x: Tensor, norm: Tensor, qkv: Tensor, out: Tensor, heads: int, eps: float, precision: str
-) -> Tensor:  # fmt: skip
+def reference(x: Tensor, norm: Tensor, qkv: Tensor, out: Tensor, heads: int, eps: float, precision: str) -> Tensor:
     wide = torch.promote_types(x.dtype, torch.float32)
     x, dtype = x.to(wide), x.dtype
     gamma, w1, w2 = (t.to(wide) for t in (norm, qkv, out))
