@@ -1,5 +1,6 @@
 // All kernels, and their table under the name that the including file has set: USSFAST_TABLE.
 #include "band_attention.h"
+#include "band_masks_backward.h"
 #include "bands.h"
 #include "causal_back.h"
 #include "causal_front.h"
@@ -69,6 +70,9 @@ const Kernels USSFAST_TABLE = {
                        block_kernel<BandAttention<Bfloat16>, BandAttentionArgs>()},
     .band_attention_backward = {block_kernel<BandAttentionBackward<Float32>, BandAttentionArgs>(),
                                 block_kernel<BandAttentionBackward<Bfloat16>, BandAttentionArgs>()},
+    .band_masks = {block_kernel<BandMasks<Float32>, BandMasksArgs>(), block_kernel<BandMasks<Bfloat16>, BandMasksArgs>()},
+    .band_masks_backward = {block_kernel<BandMasksBackward<Float32>, BandMasksArgs>(),
+                            block_kernel<BandMasksBackward<Bfloat16>, BandMasksArgs>()},
     .attention = block_kernel<LocoformerAttention, AttentionArgs>(),
     .cross_attention = block_kernel<CrossAttention, CrossAttentionArgs>(),
     .band_moments = band_moments,
