@@ -19,7 +19,7 @@ KERNEL_TESTS := tests/ops/test_contract.py tests/ops/test_locoformer.py tests/op
 # Files of tests run beside each other, each on one thread; each takes about a gigabyte.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 
-.PHONY: test demo lint bench bench-models bench-streaming gpu-build gpu-test gpu-bench clean
+.PHONY: test demo lint bench bench-models bench-streaming embed gpu-build gpu-test gpu-bench clean
 
 test: lint
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
@@ -50,6 +50,11 @@ bench-streaming: $(STAMP)
 	mkdir -p bench/results
 	BENCH_THREADS=1 $(BIN)/python -m pytest -q bench/streaming --benchmark-json=bench/results/streaming.json
 	$(if $(HOUR),$(BIN)/python bench/stream_hour.py -o bench/results/stream-hour.json)
+
+# A trained model that is better becomes the embedded default: make embed MODEL=DIR DATA=manifest.json, or OLD= and NEW=,
+# evaluation.json of the present default and of MODEL.
+embed: $(STAMP)
+	$(BIN)/python scripts/embed.py $(MODEL) $(if $(DATA),--data $(DATA)) $(if $(OLD),--old $(OLD)) $(if $(NEW),--new $(NEW))
 
 # On a machine with a GPU, with a Python that has a CUDA torch and what pyproject.toml lists: nothing is installed.
 GPU_PYTHON ?= python3
