@@ -85,7 +85,8 @@ def card(facts: Facts, evaluation: dict[str, Any], old: dict[str, float], before
     parts = [
         f"# The embedded default model\n\nArchitecture `{info.architecture}`, {latency}. "
         f"{info.sample_rate / 1000:g} kHz, {info.parameters / 1e6:.2f} M parameters, stored in float16 "
-        f"({facts.megabytes:.1f} MB), {facts.gflop:.1f} GFLOP per second of audio for two prompts.\nPrompts: {prompts}.",
+        f"({facts.megabytes:.1f} MB), {facts.gflop:.1f} GFLOP per second of audio for two prompts.\n"
+        f"Prompts: {prompts}.",
         f"## How good it is\n\n`ussfast evaluate`: {evaluation['count']} mixtures of {evaluation['seconds']:g} s per "
         f"task, split `{evaluation['split']}`, "
         f"seed {evaluation['seed']} (docs/evaluation.md). Mean over sources in dB:",
