@@ -19,7 +19,7 @@ KERNEL_TESTS := tests/ops/test_contract.py tests/ops/test_locoformer.py tests/op
 # Files of tests run beside each other, each on one thread; each takes about a gigabyte.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 
-.PHONY: test demo lint bench bench-models bench-streaming embed gpu-build gpu-test gpu-bench clean
+.PHONY: test demo lint bench bench-models bench-streaming embed gpu-build gpu-test gpu-bench gpu-lease gpu-lease-pack clean
 
 test: lint
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
@@ -66,6 +66,14 @@ gpu-test: gpu-build
 
 gpu-bench: gpu-build
 	FAIL_WITHOUT_CUDA=1 FAIL_WITHOUT_EXT=1 $(GPU_PYTHON) bench/gpu_run.py bench
+
+# For a GPU machine that is at hand for minutes, without a network. Here: make gpu-lease-pack DATA=manifest.json RUN=folder,
+# which makes lease/; there, with lease/ beside the tree: make gpu-lease. docs/gpu.md
+gpu-lease-pack: $(STAMP)
+	$(BIN)/python bench/lease/pack.py $(DATA) $(if $(RUN),--run $(RUN)) $(if $(AUDIO),--audio $(AUDIO))
+
+gpu-lease:
+	$(GPU_PYTHON) bench/lease/lease.py --limit $(or $(LIMIT),570) -o $(or $(OUT),lease-out) $(if $(ROWS),--rows $(ROWS))
 
 $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/*/* csrc/*/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
