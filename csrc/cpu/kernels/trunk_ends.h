@@ -107,6 +107,8 @@ struct TrunkFeatures {
       const int64_t count = std::min<int64_t>(kPanel, a.bins - b) * a.features;
       for (int64_t i = 0; i < count; i += kLanes) put_some(rows + b * a.features + i, load(mixed + i), count - i);
     }
+    // An odd number of values ends in half a pair: what lies behind meets a weight of 0, but must be a number.
+    if (item + 1 == a.items) put(rows + a.bins * a.features, F{});
   }
 
   // [features][kPanel] -> [kPanel][features].

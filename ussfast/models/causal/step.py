@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ussfast import stft
 from ussfast._ext import cpu_isa
@@ -30,14 +30,14 @@ def supported(model: CarriesOn) -> bool:
 
 
 def fastest(model: CausalModel, precision: str) -> str:
-    """The precision of steps for who asked for one of the engine's: bfloat16 only where the CPU has instructions for it,
-    for elsewhere float32 is both faster and closer."""
+    """The precision of steps for who asked for one of the engine's: bfloat16 only where the CPU has instructions for it;
+    elsewhere float32 is both faster and closer."""
     return "bfloat16" if precision == "bfloat16" and cpu_isa() == "avx512_bf16" and _even(model) else "float32"
 
 
 def _even(model: CausalModel) -> bool:
-    """Whether rows of activations are whole pairs."""
-    return model.config.dim % 2 == 0 and model.config.features % 2 == 0
+    """Whether rows of activations are whole pairs, as products of bfloat16 take them."""
+    return model.config.dim % 2 == 0
 
 
 class TrunkStep:
@@ -64,7 +64,7 @@ class TrunkStep:
         if not supported(model):
             raise InputError("the native step needs a CausalModel in float32 on the CPU, and the C++ extension")
         if precision not in PRECISIONS or (precision == "bfloat16" and not _even(model)):
-            raise InputError(f"precision must be one of {PRECISIONS}, bfloat16 for even sizes, got {precision!r}")
+            raise InputError(f"precision must be one of {PRECISIONS}, bfloat16 for an even dim, got {precision!r}")
         if state.overlap.shape[1] != sources:
             raise InputError(f"a state of {sources} sources is needed, got one of {state.overlap.shape[1]}")
         self.state, self.sources, self.precision = _contiguous(state), sources, precision
@@ -206,7 +206,8 @@ class _Packing:
         outer = self.panels(self.narrow(layer.outer))
         return [self.row(layer.norm), self.panels(inner), bias, outer, self.row(layer.outer_bias)]
 
-    def block(self, block: Block) -> list[Tensor]:
+    def block(self, block: nn.Module) -> list[Tensor]:
+        assert isinstance(block, Block)
         attention, recurrence = block.attention, block.recurrence
         query, others = attention.qkv.tensor_split([len(attention.out)])
         query = query * (LOG2E * (len(query) // attention.heads) ** -0.5)
