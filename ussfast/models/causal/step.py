@@ -30,8 +30,8 @@ def supported(model: CarriesOn) -> bool:
 
 
 def fastest(model: CausalModel, precision: str) -> str:
-    """The precision of steps for who asked for one of the engine's: bfloat16 only where the CPU has instructions for it;
-    elsewhere float32 is both faster and closer."""
+    """The precision of steps for one of the engine's: bfloat16 only where the CPU has instructions for it; elsewhere
+    float32 is both faster and closer."""
     return "bfloat16" if precision == "bfloat16" and cpu_isa() == "avx512_bf16" and _even(model) else "float32"
 
 
