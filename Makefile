@@ -17,6 +17,7 @@ KERNEL_TESTS := tests/ops/test_contract.py tests/ops/test_locoformer.py tests/op
   tests/ops/test_gated_recurrence.py tests/ops/test_band_attention.py \
   tests/ops/test_band_masks.py \
   tests/models/test_causal_native.py
+  tests/models/test_causal_native.py tests/models/test_trunk_step.py
 
 # Files of tests run beside each other, each on one thread; each takes about a gigabyte.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))

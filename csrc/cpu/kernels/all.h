@@ -14,6 +14,9 @@
 #include "locoformer_attention.h"
 #include "resample.h"
 #include "spectrum.h"
+#include "trunk_ends.h"
+#include "trunk_layers.h"
+#include "trunk_wave.h"
 
 namespace ussfast {
 namespace {
@@ -90,6 +93,13 @@ const Kernels USSFAST_TABLE = {
     .causal_parts = block_kernel<CausalParts, CausalBackArgs>(),
     .causal_masks = block_kernel<CausalMasks, CausalBackArgs>(),
     .causal_overlap = block_kernel<CausalOverlap, CausalWaveArgs>(),
+    .trunk_frame = block_kernel<TrunkFrame, TrunkArgs>(),
+    .trunk_features = {block_kernel<TrunkFeatures<Float32>, TrunkArgs>(), block_kernel<TrunkFeatures<Bfloat16>, TrunkArgs>()},
+    .trunk_encode = {block_kernel<TrunkEncode<Float32>, TrunkArgs>(), block_kernel<TrunkEncode<Bfloat16>, TrunkArgs>()},
+    .trunk_layers = {block_kernel<TrunkLayers<Float32>, TrunkArgs>(), block_kernel<TrunkLayers<Bfloat16>, TrunkArgs>()},
+    .trunk_decode = {block_kernel<TrunkDecode<Float32>, TrunkArgs>(), block_kernel<TrunkDecode<Bfloat16>, TrunkArgs>()},
+    .trunk_masks = block_kernel<TrunkMasks, TrunkArgs>(),
+    .trunk_overlap = block_kernel<TrunkOverlap, TrunkArgs>(),
 };
 
 }  // namespace ussfast

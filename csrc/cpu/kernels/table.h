@@ -6,6 +6,7 @@
 #include "causal.h"
 #include "ends.h"
 #include "layers.h"
+#include "trunk.h"
 
 namespace ussfast {
 
@@ -137,6 +138,10 @@ struct Kernels {
   Blocks<CausalTimeArgs> causal_time, causal_prompts;
   Blocks<CausalBackArgs> causal_modulate, causal_values, causal_parts, causal_masks;
   Blocks<CausalWaveArgs> causal_overlap;
+
+  // One frame of a causal model with a trunk, see trunk.h: in this order. Float32, bfloat16.
+  Blocks<TrunkArgs> trunk_frame, trunk_features[2], trunk_encode[2], trunk_layers[2], trunk_decode[2], trunk_masks,
+      trunk_overlap;
 };
 
 }  // namespace ussfast
