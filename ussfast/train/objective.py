@@ -10,6 +10,7 @@ from ussfast._ext import cpu_isa
 from ussfast.errors import InputError
 from ussfast.models import SpectralModel
 from ussfast.ops import use_reference
+from ussfast.ops._op import uses_reference
 from ussfast.train.losses import prompt_loss
 from ussfast.train.mixing import Batch
 from ussfast.train.recipe import LossConfig
@@ -64,7 +65,7 @@ class Objective(nn.Module):
             rows = rows.index_put((at[:, 0], at[:, 1]), embed(queries).to(rows.dtype))
         # The plain PyTorch path is differentiable without recomputation, and fused by the compiler; models whose ops
         # have kernels for training run on these.
-        native = getattr(self.model, "native_training", False)
+        native = getattr(self.model, "native_training", False) and not uses_reference()
         on_kernels = native and batch.mixture.device.type == "cpu"
         on_bfloat16 = on_kernels and self.narrow and cpu_isa() == "avx512_bf16"
         with use_reference(not native), kernel_precision(self.model, "bfloat16" if on_bfloat16 else "float32"):
