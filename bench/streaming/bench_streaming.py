@@ -1,7 +1,8 @@
 """Live streams hop by hop: time of a step and its tail, real-time factor, streams together.
 
     BENCH_THREADS=1 python -m pytest bench/streaming -q --benchmark-json=bench/results/streaming.json
-    BENCH_HOPS=5000 python -m pytest bench/streaming -q -k default     # a longer look at the tail
+    BENCH_HOPS=5000 python -m pytest bench/streaming -q -k session     # a longer look at the tail
+    BENCH_MODEL=training/next python -m pytest bench/streaming -q      # another causal model: a name or a directory
 """
 
 import os
@@ -17,6 +18,7 @@ import ussfast
 from ussfast.profiling import Gemm
 
 HOPS = int(os.environ.get("BENCH_HOPS", "1500"))
+MODEL = os.environ.get("BENCH_MODEL", "default")
 WARM_UP = 20
 PROMPTS = ("speech", "sfxbg")
 # Waveformer, the nearest published streaming separator, needs this many times real time on one core in PyTorch.
@@ -34,6 +36,7 @@ class Timed:
     def __init__(self, per_gemm: int):
         self.gemm, self.per_gemm = Gemm(torch.device("cpu")), per_gemm
         self.calls: list[float] = []
+        self.cpu: list[float] = []  # the same in time of the CPU: without what other processes took of it
         self.gemms: list[float] = []
 
     def __call__(self, call: Any, *arguments: Any) -> None:
@@ -41,20 +44,28 @@ class Timed:
             begun = time.perf_counter()
             self.gemm()
             self.gemms.append(time.perf_counter() - begun)
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         call(*arguments)
+        self.cpu.append(time.process_time() - cpu)
         self.calls.append(time.perf_counter() - begun)
 
     def facts(self, audio_seconds: float) -> dict[str, Any]:
         """What a call of so much audio costs."""
         rate = self.gemm.flop / statistics.median(self.gemms)
         factor = statistics.mean(self.calls) / audio_seconds
-        p50, p99, p999 = (float(np.quantile(self.calls, q)) for q in (0.5, 0.99, 0.999))
+        places = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+        wall, cpu = (
+            {name: round(1e3 * float(np.quantile(times, q)), 3) for name, q in places.items()}
+            for times in (self.calls, self.cpu)
+        )
         return {
+            "model": MODEL,
             "hop_ms": round(1000 * audio_seconds, 3),
-            "step_ms": {"p50": round(1e3 * p50, 3), "p99": round(1e3 * p99, 3), "p99.9": round(1e3 * p999, 3)},
-            "p99_of_hop": round(p99 / audio_seconds, 3),
+            "step_ms": wall,
+            "step_cpu_ms": cpu,
+            "p99_of_hop": round(wall["p99"] / 1e3 / audio_seconds, 3),
             "rtf": round(factor, 4),
+            "rtf_cpu": round(statistics.mean(self.cpu) / audio_seconds, 4),
             "steps": len(self.calls),
             "gemm_gflops": round(rate / 1e9, 1),
             # Time as matrix products of this machine: what another machine's rate can be divided into.
@@ -63,8 +74,13 @@ class Timed:
         }
 
 
-def separator(backend: str) -> ussfast.Separator:
-    return ussfast.Separator("default", PROMPTS, backend=backend)
+def separator(backend: str = "native", dtype: str = "auto") -> ussfast.Separator:
+    return ussfast.Separator(MODEL, PROMPTS, device="cpu", backend=backend, dtype=dtype)
+
+
+def hop_of(session: ussfast.streaming.session.Session) -> int:
+    """Samples at the model's rate."""
+    return round(session.hop_seconds * session.sample_rate)
 
 
 @pytest.fixture(autouse=True)
@@ -88,23 +104,27 @@ def measure(benchmark, surroundings, push: Any, hop: int, rate: int, hops: int) 
 
 @pytest.mark.parametrize("rate", [32000, 48000])
 @pytest.mark.parametrize("prompts", [1, 2, 4])
-def bench_default(benchmark, surroundings, prompts, rate):
-    session = separator("native").session(rate, prompts=("speech", "sfxbg", "musicbg", "sfx")[:prompts], channels=1)
-    hop = round(session.hop_seconds * rate)
-    measure(benchmark, surroundings, session.push, hop, rate, HOPS)
+def bench_session(benchmark, surroundings, prompts, rate):
+    session = separator().session(rate, prompts=("speech", "sfxbg", "musicbg", "sfx")[:prompts], channels=1)
+    measure(benchmark, surroundings, session.push, hop_of(session), rate, HOPS)
     benchmark.extra_info |= {"prompts": prompts, "rate": rate, "latency_ms": round(1000 * session.latency, 2)}
 
 
-def bench_default_reference(benchmark, surroundings):
+def bench_session_bfloat16(benchmark, surroundings):
+    session = separator(dtype="bf16").session(channels=1)
+    measure(benchmark, surroundings, session.push, hop_of(session), session.sample_rate, HOPS)
+
+
+def bench_session_reference(benchmark, surroundings):
     session = separator("reference").session(channels=1)
-    measure(benchmark, surroundings, session.push, round(session.hop_seconds * 32000), 32000, HOPS // 10)
+    measure(benchmark, surroundings, session.push, hop_of(session), session.sample_rate, HOPS // 10)
 
 
 def bench_change_of_prompts(benchmark, surroundings):
     """set_prompts in a running stream, prompts never asked for before, against one step."""
-    sep = separator("native")
+    sep = separator()
     session = sep.session(channels=1)
-    audio = noise(640 * WARM_UP)
+    audio = noise(hop_of(session) * WARM_UP)
     for hop in np.split(audio, WARM_UP, 1):
         session.push(hop)
     names = sorted(sep.prompts)
@@ -112,7 +132,7 @@ def bench_change_of_prompts(benchmark, surroundings):
     changes, steps = Timed(10), Timed(10)
     for pair in pairs:
         changes(session.set_prompts, pair)
-        steps(session.push, audio[:, :640])
+        steps(session.push, audio[:, : hop_of(session)])
     benchmark.pedantic(session.set_prompts, (pairs[0],), rounds=10)
     new, step = statistics.median(changes.calls), statistics.median(steps.calls)
     benchmark.extra_info |= surroundings | {
@@ -120,16 +140,17 @@ def bench_change_of_prompts(benchmark, surroundings):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("streams", [1, 2, 4, 8])
+@pytest.mark.parametrize("streams", [1, 2, 4, 8, 16])
 def bench_pool(benchmark, surroundings, streams):
-    pool = separator("native").pool(streams)
+    pool = separator().pool(streams)
     joined = [pool.join() for _ in range(streams)]
 
     def push(hop: np.ndarray) -> None:
         pool.push(dict.fromkeys(joined, hop))
 
-    measure(benchmark, surroundings, push, 640, 32000, max(100, HOPS // streams))
-    rtf = benchmark.extra_info["rtf"]
+    session = pool[joined[0]]
+    measure(benchmark, surroundings, push, hop_of(session), session.sample_rate, max(100, HOPS // streams))
+    rtf = benchmark.extra_info["rtf_cpu"]
     del benchmark.extra_info["times_less_than_waveformer"]  # that is about one stream
     benchmark.extra_info |= {"streams": streams, "streams_per_core": round(streams / rtf, 1)}
 

@@ -5,35 +5,9 @@
 
 #include "packed.h"
 #include "shared.h"
+#include "taker.h"
 
 namespace ussfast {
-
-// Takes what a list holds in its order, each with the size it must have.
-class Taker {
- public:
-  Taker(at::TensorList list, const char* what) : list_(list), what_(what) {}
-
-  template <typename T = float>
-  T* next(int64_t count) {
-    TORCH_CHECK(at_ < list_.size(), "_causal_step_: too few tensors of ", what_);
-    const at::Tensor& tensor = list_[at_++];
-    TORCH_CHECK(tensor.numel() == count && tensor.is_contiguous() && tensor.device().is_cpu() &&
-                    tensor.scalar_type() == c10::CppTypeToScalarType<std::remove_const_t<T>>::value,
-                "_causal_step_: tensor ", at_ - 1, " of ", what_, " must have ", count, " adjacent values, got ",
-                tensor.scalar_type(), " ", tensor.sizes());
-    return static_cast<T*>(tensor.data_ptr());
-  }
-  const at::Tensor& peek() const {
-    TORCH_CHECK(at_ < list_.size(), "_causal_step_: too few tensors of ", what_);
-    return list_[at_];
-  }
-  void finish() const { TORCH_CHECK(at_ == list_.size(), "_causal_step_: too many tensors of ", what_); }
-
- private:
-  at::TensorList list_;
-  const char* what_;
-  size_t at_ = 0;
-};
 
 struct Layer {
   int64_t hidden, kernel;  // 0 where there is none

@@ -5,6 +5,7 @@ USSFAST_IMPL=reference keeps all of them on plain PyTorch; `use_reference()` doe
 
 from ussfast.ops._op import use_reference
 from ussfast.ops.band_attention import band_attention
+from ussfast.ops.band_masks import band_masks
 from ussfast.ops.band_merge import band_merge
 from ussfast.ops.band_split import band_split
 from ussfast.ops.biased_cross_attention import biased_cross_attention
@@ -23,6 +24,7 @@ _ext.load()
 
 __all__ = [
     "band_attention",
+    "band_masks",
     "band_merge",
     "band_split",
     "biased_cross_attention",

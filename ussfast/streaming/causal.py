@@ -96,15 +96,18 @@ class _Turn:
         """Takes what is still missing for a hop; True if it is complete."""
         core = self.core
         count = min(core.hop - core.waiting, self.audio.shape[1] - self.at)
-        core.pending[:, core.waiting : core.waiting + count] = self.audio[:, self.at : self.at + count]
+        if count:
+            core.pending[:, core.waiting : core.waiting + count] = self.audio[:, self.at : self.at + count]
         self.at += count
         core.waiting += count
         return core.waiting == core.hop
 
     def take(self, stems: Tensor) -> None:
         """A hop, [channels, slots, hop]."""
-        hop = self.core.hop
-        self.out[self.core.order, :, self.done : self.done + hop] = stems.numpy().swapaxes(0, 1)
+        hop, order = self.core.hop, self.core.order
+        # Mostly they are in order, and then not copied one by one.
+        rows = slice(None) if order == sorted(order) else order
+        self.out[rows, :, self.done : self.done + hop] = stems.numpy().swapaxes(0, 1)
         self.done += hop
         self.core.waiting = 0
 

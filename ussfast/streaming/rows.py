@@ -11,7 +11,8 @@ from ussfast import stft
 from ussfast.engine import Engine
 from ussfast.errors import InputError
 from ussfast.graphs import bucket
-from ussfast.models.causal import TrunkState
+from ussfast.models.causal import CausalModel, TrunkState
+from ussfast.models.causal import step as trunk
 from ussfast.models.causal_native import NativeStep, supported
 from ussfast.models.causal_step import Conditions, StreamState, initial_state, step
 from ussfast.models.causal_tuss import CausalState, CausalTuss, Conditioning
@@ -49,9 +50,12 @@ class CausalRows:
 
     def _use(self, state: StreamState) -> None:
         self.graphs.forget()
-        self.native: NativeStep | None = None
+        self.native: NativeStep | trunk.TrunkStep | None = None
         if isinstance(self.model, CausalTuss) and supported(self.model):
             self.native = NativeStep(self.model, state, self.slots)
+        elif isinstance(self.model, CausalModel) and trunk.supported(self.model):
+            precision = trunk.fastest(self.model, self.engine.precision)
+            self.native = trunk.TrunkStep(self.model, state, self.slots, precision)
         self.state = state if self.native is None else self.native.state
 
     def set_prompts(self, row: int, vectors: Tensor, shared: bool) -> None:

@@ -177,7 +177,8 @@ class Session:
         mixture, self._mixture = self._mixture[:, :count], self._mixture[:, count:].copy()
         slots = [*self._slots, *self._leaving]
         labels = (*self._plan.labels, *(label for label, _ in self._leaving.values()))
-        stems = ready.unflatten(0, (self._room, self._opened))[slots].numpy()
+        # Not by torch, where choosing rows takes ten times as long.
+        stems = ready.numpy().reshape(self._room, self._opened, count)[slots]
         spent = count * self._model_rate // self.sample_rate
         self._leaving = {s: (label, left - spent) for s, (label, left) in self._leaving.items() if left > spent}
         return Separation(labels, stems, self.sample_rate, mixture)

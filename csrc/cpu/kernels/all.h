@@ -1,5 +1,6 @@
 // All kernels, and their table under the name that the including file has set: USSFAST_TABLE.
 #include "band_attention.h"
+#include "band_masks_backward.h"
 #include "bands.h"
 #include "causal_back.h"
 #include "causal_front.h"
@@ -13,6 +14,9 @@
 #include "locoformer_attention.h"
 #include "resample.h"
 #include "spectrum.h"
+#include "trunk_ends.h"
+#include "trunk_layers.h"
+#include "trunk_wave.h"
 
 namespace ussfast {
 namespace {
@@ -69,6 +73,9 @@ const Kernels USSFAST_TABLE = {
                        block_kernel<BandAttention<Bfloat16>, BandAttentionArgs>()},
     .band_attention_backward = {block_kernel<BandAttentionBackward<Float32>, BandAttentionArgs>(),
                                 block_kernel<BandAttentionBackward<Bfloat16>, BandAttentionArgs>()},
+    .band_masks = {block_kernel<BandMasks<Float32>, BandMasksArgs>(), block_kernel<BandMasks<Bfloat16>, BandMasksArgs>()},
+    .band_masks_backward = {block_kernel<BandMasksBackward<Float32>, BandMasksArgs>(),
+                            block_kernel<BandMasksBackward<Bfloat16>, BandMasksArgs>()},
     .attention = block_kernel<LocoformerAttention, AttentionArgs>(),
     .cross_attention = block_kernel<CrossAttention, CrossAttentionArgs>(),
     .band_moments = band_moments,
@@ -86,6 +93,13 @@ const Kernels USSFAST_TABLE = {
     .causal_parts = block_kernel<CausalParts, CausalBackArgs>(),
     .causal_masks = block_kernel<CausalMasks, CausalBackArgs>(),
     .causal_overlap = block_kernel<CausalOverlap, CausalWaveArgs>(),
+    .trunk_frame = block_kernel<TrunkFrame, TrunkArgs>(),
+    .trunk_features = {block_kernel<TrunkFeatures<Float32>, TrunkArgs>(), block_kernel<TrunkFeatures<Bfloat16>, TrunkArgs>()},
+    .trunk_encode = {block_kernel<TrunkEncode<Float32>, TrunkArgs>(), block_kernel<TrunkEncode<Bfloat16>, TrunkArgs>()},
+    .trunk_layers = {block_kernel<TrunkLayers<Float32>, TrunkArgs>(), block_kernel<TrunkLayers<Bfloat16>, TrunkArgs>()},
+    .trunk_decode = {block_kernel<TrunkDecode<Float32>, TrunkArgs>(), block_kernel<TrunkDecode<Bfloat16>, TrunkArgs>()},
+    .trunk_masks = block_kernel<TrunkMasks, TrunkArgs>(),
+    .trunk_overlap = block_kernel<TrunkOverlap, TrunkArgs>(),
 };
 
 }  // namespace ussfast

@@ -4,7 +4,9 @@
 #include <cstdint>
 
 #include "causal.h"
+#include "ends.h"
 #include "layers.h"
+#include "trunk.h"
 
 namespace ussfast {
 
@@ -119,6 +121,7 @@ struct Kernels {
   Blocks<ConvFfnArgs> conv_ffn[2], conv_ffn_backward[2];  // float32, bfloat16; blocks of the latter are chunks
   Blocks<GatedRecurrenceArgs> gated_recurrence[2], gated_recurrence_backward[2];  // the same
   Blocks<BandAttentionArgs> band_attention[2], band_attention_backward[2];  // the same
+  Blocks<BandMasksArgs> band_masks[2], band_masks_backward[2];  // the same
   Blocks<AttentionArgs> attention;
   Blocks<CrossAttentionArgs> cross_attention;
 
@@ -135,6 +138,10 @@ struct Kernels {
   Blocks<CausalTimeArgs> causal_time, causal_prompts;
   Blocks<CausalBackArgs> causal_modulate, causal_values, causal_parts, causal_masks;
   Blocks<CausalWaveArgs> causal_overlap;
+
+  // One frame of a causal model with a trunk, see trunk.h: in this order. Float32, bfloat16.
+  Blocks<TrunkArgs> trunk_frame, trunk_features[2], trunk_encode[2], trunk_layers[2], trunk_decode[2], trunk_masks,
+      trunk_overlap;
 };
 
 }  // namespace ussfast

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ussfast.errors import PromptError
 from ussfast.models._base import SpectralModel
+from ussfast.models._packed import Preparable
 from ussfast.models.causal.config import CausalConfig
 from ussfast.models.causal.ends import BandDecoder, BandEncoder, BinFeatures
 from ussfast.models.causal.layers import Block, BlockState, FeedForward, norm
@@ -54,7 +55,7 @@ class TrunkState:
         return len(self.level)
 
 
-class CausalModel(SpectralModel):
+class CausalModel(Preparable, SpectralModel):
     native_training = True  # its ops have kernels for training on the CPU
 
     def __init__(self, config: CausalConfig):
