@@ -119,6 +119,7 @@ struct Kernels {
   Blocks<FfnArgs> ffn[kPrecisions];
   Blocks<ConvFfnArgs> conv_ffn[2], conv_ffn_backward[2];  // float32, bfloat16; blocks of the latter are chunks
   Blocks<BandMasksArgs> band_masks[2], band_masks_backward[2];  // the same
+  Blocks<BandTokensArgs> band_tokens[2], band_tokens_backward[2];
   Blocks<AttentionArgs> attention;
   Blocks<CrossAttentionArgs> cross_attention;
 
