@@ -20,21 +20,22 @@ struct BandTokensBlock {
   explicit BandTokensBlock(const BandTokensArgs& args)
       : a(args), deepest(a.deepest()), dim(a.dim), channels(round_up(dim, kPanel)), per_band((a.rows + kRows - 1) / kRows) {}
 
-  int64_t in_bytes() const { return round_up(((kRows + kSpace) * deepest + kPanel) * sizeof(Element), 64); }
-  int64_t token_bytes() const { return round_up(((kRows + kSpace) * channels + kPanel) * sizeof(float), 64); }
+  int64_t in_bytes() const { return round_up(((kRows + kSpace) * spread(deepest) + kPanel) * sizeof(Element), 64); }
+  int64_t token_bytes() const { return round_up(((kRows + kSpace) * spread(channels) + kPanel) * sizeof(float), 64); }
 
   float* features(float* base, int64_t band, int64_t row) const {
     return base + (row * a.edges[a.bands] + a.edges[band]) * a.count;
   }
 
-  // Rows of n values, `step` apart, behind each other; zeros after them.
-  void gather(const float* from, int64_t step, int64_t rows, int64_t n, Element* to) const {
-    for (int64_t r = 0; r < rows; ++r, from += step, to += n) {
+  // Rows of n values, `step` apart, to rows `pitch` apart; zeros behind values and rows.
+  void gather(const float* from, int64_t step, int64_t rows, int64_t n, int64_t pitch, Element* to) const {
+    for (int64_t r = 0; r < rows; ++r, from += step, to += pitch) {
       if (r + 4 < rows)  // rows are pages apart: no hardware foresees that
         for (int64_t c = 0; c < n; c += 16) __builtin_prefetch(from + 4 * step + c);
       for (int64_t c = 0; c < n; c += kLanes) put_some(to + c, load_first(from + c, n - c), n - c);
+      std::memset((char*)(to + n), 0, (pitch - n) * sizeof(Element));
     }
-    std::memset((char*)to, 0, (kSpace * n + kPanel) * sizeof(Element));
+    std::memset((char*)to, 0, (kSpace * pitch + kPanel) * sizeof(Element));
   }
 };
 
@@ -55,7 +56,8 @@ struct BandTokens : BandTokensBlock<P> {
     const char* const base = a.packed + a.packed_at[band];
     Element* const in = (Element*)scratch;
     float* const out = (float*)(scratch + this->in_bytes());
-    this->gather(this->features(const_cast<float*>(a.features), band, first), a.edges[a.bands] * a.count, rows, depth, in);
+    this->gather(this->features(const_cast<float*>(a.features), band, first), a.edges[a.bands] * a.count, rows, depth,
+                 depth, in);
     for (int64_t c = 0; c < channels; c += kPanel)
       product<P, 2, false>(rows, in, depth * sizeof(Element), 4, base + c * words * 4, kPanel * 4, words, out + c,
                            channels * 4);
@@ -77,7 +79,7 @@ struct BandTokensBackward : BandTokensBlock<P> {
 
   int64_t blocks() const { return a.bands * a.parts; }
   int64_t pair_bytes(int64_t columns) const {
-    return kPairs ? round_up((kRows / 2 * columns + kPanel) * 4, 64) : 0;
+    return kPairs ? round_up((kRows / 2 * spread(columns) + kPanel) * 4, 64) : 0;
   }
   int64_t scratch() const {
     return this->in_bytes() + this->token_bytes() + pair_bytes(deepest) + pair_bytes(dim) + (kRows + kSpace) * kPanel * 4;
@@ -95,6 +97,7 @@ struct BandTokensBackward : BandTokensBlock<P> {
  private:
   void run_block(int64_t band, int64_t first, int64_t depth, char* scratch, float* sums) const {
     const int64_t rows = std::min(kRows, a.rows - first), step = a.edges[a.bands] * a.count;
+    const int64_t in_pitch = spread(depth), grad_pitch = spread(dim);
     const int64_t words = (dim + P::kGroup - 1) / P::kGroup, pairs = (rows + P::kGroup - 1) / P::kGroup;
     const char* const base = a.packed + a.packed_at[band];
     Element* const in = (Element*)scratch;
@@ -102,18 +105,18 @@ struct BandTokensBackward : BandTokensBlock<P> {
     uint32_t* const in_pairs = (uint32_t*)((char*)grad + this->token_bytes());
     uint32_t* const grad_pairs = (uint32_t*)((char*)in_pairs + pair_bytes(deepest));
     float* const out = (float*)((char*)grad_pairs + pair_bytes(dim));
-    this->gather(this->features(const_cast<float*>(a.features), band, first), step, rows, depth, in);
-    this->gather(a.grad + (first * a.bands + band) * dim, a.bands * dim, rows, dim, grad);
+    this->gather(this->features(const_cast<float*>(a.features), band, first), step, rows, depth, in_pitch, in);
+    this->gather(a.grad + (first * a.bands + band) * dim, a.bands * dim, rows, dim, grad_pitch, grad);
     const char *in_at = (const char*)in, *grad_at = (const char*)grad;
     if constexpr (kPairs) {
-      pair_rows(in, pairs, depth, in_pairs);
-      pair_rows(grad, pairs, dim, grad_pairs);
+      pair_rows(in, pairs, in_pitch, in_pairs);
+      pair_rows(grad, pairs, grad_pitch, grad_pairs);
       in_at = (const char*)in_pairs, grad_at = (const char*)grad_pairs;
     }
     for (int64_t c = 0; c < channels; c += kPanel)
-      product<P, 2, true>(depth, in_at, 4, depth * 4, grad_at + c * 4, dim * 4, pairs, sums + c, channels * 4);
+      product<P, 2, true>(depth, in_at, 4, in_pitch * 4, grad_at + c * 4, grad_pitch * 4, pairs, sums + c, channels * 4);
     for (int64_t f = 0; f < depth; f += kPanel) {
-      product<P, 2, false>(rows, grad, dim * sizeof(Element), 4, base + f * words * 4, kPanel * 4, words, out, kPanel * 4);
+      product<P, 2, false>(rows, grad, grad_pitch * sizeof(Element), 4, base + f * words * 4, kPanel * 4, words, out, kPanel * 4);
       for (int64_t r = 0; r < rows; ++r) {
         float* const to = this->features(a.grad_features, band, first + r) + f;
         store_first(to, load(out + r * kPanel), depth - f);
