@@ -61,12 +61,15 @@ struct BandMasksCall {
   // A band's bin (times two, plus one for the imaginary part) for a column in its panel.
   int64_t bin(int64_t c) const { return 2 * (c / panel * lanes + c % lanes) + (c % panel >= lanes); }
 
-  // Panels of a [depth, columns] matrix from get(k, column).
-  template <class Get>
-  void pack(int64_t depth, int64_t words, int64_t columns, char* to, const Get& get) const {
-    for (int64_t c = 0; c < columns; c += panel)
-      pack_panel(precision, depth, words, panel, [&](int64_t k, int64_t n) { return get(k, c + n); },
-                 to + c * words * 4, nullptr, nullptr);
+  // As many columns as there are, each from(its place in the panels).
+  template <class From>
+  std::vector<int64_t> columns_of(int64_t count, const From& from) const {
+    std::vector<int64_t> columns(count);
+    for (int64_t c = 0; c < count; ++c) columns[c] = from(c);
+    return columns;
+  }
+  std::vector<int64_t> first(int64_t some, int64_t count) const {
+    return columns_of(count, [&](int64_t c) { return c < some ? c : -1; });
   }
 
   // Matrices of a band.
@@ -97,18 +100,16 @@ struct BandMasksCall {
 
   void pack_forward() {
     pack_bands(false, [&](const Band& w, const MaskPanels& at, char* base) {
-      const int64_t count = 2 * args.count;
-      pack(args.dim, at.dim_words, args.units, base, [&](int64_t k, int64_t u) {
-        return source(u) < 0 ? 0.0f : w.inner[k * 2 * hidden + source(u)];
-      });
-      pack(hidden, at.hidden_words, at.weigh_columns, base + at.weigh * 4, [&](int64_t k, int64_t n) {
-        return n < count ? w.weigh[k * count + n] : 0.0f;
-      });
-      pack(hidden, at.hidden_words, at.bin_columns, base + at.outer * 4, [&](int64_t k, int64_t c) {
-        return bin(c) < 2 * w.width ? w.outer[k * 2 * w.width + bin(c)] : 0.0f;
-      });
+      const int64_t wide = 2 * hidden, count = 2 * args.count, bins = 2 * w.width;
+      const auto columns = columns_of(at.bin_columns, [&](int64_t c) { return bin(c) < bins ? bin(c) : -1; });
+      pack_lines(precision, args.dim, at.dim_words, panel, columns_of(args.units, [&](int64_t u) { return source(u); }),
+                 [&](int64_t k) { return Line{w.inner + k * wide, 1}; }, base);
+      pack_lines(precision, hidden, at.hidden_words, panel, first(count, at.weigh_columns),
+                 [&](int64_t k) { return Line{w.weigh + k * count, 1}; }, base + at.weigh * 4);
+      pack_lines(precision, hidden, at.hidden_words, panel, columns,
+                 [&](int64_t k) { return Line{w.outer + k * bins, 1}; }, base + at.outer * 4);
       for (int64_t c = 0; c < at.bin_columns; ++c)
-        if (bin(c) < 2 * w.width) reinterpret_cast<float*>(base)[at.bias + c] = w.bias[bin(c)];
+        if (columns[c] >= 0) reinterpret_cast<float*>(base)[at.bias + c] = w.bias[columns[c]];
     });
   }
 
@@ -124,14 +125,15 @@ struct BandMasksCall {
 
   void pack_backward() {
     pack_bands(true, [&](const Band& w, const MaskPanels& at, char* base) {
-      pack(2 * (w.width + args.count), at.head_words, args.units / 2, base, [&](int64_t k, int64_t n) {
+      const int64_t wide = 2 * hidden, count = 2 * args.count, bins = 2 * w.width;
+      const auto line = [&](int64_t k) {
         const Head from = head(k, w.width);
-        if (n >= hidden) return 0.0f;
-        return from.in_outer ? w.outer[n * 2 * w.width + from.column] : w.weigh[n * 2 * args.count + from.column];
-      });
-      pack(args.units, at.unit_words, at.channel_columns, base + at.inner_back * 4, [&](int64_t u, int64_t n) {
-        return source(u) < 0 || n >= args.dim ? 0.0f : w.inner[n * 2 * hidden + source(u)];
-      });
+        return from.in_outer ? Line{w.outer + from.column, bins} : Line{w.weigh + from.column, count};
+      };
+      pack_lines(precision, bins + count, at.head_words, panel, first(hidden, args.units / 2), line, base);
+      pack_lines(precision, args.units, at.unit_words, panel, first(args.dim, at.channel_columns),
+                 [&](int64_t u) { return source(u) < 0 ? Line{nullptr, 0} : Line{w.inner + source(u), wide}; },
+                 base + at.inner_back * 4);
     });
   }
 

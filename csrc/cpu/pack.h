@@ -55,4 +55,35 @@ void pack_panel(Precision precision, int64_t depth, int64_t words, int64_t colum
   }
 }
 
+// Row k of a matrix to pack: its value for column i is at[i * step]. Null: zeros.
+struct Line {
+  const float* at;
+  int64_t step;
+};
+
+// Packs panels of float32 or bfloat16 at once, reading rows one after the other. columns: the column i that each packed
+// one takes, or -1 for zeros; a whole number of panels. to: zeros.
+template <class GetLine>
+void pack_lines(Precision precision, int64_t depth, int64_t words, int64_t panel, const std::vector<int64_t>& columns,
+                const GetLine& line, char* to) {
+  const int64_t group = group_of(precision);
+  for (int64_t k = 0; k < depth; ++k) {
+    const Line from = line(k);
+    if (from.at == nullptr) continue;
+    char* row = to + k / group * panel * 4 + k % group * element_size(precision);
+    for (size_t c = 0; c < columns.size(); c += panel, row += words * panel * 4)
+      for (int64_t n = 0; n < panel; ++n) {
+        const int64_t i = columns[c + n];
+        if (i < 0) continue;
+        const float value = from.at[i * from.step];
+        if (precision == Precision::float32) {
+          std::memcpy(row + n * 4, &value, 4);
+        } else {
+          const uint16_t half = to_bfloat16(value);
+          std::memcpy(row + n * 4, &half, 2);
+        }
+      }
+  }
+}
+
 }  // namespace ussfast

@@ -8,6 +8,7 @@ from ussfast.ops.band_attention import band_attention
 from ussfast.ops.band_masks import band_masks
 from ussfast.ops.band_merge import band_merge
 from ussfast.ops.band_split import band_split
+from ussfast.ops.band_tokens import band_tokens
 from ussfast.ops.biased_cross_attention import biased_cross_attention
 from ussfast.ops.conv_ffn import conv_ffn
 from ussfast.ops.framed_stft import framed_stft
@@ -27,6 +28,7 @@ __all__ = [
     "band_masks",
     "band_merge",
     "band_split",
+    "band_tokens",
     "biased_cross_attention",
     "conv_ffn",
     "framed_stft",

@@ -1,6 +1,7 @@
 // All kernels, and their table under the name that the including file has set: USSFAST_TABLE.
 #include "band_attention.h"
 #include "band_masks_backward.h"
+#include "band_tokens.h"
 #include "bands.h"
 #include "causal_back.h"
 #include "causal_front.h"
@@ -73,9 +74,14 @@ const Kernels USSFAST_TABLE = {
                        block_kernel<BandAttention<Bfloat16>, BandAttentionArgs>()},
     .band_attention_backward = {block_kernel<BandAttentionBackward<Float32>, BandAttentionArgs>(),
                                 block_kernel<BandAttentionBackward<Bfloat16>, BandAttentionArgs>()},
-    .band_masks = {block_kernel<BandMasks<Float32>, BandMasksArgs>(), block_kernel<BandMasks<Bfloat16>, BandMasksArgs>()},
+    .band_masks = {block_kernel<BandMasks<Float32>, BandMasksArgs>(),
+                   block_kernel<BandMasks<Bfloat16>, BandMasksArgs>()},
     .band_masks_backward = {block_kernel<BandMasksBackward<Float32>, BandMasksArgs>(),
                             block_kernel<BandMasksBackward<Bfloat16>, BandMasksArgs>()},
+    .band_tokens = {block_kernel<BandTokens<Float32>, BandTokensArgs>(),
+                    block_kernel<BandTokens<Bfloat16>, BandTokensArgs>()},
+    .band_tokens_backward = {block_kernel<BandTokensBackward<Float32>, BandTokensArgs>(),
+                             block_kernel<BandTokensBackward<Bfloat16>, BandTokensArgs>()},
     .attention = block_kernel<LocoformerAttention, AttentionArgs>(),
     .cross_attention = block_kernel<CrossAttention, CrossAttentionArgs>(),
     .band_moments = band_moments,

@@ -41,6 +41,10 @@ USSFAST_INLINE void deinterleave(F& a, F& b, std::index_sequence<L...>) {
 }
 constexpr auto kEachLane = std::make_index_sequence<kLanes>();
 
+// Elements from one row to the next, for products over rows: an odd number of cache lines where an element, or a pair of
+// halves, is 4 bytes, so that rows do not all fall into the same few sets of the cache.
+USSFAST_INLINE int64_t spread(int64_t width) { return (round_up(width, 16) / 16 | 1) * 16; }
+
 // What both directions share: the geometry, and normalised rows.
 template <class P>
 struct BandMasksBlock {
@@ -91,8 +95,9 @@ struct BandMasksBlock {
     return a.x + frame(p, row, a.bands * dim) + p.band * dim;
   }
 
-  void read(const Place& p, Element* to, float* scales) const {
-    for (int64_t n = 0; n < p.rows; ++n, to += dim) {
+  // Rows lie `pitch` apart.
+  void read(const Place& p, int64_t pitch, Element* to, float* scales) const {
+    for (int64_t n = 0; n < p.rows; ++n, to += pitch) {
       const float* x = token(p, n);
       if (n + 8 < p.rows)  // rows are pages apart: no hardware foresees that
         for (int64_t c = 0; c < dim; c += 16) __builtin_prefetch(token(p, n + 8) + c);
@@ -106,7 +111,7 @@ struct BandMasksBlock {
       for (int64_t c = 0; c < dim; c += kLanes)
         put_some(to + c, load_first(x + c, dim - c) * scale * load_first(a.norm + c, dim - c), dim - c);
     }
-    std::memset((char*)to, 0, (space - p.rows) * dim * sizeof(Element));
+    std::memset((char*)to, 0, (space - p.rows) * pitch * sizeof(Element));
   }
 };
 
@@ -136,7 +141,7 @@ struct BandMasks : BandMasksBlock<P> {
     Element* const h = (Element*)(scratch + in_bytes());
     float* const weights = (float*)((char*)h + hidden_bytes());
     float* const features = weights + space * weigh_width;
-    this->read(p, in, nullptr);
+    this->read(p, dim, in, nullptr);
     expand(p, at, base, in, h);
     for (int64_t c = 0; c < weigh_width; c += kPanel)
       product<P, 2, false>(p.rows, h, hidden * sizeof(Element), 4, base + (at.weigh + c * at.hidden_words) * 4,

@@ -26,9 +26,16 @@ struct BandMasksBackward : BandMasksBlock<P> {
   };
 
   const int64_t widest, feature_width, channels;
+  const int64_t in_pitch, unit_pitch, hidden_pitch;  // of rows
 
   explicit BandMasksBackward(const BandMasksArgs& args)
-      : Base(args), widest(widest_of(args)), feature_width(round_up(count, kLanes)), channels(round_up(dim, kPanel)) {}
+      : Base(args),
+        widest(widest_of(args)),
+        feature_width(round_up(count, kLanes)),
+        channels(round_up(dim, kPanel)),
+        in_pitch(spread(dim)),
+        unit_pitch(spread(units)),
+        hidden_pitch(spread(hidden)) {}
 
   int64_t blocks() const { return a.bands * a.parts; }
   int64_t scratch() const { return buffers(nullptr).bytes; }
@@ -60,12 +67,13 @@ struct BandMasksBackward : BandMasksBlock<P> {
     const int64_t heads = 2 * (widest + count);
     const auto pairs = [&](int64_t columns) { return (uint32_t*)take(kPairs ? space / 2 * columns * 4 + 256 : 0); };
     Buffers b;
-    b.in = (Element*)take((space * dim + 2 * kPanel) * sizeof(Element));
-    b.h = (Element*)take(space * hidden * sizeof(Element));
-    b.grad_units = (Element*)take(space * units * sizeof(Element));
+    b.in = (Element*)take((space * in_pitch + 2 * kPanel) * sizeof(Element));
+    b.h = (Element*)take(space * hidden_pitch * sizeof(Element));
+    b.grad_units = (Element*)take(space * unit_pitch * sizeof(Element));
     b.grad = (float*)take((space * heads + kPanel) * sizeof(float));
     b.heads = kPairs ? (Element*)take((space * heads + kPanel) * sizeof(Element)) : (Element*)b.grad;
-    b.in_pairs = pairs(dim), b.h_pairs = pairs(hidden), b.unit_pairs = pairs(units), b.head_pairs = pairs(heads);
+    b.in_pairs = pairs(in_pitch), b.h_pairs = pairs(hidden_pitch), b.unit_pairs = pairs(unit_pitch);
+    b.head_pairs = pairs(heads);
     b.grad_in = (float*)take(space * channels * sizeof(float));
     b.scales = (float*)take(space * sizeof(float));
     b.features = (float*)take(widest * feature_width * sizeof(float));
@@ -78,7 +86,7 @@ struct BandMasksBackward : BandMasksBlock<P> {
     const MaskPanels panels = this->panels(p.band);
     const char* const base = this->packed(p.band);
     const int64_t half = p.width + count, heads = 2 * half;
-    this->read(p, b.in, b.scales);
+    this->read(p, in_pitch, b.in, b.scales);
     read_grad(p, half, b, sums + at.bias);
     for (int64_t t = 0; t < p.frames; ++t) weigh_backward(p, t, half, b);
     std::memset(b.grad + p.rows * heads, 0, (space - p.rows) * heads * sizeof(float));
@@ -87,7 +95,7 @@ struct BandMasksBackward : BandMasksBlock<P> {
     units_backward(p, heads, panels, base, b);
     weights_backward(p, heads, at, b, sums);
     for (int64_t c = 0; c < channels; c += kPanel)
-      product<P, 2, false>(p.rows, b.grad_units, units * sizeof(Element), 4,
+      product<P, 2, false>(p.rows, b.grad_units, unit_pitch * sizeof(Element), 4,
                            base + (panels.inner_back + c * panels.unit_words) * 4, kPanel * 4, panels.unit_words,
                            b.grad_in + c, channels * 4);
     norm_backward(p, b, sums + at.norm);
@@ -139,8 +147,8 @@ struct BandMasksBackward : BandMasksBlock<P> {
   // Gradients of the pre-activations, and the hidden activations again.
   void units_backward(const Place& p, int64_t heads, const MaskPanels& at, const char* base, const Buffers& b) const {
     const int64_t row = heads * sizeof(Element);
-    std::memset(b.grad_units + p.rows * units, 0, (space - p.rows) * units * sizeof(Element));
-    std::memset(b.h + p.rows * hidden, 0, (space - p.rows) * hidden * sizeof(Element));
+    std::memset(b.grad_units + p.rows * unit_pitch, 0, (space - p.rows) * unit_pitch * sizeof(Element));
+    std::memset(b.h + p.rows * hidden_pitch, 0, (space - p.rows) * hidden_pitch * sizeof(Element));
     const Element* const saved = (const Element*)a.saved + p.row * units;
     F acc[3 * kStep][2];
     for (int64_t h = 0; h < hidden; h += kPanel)
@@ -152,13 +160,13 @@ struct BandMasksBackward : BandMasksBlock<P> {
           const Element* ahead = saved + std::min(m + r + 16, p.rows - 1) * units + 2 * h;
           __builtin_prefetch(ahead);
           __builtin_prefetch(ahead + 32);
-          Element* to = b.grad_units + (m + r) * units + 2 * h;
+          Element* to = b.grad_units + (m + r) * unit_pitch + 2 * h;
 #pragma GCC unroll 2
           for (int v = 0; v < 2; ++v) {
             const int64_t u = v * kPanel;
             const F value = get(kept + u), gate = get(kept + u + kLanes), grad = acc[r][v];
             const F open = sigmoid(gate), lit = gate * open;
-            put(b.h + (m + r) * hidden + h + v * kLanes, value * lit);
+            put(b.h + (m + r) * hidden_pitch + h + v * kLanes, value * lit);
             put(to + u, grad * lit);
             put(to + u + kLanes, grad * value * (open + lit * (1.0f - open)));
           }
@@ -172,17 +180,18 @@ struct BandMasksBackward : BandMasksBlock<P> {
     const char* of_heads = (const char*)b.heads;
     const int64_t depth = (p.rows + P::kGroup - 1) / P::kGroup;
     if constexpr (kPairs) {
-      pair_rows(b.in, depth, dim, b.in_pairs);
-      pair_rows(b.h, depth, hidden, b.h_pairs);
-      pair_rows(b.grad_units, depth, units, b.unit_pairs);
+      pair_rows(b.in, depth, in_pitch, b.in_pairs);
+      pair_rows(b.h, depth, hidden_pitch, b.h_pairs);
+      pair_rows(b.grad_units, depth, unit_pitch, b.unit_pairs);
       pair_rows(b.heads, depth, heads, b.head_pairs);
       in = (const char*)b.in_pairs, h = (const char*)b.h_pairs;
       grad = (const char*)b.unit_pairs, of_heads = (const char*)b.head_pairs;
     }
     for (int64_t u = 0; u < units; u += kPanel)
-      product<P, 2, true>(dim, in, 4, dim * 4, grad + u * 4, units * 4, depth, sums + u, units * 4);
+      product<P, 2, true>(dim, in, 4, in_pitch * 4, grad + u * 4, unit_pitch * 4, depth, sums + u, units * 4);
     for (int64_t u = 0; u < hidden; u += kPanel)
-      product<P, 2, true>(heads, of_heads, 4, heads * 4, h + u * 4, hidden * 4, depth, sums + at.heads + u, hidden * 4);
+      product<P, 2, true>(heads, of_heads, 4, heads * 4, h + u * 4, hidden_pitch * 4, depth, sums + at.heads + u,
+                          hidden * 4);
   }
 
   void norm_backward(const Place& p, const Buffers& b, float* weight) const {

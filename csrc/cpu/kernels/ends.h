@@ -71,4 +71,28 @@ struct MaskSums {
   }
 };
 
+// A matrix per band from the features of its bins to one token, see band_tokens.h. Tensors are contiguous.
+struct BandTokensArgs {
+  const float* features;  // [rows, bins, count]
+  float* y;               // [rows, bands, dim]
+  int64_t rows, bands, count, dim;
+  const int64_t* edges;  // first bin of every band, then the number of bins
+  // Packed matrices of every band: panels of channels, or of features in the backward pass.
+  const char* packed;
+  const int64_t* packed_at;  // in bytes
+
+  const float* grad;  // of y
+  float* grad_features;
+  float* sums;             // gradients of every band's matrix [depth and a few more][dim in whole panels], `parts` times
+  const int64_t* sums_at;  // in floats, of the first
+  int64_t parts;
+
+  int64_t depth(int64_t band) const { return (edges[band + 1] - edges[band]) * count; }
+  int64_t deepest() const {
+    int64_t most = 0;
+    for (int64_t band = 0; band < bands; ++band) most = depth(band) > most ? depth(band) : most;
+    return most;
+  }
+};
+
 }  // namespace ussfast

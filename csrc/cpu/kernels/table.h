@@ -122,6 +122,7 @@ struct Kernels {
   Blocks<GatedRecurrenceArgs> gated_recurrence[2], gated_recurrence_backward[2];  // the same
   Blocks<BandAttentionArgs> band_attention[2], band_attention_backward[2];  // the same
   Blocks<BandMasksArgs> band_masks[2], band_masks_backward[2];  // the same
+  Blocks<BandTokensArgs> band_tokens[2], band_tokens_backward[2];
   Blocks<AttentionArgs> attention;
   Blocks<CrossAttentionArgs> cross_attention;
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ussfast.models.causal.layers import EPS
-from ussfast.ops import band_masks
+from ussfast.ops import band_masks, band_tokens
 from ussfast.ops.band_split import runs
 
 
@@ -26,7 +26,7 @@ class BinFeatures(nn.Module):
 
 
 class Bands(nn.Module):
-    """Widths of bands, and products with a matrix per band: bands of equal width that are neighbours in one go."""
+    """Widths of bands; matrices of neighbours with equal width are one parameter."""
 
     def __init__(self, widths: tuple[int, ...]):
         super().__init__()
@@ -34,22 +34,24 @@ class Bands(nn.Module):
 
 
 class BandEncoder(Bands):
-    """A linear map per band from the features of its bins to one token."""
+    """A linear map per band from the features of its bins to one token.
+
+    precision: of the products, see `band_tokens`.
+    """
+
+    precision = "float32"
 
     def __init__(self, widths: tuple[int, ...], features: int, dim: int):
         super().__init__(widths)
+        self.dim = dim
         self.weights = nn.ParameterList(
             torch.randn(n, w * features, dim) / math.sqrt(w * features) for w, n in self.runs
         )
 
     def forward(self, features: Tensor) -> Tensor:
         """[batch, frames, bins, features] -> [batch, frames, bands, dim]."""
-        rows, parts, at = features.flatten(2), [], 0
-        for (width, n), weight in zip(self.runs, self.weights, strict=True):
-            size = n * width * features.shape[-1]
-            parts.append(torch.einsum("btnw,nwd->btnd", rows[..., at : at + size].unflatten(-1, (n, -1)), weight))
-            at += size
-        return torch.cat(parts, 2)
+        weight = torch.cat([w.flatten() for w in self.weights])
+        return band_tokens(features, weight, bands=self.widths, dim=self.dim, precision=self.precision)
 
 
 class BandDecoder(Bands):
