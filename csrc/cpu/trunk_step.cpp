@@ -104,8 +104,7 @@ class TrunkStep {
          .bins = s_.bins(), .bands = s_.bands(), .dim = s_.dim, .hidden = s_.hidden, .heads = s_.heads,
          .features = s_.features, .blocks = s_.blocks, .edges = edges_.data(), .eps = 1e-5f};
     take_modulation();
-    take_ends();
-    take_blocks();
+    take_rest();
     weights_.finish(), modulation_.finish(), state_.finish();
   }
 
@@ -150,7 +149,8 @@ class TrunkStep {
     a.first = first_.data(), a.pairs = first_.back();
   }
 
-  void take_ends() {
+  // In the order in which a step reads them, so that what is fetched ahead is what comes next.
+  void take_rest() {
     const int64_t rows = s_.known * s_.channels, depth = 27;
     a.window = weight(2 * s_.hop), a.scale = weight(s_.hop);
     a.release = *weight(1);
@@ -166,6 +166,7 @@ class TrunkStep {
     }
     a.encoder = packed(in);
     a.band_rows = weight(s_.size());
+    take_blocks();
     a.trunk_norm = weight(s_.width());
     a.head = ffn();
     a.decoder_norm = weight(s_.width());

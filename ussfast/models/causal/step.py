@@ -245,8 +245,8 @@ def packed_weights(model: CausalModel, precision: str) -> Tensor:
         conv = model.features.weight.transpose(1, 3)
         weights = [
             window, 1 / squares, torch.tensor([model.config.release]), conv, model.features.bias,
-            pack.encoder(model), model.band_rows, pack.row(model.trunk_norm), *pack.feed_forward(model.head),
-            *pack.decoder(model), *(tensor for block in model.blocks for tensor in pack.block(block)),
+            pack.encoder(model), model.band_rows, *(tensor for block in model.blocks for tensor in pack.block(block)),
+            pack.row(model.trunk_norm), *pack.feed_forward(model.head), *pack.decoder(model),
         ]  # fmt: skip
         parts = [weight.flatten().view(torch.uint8) for weight in weights]
         return torch.cat([F.pad(part, (0, -len(part) % CACHE_LINE)) for part in parts])
