@@ -14,12 +14,15 @@ TEST_ENV := $(if $(CXX_FOUND),FAIL_WITHOUT_EXT=1)
 cpu_has = $(shell grep -qw $(1) /proc/cpuinfo 2>/dev/null && echo $(2))
 OTHER_ISAS := $(if $(CXX_FOUND),generic $(call cpu_has,avx512f,avx2) $(call cpu_has,avx512_vnni,avx512))
 KERNEL_TESTS := tests/ops/test_contract.py tests/ops/test_locoformer.py tests/ops/test_bands.py tests/ops/test_conv_ffn.py \
+  tests/ops/test_gated_recurrence.py tests/ops/test_band_attention.py \
+  tests/ops/test_band_masks.py \
+  tests/models/test_causal_native.py
   tests/models/test_causal_native.py tests/models/test_trunk_step.py
 
 # Files of tests run beside each other, each on one thread; each takes about a gigabyte.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 
-.PHONY: test demo lint bench bench-models bench-streaming gpu-build gpu-test gpu-bench clean
+.PHONY: test demo lint bench bench-models bench-streaming embed gpu-build gpu-test gpu-bench gpu-lease gpu-lease-pack clean
 
 test: lint
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
@@ -51,6 +54,11 @@ bench-streaming: $(STAMP)
 	BENCH_THREADS=1 $(BIN)/python -m pytest -q bench/streaming --benchmark-json=bench/results/streaming.json
 	$(if $(HOUR),$(BIN)/python bench/stream_hour.py -o bench/results/stream-hour.json)
 
+# A trained model that is better becomes the embedded default: make embed MODEL=DIR DATA=manifest.json, or OLD= and NEW=,
+# evaluation.json of the present default and of MODEL.
+embed: $(STAMP)
+	$(BIN)/python scripts/embed.py $(MODEL) $(if $(DATA),--data $(DATA)) $(if $(OLD),--old $(OLD)) $(if $(NEW),--new $(NEW))
+
 # On a machine with a GPU, with a Python that has a CUDA torch and what pyproject.toml lists: nothing is installed.
 GPU_PYTHON ?= python3
 gpu-build:
@@ -61,6 +69,14 @@ gpu-test: gpu-build
 
 gpu-bench: gpu-build
 	FAIL_WITHOUT_CUDA=1 FAIL_WITHOUT_EXT=1 $(GPU_PYTHON) bench/gpu_run.py bench
+
+# For a GPU machine that is at hand for minutes, without a network. Here: make gpu-lease-pack DATA=manifest.json RUN=folder,
+# which makes lease/; there, with lease/ beside the tree: make gpu-lease. docs/gpu.md
+gpu-lease-pack: $(STAMP)
+	$(BIN)/python bench/lease/pack.py $(DATA) $(if $(RUN),--run $(RUN)) $(if $(AUDIO),--audio $(AUDIO))
+
+gpu-lease:
+	$(GPU_PYTHON) bench/lease/lease.py --limit $(or $(LIMIT),570) -o $(or $(OUT),lease-out) $(if $(ROWS),--rows $(ROWS))
 
 $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/*/* csrc/*/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -215,6 +215,7 @@ def evaluate(
     count: Annotated[int, typer.Option(min=1, help="Mixtures per task.")] = 40,
     oracle: Annotated[bool, typer.Option("--oracle", help="Also measure ideal masks: upper bounds.")] = False,
     baseline: Annotated[str | None, typer.Option(help="'mixture': also measure the mixture as estimate.")] = None,
+    split: Annotated[str, typer.Option(help="All of the manifest's dev split, or a half: 'dev' or 'test'.")] = "all",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="For evaluation.json, .md and .png.")
     ] = None,
@@ -228,7 +229,7 @@ def evaluate(
         if output is not None:
             report.prepare(output)
 
-    found = evaluate_model(model, data, device, count, oracle, baseline, ready)
+    found = evaluate_model(model, data, device, count, oracle, baseline, ready, split)
     paths = report.write(found, output) if output is not None else []
     if as_json:
         print(json.dumps(report.mean_improvements(found), indent=1))

@@ -25,7 +25,7 @@ from denoisers import PEERS, Denoiser, MissingPackage
 
 import ussfast
 from ussfast.errors import InputError
-from ussfast.evaluate.dev import DevMixture, _db, _Draw, dev_mixtures
+from ussfast.evaluate.dev import DevMixture, Draw, amplitude, dev_mixtures
 from ussfast.evaluate.metrics import si_sdr
 from ussfast.profiling import machine
 from ussfast.separator import Separator
@@ -88,11 +88,11 @@ def separated(separator: Separator, item: DevMixture) -> tuple[np.ndarray, float
 def speech_in_effects(pool: AudioPool, count: int) -> Iterator[DevMixture]:
     """Speech + one effect, the speech -3..7 dB above it; leveled and drawn like the other tasks, with a seed of its
     own. The first k do not depend on `count`."""
-    draw = _Draw(pool, round(SECONDS * pool.rate))
+    draw = Draw(pool, round(SECONDS * pool.rate))
     for number in range(count):
         draw.rng = np.random.default_rng((SEED, 100, number))
         (speech, first), (effect, second) = draw.pick("speech"), draw.pick("sfx")
-        sources = np.stack([speech, effect * _db(-draw.rng.uniform(-3, 7))])
+        sources = np.stack([speech, effect * amplitude(-draw.rng.uniform(-3, 7))])
         sources = (sources * min(1.0, 0.95 / max(1e-9, float(np.abs(sources.sum(0)).max())))).astype(np.float32)
         yield DevMixture("speech_in_effects", sources.sum(0), sources, ("speech", "sfx"), (first, second))
 

@@ -133,7 +133,7 @@ def test_markdown(folder, content):
     tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
     for lines in tables:
         assert len({line.count("|") for line in lines}) == 1
-    summary, details, leaks = ([[c.strip() for c in line.split("|")[1:-1]] for line in lines] for lines in tables)
+    summary, details, leaks, _ = ([[c.strip() for c in line.split("|")[1:-1]] for line in lines] for lines in tables)
     assert summary[0] == ["task", "SI-SDR improvement (dB)", "per prompt", "oracle_irm", "oracle_psm"]
     row = content["tasks"]["cinematic"]["all"]
     means = [row[name]["si_sdr_improvement"]["mean"] for name in COLUMNS[:3]]

@@ -31,7 +31,7 @@ def check(kernel, spec, args, tol):
     before = [a.clone() if torch.is_tensor(a) else a for a in args]
     expected, actual = spec.reference(*args), kernel(*args)
     torch.testing.assert_close(actual, expected, rtol=tol, atol=tol)
-    assert actual.is_contiguous()
+    assert all(out.is_contiguous() for out in ([actual] if torch.is_tensor(actual) else actual))
     for a, b in zip(args, before, strict=True):
         assert not torch.is_tensor(a) or torch.equal(a, b), "the kernel changed an argument"
 

@@ -128,6 +128,43 @@ def test_curves(tmp_path, capsys):
         curve.plot([tmp_path / "one"], tmp_path / "missing" / "x.png")
 
 
+def test_improvement_over_audio(tmp_path, capsys):
+    rows = [
+        row(20, hours=0.5, mixtures_per_second=2.0), validated(20, 1.0), row(40, hours=1.5, mixtures_per_second=1.0),
+        row(60, hours=1.6, mixtures_per_second=3.0, loss=None), validated(60, 2.0),
+    ]  # fmt: skip
+    # 3600 mixtures in the first half hour, as many in the next hour, 1080 in a tenth of one.
+    expected = [(3600 * 2.5, 0.5), (pytest.approx(8280 * 2.5), 0.5)]
+    assert curve.improvement_over_audio(rows, 2.5) == expected
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    logs, output = [str(tmp_path / f"{name}.jsonl") for name in ("one", "two")], ["-o", str(tmp_path / "both.png")]
+    audio = ["--over", "audio", "--reference", logs[1]]
+    assert curve.main([*logs, *output, *audio, "--seconds", "3", "2.5"]) == 0
+    assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+    assert curve.main([*logs, *output, *audio]) == 0
+    assert curve.main([*logs, *output, *audio, "--seconds", "3", "2", "1"]) == 2
+    assert "got 3 for 2 runs" in capsys.readouterr().err
+    (tmp_path / "three.jsonl").write_text(json.dumps(row(1)))
+    assert curve.main([str(tmp_path / "three.jsonl"), *output, *audio]) == 2
+    assert "no validation in its log" in capsys.readouterr().err
+
+
+def test_what_the_curves_show(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(curve, "_save", lambda figure, output: figures.append(figure))
+    rows = [row(1, hours=1.0, mixtures_per_second=1.0), validated(1, 1.0)]
+    (tmp_path / "one.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    last = rows[:1] + [validated(1, 1.0) | {"mean": 3.25}]
+    (tmp_path / "old.jsonl").write_text("\n".join(map(json.dumps, last)))
+    curve.plot_over_audio([tmp_path / "one.jsonl"], tmp_path / "x.png", [3.0], tmp_path / "old.jsonl")
+    axes = figures[0].axes[0]
+    assert [list(map(float, line.get_xdata())) for line in axes.lines] == [[10800.0], [0.0, 1.0]]
+    assert list(axes.lines[0].get_ydata()) == [0.5] and list(axes.lines[1].get_ydata()) == [3.25, 3.25]
+    said = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert said == ["one, mixtures of 3 s", "old, at its end: 3.25 dB"]
+
+
 def test_the_last_step_is_validated_whatever_the_interval(tmp_path, pool, dev):
     trainer = trainer_in(tmp_path, pool, dev, optim={"steps": 3}, run={"log_every": 2, "validate_every": 2})
     trainer.run()

@@ -6,13 +6,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from running import trainer_in
-from tiny import tiny_model
+from tiny import TRUNK, tiny_model
 
+from ussfast._ext import cpu_isa
 from ussfast.errors import InputError
 from ussfast.ops import use_reference
 from ussfast.train import parallel
 from ussfast.train.losses import prompt_loss
-from ussfast.train.objective import Objective, prompt_rows
+from ussfast.train.objective import Objective, kernel_precision, prompt_rows
 from ussfast.train.recipe import LossConfig
 
 
@@ -81,6 +82,16 @@ def test_bf16(tmp_path, pool):
         one, other = full.train_step(batch), half.train_step(batch)
         assert one != other and one == pytest.approx(other, abs=0.1)
     assert {p.dtype for p in half.model.parameters()} == {torch.float32}
+
+
+def test_bf16_of_kernels_for_training(batch):
+    model = tiny_model(TRUNK)
+    full, half = (Objective(model, LossConfig(), bfloat16=b)(batch).item() for b in (False, True))
+    assert half == pytest.approx(full, abs=0.1) and (half != full) == (cpu_isa() == "avx512_bf16")
+    with pytest.raises(KeyError), kernel_precision(model, "bfloat16"):
+        assert model.head.precision == "bfloat16"
+        raise KeyError
+    assert {layer.precision for layer in model.modules() if hasattr(layer, "precision")} == {"float32"}
 
 
 def test_accumulated_gradients_are_means(tmp_path, pool):

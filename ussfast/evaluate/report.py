@@ -12,14 +12,19 @@ import numpy as np
 import ussfast
 from ussfast.atomic import atomic_write
 from ussfast.errors import InputError
+from ussfast.evaluate.conditions import LOUD_DB
 from ussfast.evaluate.oracle import ORACLES
-from ussfast.evaluate.run import Evaluation, Leak, Score
+from ussfast.evaluate.run import ALL_OF_DEV, Evaluation, Leak, Score
 from ussfast.separation import make_folders
 
 # Names in JSON -> headings; improvements are over the mixture.
 METRICS = {
     "si_sdr": "SI-SDR", "si_sdr_improvement": "SI-SDRi", "sdr": "SDR", "snr": "SNR", "snr_improvement": "SNRi",
 }  # fmt: skip
+BAND = {
+    "alone_db": "voice alone", "voice_db": "voice", "background_db": "background", "other_db": "all but the voice",
+}  # fmt: skip
+QUIET = {"quiet_db": "by itself", "after_loud_db": "behind the loud passage", "loss_db": "loss"}
 FILES = ("evaluation.json", "evaluation.md", "evaluation.png")
 ALL = "all"
 Average = dict[str, float | None]
@@ -47,8 +52,27 @@ def write(found: Evaluation, directory: Path) -> list[Path]:
 
 
 def as_dict(found: Evaluation) -> dict[str, Any]:
-    """Everything, as JSON can hold it: settings, averages in `tasks`, and each source in `scores` and `leaks`."""
-    return {"ussfast": ussfast.__version__} | dataclasses.asdict(found) | {"tasks": averages(found)}
+    """Everything, as JSON can hold it: settings, averages in `tasks` and `conditions`, and each source in `scores`,
+    `leaks`, `high_band` and `after_loud`."""
+    means = {"tasks": averages(found), "conditions": conditions(found)}
+    return {"ussfast": ussfast.__version__} | dataclasses.asdict(found) | means
+
+
+def conditions(found: Evaluation) -> dict[str, dict[str, Any]]:
+    """{"high_band": {"mixtures": n, figure: {"mean": dB, "median": dB}}, "after_loud": {"sources": n, ...}}.
+
+    `loss_db` is how much less a source of a quiet mixture improves behind a loud one. A condition that the data does
+    not have is left out.
+    """
+    out: dict[str, dict[str, Any]] = {}
+    if found.high_band:
+        rows = {name: _average([getattr(row, name) for row in found.high_band]) for name in BAND}
+        out["high_band"] = {"mixtures": len(found.high_band)} | rows
+    if found.after_loud:
+        pairs = [(row.quiet_db, row.after_loud_db) for row in found.after_loud]
+        figures = zip(*[(quiet, behind, quiet - behind) for quiet, behind in pairs], strict=True)
+        out["after_loud"] = {"sources": len(pairs)} | {n: _average(v) for n, v in zip(QUIET, figures, strict=True)}
+    return out
 
 
 def averages(found: Evaluation) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
@@ -86,9 +110,10 @@ def mean_improvements(found: Evaluation, estimate: str = "model") -> dict[str, d
 
 def markdown(found: Evaluation) -> str:
     """The file: what was measured, and the tables."""
+    half = "" if found.split == ALL_OF_DEV else f", the half {found.split!r} of its dev split"
     return (
         f"# {found.model}\n\n{found.count} mixtures of {found.seconds:g} s per task at {found.sample_rate} Hz, "
-        f"seed {found.seed}, from {found.manifest}; ussfast {ussfast.__version__}.\n\n{table(found)}\n"
+        f"seed {found.seed}, from {found.manifest}{half}; ussfast {ussfast.__version__}.\n\n{table(found)}\n"
     )
 
 
@@ -116,6 +141,20 @@ def table(found: Evaluation) -> str:
     if found.leaks:
         said = "Level of the output for a prompt that is absent, relative to the mixture, mean / median in dB."
         parts += [said, "\n".join(leaks)]
+    means = conditions(found)
+    if "high_band" in means:
+        said = (
+            "Above 8 kHz in the speech stem, mean / median in dB: full-band voices relative to themselves, alone and "
+            "with a background; the background, and all but the voice, relative to the background."
+        )
+        row = means["high_band"]
+        lines = _header("band", "mixtures", *BAND.values())
+        parts += [said, "\n".join([*lines, _row("above 8 kHz", row["mixtures"], *(_cell(row[n]) for n in BAND))])]
+    if "after_loud" in means:
+        said = f"SI-SDR improvement of sources {LOUD_DB:g} dB below the passage before them, mean / median in dB."
+        row = means["after_loud"]
+        lines = _header("loud, then quiet", "sources", *QUIET.values())
+        parts += [said, "\n".join([*lines, _row("quiet", row["sources"], *(_cell(row[n]) for n in QUIET))])]
     return "\n\n".join(parts)
 
 

@@ -8,7 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ussfast.errors import InputError
-from ussfast.evaluate.dev import TASKS, DevMixture, dev_mixtures
+from ussfast.evaluate import conditions
+from ussfast.evaluate.conditions import AfterLoud, HighBand
+from ussfast.evaluate.dev import HALVES, TASKS, DevMixture, dev_mixtures, half_of
 from ussfast.evaluate.metrics import audible, best_order, level_db, sdr, si_sdr, snr
 from ussfast.evaluate.oracle import ORACLES, oracle_estimates
 from ussfast.evaluate.query import Queries
@@ -17,6 +19,7 @@ from ussfast.train.data import AudioPool, read_manifest
 from ussfast.train.mixing import STEMS
 
 SECONDS, SEED = 5.0, 0
+ALL_OF_DEV = "all"
 BASELINES = ("mixture",)
 BY_QUERY = ("speech_speech", "sfx_sfx")
 ABSENT_TASK, ABSENT_PROMPT = "absent", "drums"
@@ -53,7 +56,7 @@ class Leak:
 
 @dataclass
 class Evaluation:
-    """What was measured, and on what; estimates: the columns, the model first."""
+    """What was measured, and on what; estimates: the columns, the model first; split: as for evaluate_model."""
 
     model: str
     manifest: str
@@ -64,6 +67,9 @@ class Evaluation:
     seed: int = SEED
     scores: list[Score] = field(default_factory=list)
     leaks: list[Leak] = field(default_factory=list)
+    split: str = ALL_OF_DEV
+    high_band: list[HighBand] = field(default_factory=list)
+    after_loud: list[AfterLoud] = field(default_factory=list)
 
 
 def evaluate_model(
@@ -74,6 +80,7 @@ def evaluate_model(
     oracle: bool = False,
     baseline: str | None = None,
     ready: Callable[[], None] = lambda: None,
+    split: str = ALL_OF_DEV,
 ) -> Evaluation:
     """Measures a model on `count` development mixtures per task.
 
@@ -83,14 +90,17 @@ def evaluate_model(
         oracle: also measures ideal masks in the model's STFT.
         baseline: "mixture" also measures the mixture itself as the estimate of every source.
         ready: called when the arguments are known to be good, before anything is decoded or separated.
+        split: "all" of the manifest's dev split, or a half of it: "dev", which decides, or "test", for the end.
     Raises:
-        InputError: an unknown baseline, a bad manifest, or no dev split in it; PromptError: a model that lacks prompts
-            of the tasks.
+        InputError: an unknown baseline or split, a bad manifest, or no dev split in it; PromptError: a
+            model that lacks prompts of the tasks.
     """
     if baseline is not None and baseline not in BASELINES:
         raise InputError(f"unknown baseline {baseline!r}; there is: {', '.join(BASELINES)}")
+    if split not in (ALL_OF_DEV, *HALVES):
+        raise InputError(f"unknown split {split!r}; there are: {', '.join((ALL_OF_DEV, *HALVES))}")
     items = read_manifest(manifest)
-    dev = [item for item in items if item.split == "dev"]
+    dev = [item for item in items if item.split == "dev" and split in (ALL_OF_DEV, half_of(item))]
     if not dev:
         raise InputError(f"{manifest}: no items of the split 'dev' to make mixtures of")
     separator = Separator(model, device=device)
@@ -101,10 +111,11 @@ def evaluate_model(
     mixtures = dev_mixtures(pool, count, SECONDS, SEED)
     progress = tqdm(mixtures, "mixtures", count * len(TASKS), leave=False, disable=None)
     columns = ("model", *(ORACLES if oracle else ()), *((baseline,) if baseline else ()))
-    found = Evaluation(separator.info.name, str(manifest), count, separator.sample_rate, columns)
+    found = Evaluation(separator.info.name, str(manifest), count, separator.sample_rate, columns, split=split)
     measure(separator, progress, found, queries)
     if not found.scores:
         raise InputError(f"{manifest}: the dev split is silent: no source is louder than -60 dBFS")
+    measure_conditions(separator, pool, found)
     return found
 
 
@@ -130,6 +141,15 @@ def measure(
         if item.task == "speech_enhancement":
             stem = _separated(separator, item, (*item.prompts, ABSENT_PROMPT))[-1]
             found.leaks.append(Leak(ABSENT_TASK, number, ABSENT_PROMPT, level_db(stem, item.mixture)))
+
+
+def measure_conditions(separator: Separator, pool: AudioPool, found: Evaluation) -> None:
+    """Fills `high_band` and `after_loud`, from `count` mixtures each."""
+    settings = pool, found.count, found.seconds, found.seed
+    wide = tqdm(conditions.high_band_mixtures(*settings), "high band", found.count, leave=False, disable=None)
+    found.high_band += conditions.high_band(separator, wide)
+    pairs = tqdm(conditions.loud_mixtures(*settings), "after loud", found.count, leave=False, disable=None)
+    found.after_loud += conditions.after_loud(separator, pairs)
 
 
 def _separated(separator: Separator, item: DevMixture, prompts: Sequence[str]) -> np.ndarray:

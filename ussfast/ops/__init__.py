@@ -4,11 +4,14 @@ USSFAST_IMPL=reference keeps all of them on plain PyTorch; `use_reference()` doe
 """
 
 from ussfast.ops._op import use_reference
+from ussfast.ops.band_attention import band_attention
+from ussfast.ops.band_masks import band_masks
 from ussfast.ops.band_merge import band_merge
 from ussfast.ops.band_split import band_split
 from ussfast.ops.biased_cross_attention import biased_cross_attention
 from ussfast.ops.conv_ffn import conv_ffn
 from ussfast.ops.framed_stft import framed_stft
+from ussfast.ops.gated_recurrence import gated_recurrence
 from ussfast.ops.locoformer_attention import locoformer_attention
 from ussfast.ops.locoformer_ffn import locoformer_ffn
 from ussfast.ops.rms_group_norm import rms_group_norm
@@ -20,11 +23,14 @@ from ussfast import _ext  # isort: skip  (loads kernels for the ops defined abov
 _ext.load()
 
 __all__ = [
+    "band_attention",
+    "band_masks",
     "band_merge",
     "band_split",
     "biased_cross_attention",
     "conv_ffn",
     "framed_stft",
+    "gated_recurrence",
     "locoformer_attention",
     "locoformer_ffn",
     "rms_group_norm",

@@ -27,10 +27,11 @@ class Training:
     takes: (arguments) -> whether the kernels take them.
     forward: (arguments) -> the result, and tensors to keep for the backward pass.
     backward: (gradient of the result, arguments, kept tensors, which are needed) -> gradients in the arguments' places.
+        Where the result is several tensors, so is its gradient; None stands for zeros.
     """
 
     takes: Callable[[tuple[Any, ...]], bool]
-    forward: Callable[[tuple[Any, ...]], tuple[Tensor, tuple[Tensor, ...]]]
+    forward: Callable[[tuple[Any, ...]], tuple[Any, tuple[Tensor, ...]]]
     backward: Callable[..., tuple[Tensor | None, ...]]
 
 
@@ -70,7 +71,7 @@ class OpSpec:
     signature: schema after the name. No default values in here: the dispatcher drops arguments that equal
         a default, and Python kernels then miss one. Defaults live in the public function.
     reference: plain PyTorch on tensors of any strides: truth, fallback, fake kernel, gradient, export
-        lowering. Must not return or mutate an argument.
+        lowering. Gives a tensor or, if the signature does, several. Must not return or mutate an argument.
     samples: (device, dtype) -> argument tuples that reach every corner: vector tails, size 1, strided input.
     train_on_reference: while gradients are recorded, calls run the reference itself unless there are kernels for the
         backward pass (GRADIENTS, TRAINING). For ops that do much: the general backward pass would compute all of it a
@@ -82,7 +83,7 @@ class OpSpec:
 
     name: str
     signature: str
-    reference: Callable[..., Tensor]
+    reference: Callable[..., Any]
     samples: Callable[[torch.device, torch.dtype], Iterator[tuple[Any, ...]]]
     train_on_reference: bool = False
     flop: Callable[..., int] | None = None
@@ -91,13 +92,13 @@ class OpSpec:
     def overload(self):
         return getattr(torch.ops.ussfast, self.name).default
 
-    def __call__(self, *args: Any) -> Tensor:
+    def __call__(self, *args: Any) -> Any:
         """Runs the op: through the dispatcher, or the reference inside `use_reference()`."""
         if _choice.record is not None and not torch.compiler.is_compiling():
             return self._recorded(args, _choice.record)
         return self._run(args)
 
-    def _run(self, args: tuple[Any, ...]) -> Tensor:
+    def _run(self, args: tuple[Any, ...]) -> Any:
         if not _choice.reference and self._trains(args):
             return _Trained.apply(self, *args)
         if _choice.reference or (self.train_on_reference and torch.is_grad_enabled() and not self._has_backward(args)):
@@ -114,7 +115,7 @@ class OpSpec:
         plain = all(type(a) in (Tensor, torch.nn.Parameter) and a.device.type == "cpu" for a in tensors)
         return plain and any(a.requires_grad for a in tensors) and TRAINING[self.name].takes(args)
 
-    def _recorded(self, args: tuple[Any, ...], calls: list[OpCall]) -> Tensor:
+    def _recorded(self, args: tuple[Any, ...], calls: list[OpCall]) -> Any:
         on_gpu = any(torch.is_tensor(value) and value.is_cuda for value in args)
         _choice.record = None  # ops inside of this one are part of it
         try:
@@ -182,7 +183,7 @@ def _kept(ctx: Any) -> tuple[list[Any], tuple[Tensor, ...]]:
 
 
 def _backward_of_reference(
-    spec: OpSpec, args: list[Any], need: tuple[bool, ...], grad: Tensor
+    spec: OpSpec, args: list[Any], need: tuple[bool, ...], grads: tuple[Tensor | None, ...]
 ) -> tuple[Tensor | None, ...]:
     # Recomputes the reference. view_as gives each argument a node of its own: one that was computed from
     # another must not receive that one's gradient again, and second derivatives still flow.
@@ -190,7 +191,12 @@ def _backward_of_reference(
     with torch.enable_grad():
         args = [a.view_as(a) if n else a for a, n in zip(args, need, strict=True)]
         wanted = [a for a, n in zip(args, need, strict=True) if n]
-        found = iter(torch.autograd.grad(spec.reference(*args), wanted, grad, create_graph=twice))
+        out = spec.reference(*args)
+        # A result that nothing was derived from has no gradient.
+        pairs = zip((out,) if torch.is_tensor(out) else out, grads, strict=True)
+        used = [(o, g) for o, g in pairs if g is not None]
+        outs, known = [o for o, _ in used], [g for _, g in used]
+        found = iter(torch.autograd.grad(outs, wanted, known, create_graph=twice, materialize_grads=True))
     return tuple(next(found) if n else None for n in need)
 
 
@@ -198,19 +204,20 @@ class _Trained(torch.autograd.Function):
     """An op by its kernels for training: (spec, arguments) -> result."""
 
     @staticmethod
-    def forward(ctx: Any, spec: OpSpec, *args: Any) -> Tensor:
+    def forward(ctx: Any, spec: OpSpec, *args: Any) -> Any:
         out, more = TRAINING[spec.name].forward(args)
         ctx.spec = spec
+        ctx.set_materialize_grads(False)
         _keep(ctx, args, more)
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         args, more = _kept(ctx)
         need = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
-            return None, *_backward_of_reference(ctx.spec, args, need, grad)
-        found = TRAINING[ctx.spec.name].backward(grad, args, more, need)
+            return None, *_backward_of_reference(ctx.spec, args, need, grads)
+        found = TRAINING[ctx.spec.name].backward(grads if len(grads) > 1 else grads[0], args, more, need)
         return None, *(g if n else None for g, n in zip(found, need, strict=True))
 
 
@@ -218,18 +225,20 @@ def define(spec: OpSpec) -> OpSpec:
     """Registers the op with its reference as kernel for every device; faster kernels come on top of it."""
 
     def kernel(*args):
-        return spec.reference(*args).contiguous()
+        out = spec.reference(*args)
+        return out.contiguous() if torch.is_tensor(out) else tuple(o.contiguous() for o in out)
 
     def keep(ctx, inputs, output):
         _keep(ctx, inputs)
 
-    def backward(ctx, grad):
+    def backward(ctx, *grads):
         args, _ = _kept(ctx)
-        if grad.is_cuda and not torch.is_grad_enabled() and spec.name in GRADIENTS:
+        grad = grads[0]
+        if grad is not None and grad.is_cuda and not torch.is_grad_enabled() and spec.name in GRADIENTS:
             fast = GRADIENTS[spec.name](grad, args, ctx.needs_input_grad)
             if fast is not None:
                 return fast
-        return _backward_of_reference(spec, args, ctx.needs_input_grad, grad)
+        return _backward_of_reference(spec, args, ctx.needs_input_grad, grads)
 
     name = f"ussfast::{spec.name}"
     LIB.define(spec.name + spec.signature, tags=(torch.Tag.pt2_compliant_tag,))

@@ -11,8 +11,11 @@ Row = dict[str, Any]
 
 
 def read_log(directory: Path) -> list[Row]:
-    """Rows of log.jsonl, those of training with "loss", those of validation with "si_sdr_improvement"."""
-    path = directory / "log.jsonl"
+    """Rows of log.jsonl, those of training with "loss", those of validation with "si_sdr_improvement".
+
+    directory: a run's, or the log itself.
+    """
+    path = directory if directory.suffix == ".jsonl" else directory / "log.jsonl"
     if not path.is_file():
         return []
     rows: list[Row] = []

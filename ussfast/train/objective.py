@@ -1,7 +1,12 @@
 """What a training step differentiates: a batch's mixtures through the model to one loss."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 from torch import Tensor, nn
 
+from ussfast._ext import cpu_isa
 from ussfast.errors import InputError
 from ussfast.models import SpectralModel
 from ussfast.ops import use_reference
@@ -18,16 +23,32 @@ def prompt_rows(model: SpectralModel, prompts: list[tuple[str, ...]]) -> Tensor:
     return rows.unflatten(0, (len(prompts), -1))
 
 
+@contextmanager
+def kernel_precision(model: nn.Module, precision: str) -> Iterator[None]:
+    """Inside the `with`, the layers' own kernels take their matrix products in `precision`."""
+    layers: list[Any] = [module for module in model.modules() if hasattr(module, "precision")]
+    before = [layer.precision for layer in layers]
+    for layer in layers:
+        layer.precision = precision
+    try:
+        yield
+    finally:
+        for layer, old in zip(layers, before, strict=True):
+            layer.precision = old
+
+
 class Objective(nn.Module):
     """The loss of a batch as a module, so that several processes can share its gradients.
 
     Args:
-        autocast: runs the network's matrix products in bfloat16.
+        bfloat16: runs the network's matrix products in bfloat16: by autocast, or in the kernels of models that have
+            some for training on the CPU. These stay in float32 on a CPU without bfloat16 products, as they would only
+            be slower.
     """
 
-    def __init__(self, model: SpectralModel, loss: LossConfig, autocast: bool = False):
+    def __init__(self, model: SpectralModel, loss: LossConfig, bfloat16: bool = False):
         super().__init__()
-        self.model, self.loss, self.autocast = model, loss, autocast
+        self.model, self.loss, self.narrow = model, loss, bfloat16
 
     def forward(self, batch: Batch) -> Tensor:
         """The mean loss over all sources of the batch, in dB: a scalar."""
@@ -43,8 +64,11 @@ class Objective(nn.Module):
             rows = rows.index_put((at[:, 0], at[:, 1]), embed(queries).to(rows.dtype))
         # The plain PyTorch path is differentiable without recomputation, and fused by the compiler; models whose ops
         # have kernels for training run on these.
-        with use_reference(not getattr(self.model, "native_training", False)):
-            estimates = self.model.separate(batch.mixture, rows, autocast=self.autocast)
+        native = getattr(self.model, "native_training", False)
+        on_kernels = native and batch.mixture.device.type == "cpu"
+        on_bfloat16 = on_kernels and self.narrow and cpu_isa() == "avx512_bf16"
+        with use_reference(not native), kernel_precision(self.model, "bfloat16" if on_bfloat16 else "float32"):
+            estimates = self.model.separate(batch.mixture, rows, autocast=self.narrow and not on_kernels)
         mixture = batch.mixture if self.loss.silence == "mixture" else None
         values = prompt_loss(
             estimates, batch.references, batch.prompts, pairs, mixture, self.loss.snr_max, self.loss.zero_weight

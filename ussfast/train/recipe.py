@@ -61,7 +61,8 @@ class LossConfig:
 class RunConfig:
     """Intervals in optimiser steps; validation uses `validate_items` mixtures per task of the dev split.
 
-    precision: "bf16" runs the network's matrix products in bfloat16; weights, levels, STFTs and loss stay float32.
+    precision: "bf16" runs the network's matrix products in bfloat16 (a model's own CPU kernels only where the CPU has
+        such products); weights, levels, STFTs and loss stay float32.
     keep_best: validated weights that are kept, by highest mean; average: exports their mean if it validates better.
     tensorboard: also writes what is logged to tb/ in the run folder.
     """

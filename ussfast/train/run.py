@@ -29,6 +29,7 @@ def train_recipe(
     device: str,
     steps: int | None = None,
     start: Path | None = None,
+    until: float | None = None,
 ) -> None:
     """Trains a recipe in `output` (resuming what is there) and leaves the best weights as `output`/model.
 
@@ -36,6 +37,7 @@ def train_recipe(
         source: a recipe's file or name.
         steps: of the whole run, in place of the recipe's.
         start: model directory whose weights a new run begins with.
+        until: time.time() at which to stop training, with a checkpoint: what decoding takes counts too.
     """
     recipe = load_recipe(source)
     if steps is not None:
@@ -62,6 +64,9 @@ def train_recipe(
         count = f"{accelerator.num_processes} processes, " if accelerator.num_processes > 1 else ""
         parameters = trainer.model.parameter_count() / 1e6
         console.say(f"{recipe.name}: {parameters:.2f} M parameters on {target}, {count}step {trainer.step}")
+    if until is not None:
+        left = max(0.0, until - time.time()) / 60
+        max_minutes = left if max_minutes is None else min(left, max_minutes)
     finished = trainer.run(max_minutes, console.row, console.step) if console else trainer.run(max_minutes)
     if console:
         console.close()

@@ -96,7 +96,7 @@ class Trainer:
             for name, module in self.model.named_modules():
                 if name.rpartition(".")[0].endswith("blocks"):
                     module.compile(dynamic=False)
-        objective = Objective(self.model, recipe.loss, autocast=recipe.run.precision == "bf16")
+        objective = Objective(self.model, recipe.loss, bfloat16=recipe.run.precision == "bf16")
         self.objective = self.accelerator.prepare_model(objective, device_placement=False)
 
     @property

@@ -1,4 +1,6 @@
 // All kernels, and their table under the name that the including file has set: USSFAST_TABLE.
+#include "band_attention.h"
+#include "band_masks_backward.h"
 #include "bands.h"
 #include "causal_back.h"
 #include "causal_front.h"
@@ -8,6 +10,7 @@
 #include "conv_ffn_backward.h"
 #include "cross_attention.h"
 #include "ffn.h"
+#include "gated_recurrence.h"
 #include "locoformer_attention.h"
 #include "resample.h"
 #include "spectrum.h"
@@ -62,6 +65,17 @@ const Kernels USSFAST_TABLE = {
     .conv_ffn = {block_kernel<ConvFfn<Float32>, ConvFfnArgs>(), block_kernel<ConvFfn<Bfloat16>, ConvFfnArgs>()},
     .conv_ffn_backward = {block_kernel<ConvFfnBackward<Float32>, ConvFfnArgs>(),
                           block_kernel<ConvFfnBackward<Bfloat16>, ConvFfnArgs>()},
+    .gated_recurrence = {block_kernel<GatedRecurrence<Float32>, GatedRecurrenceArgs>(),
+                         block_kernel<GatedRecurrence<Bfloat16>, GatedRecurrenceArgs>()},
+    .gated_recurrence_backward = {block_kernel<GatedRecurrenceBackward<Float32>, GatedRecurrenceArgs>(),
+                                  block_kernel<GatedRecurrenceBackward<Bfloat16>, GatedRecurrenceArgs>()},
+    .band_attention = {block_kernel<BandAttention<Float32>, BandAttentionArgs>(),
+                       block_kernel<BandAttention<Bfloat16>, BandAttentionArgs>()},
+    .band_attention_backward = {block_kernel<BandAttentionBackward<Float32>, BandAttentionArgs>(),
+                                block_kernel<BandAttentionBackward<Bfloat16>, BandAttentionArgs>()},
+    .band_masks = {block_kernel<BandMasks<Float32>, BandMasksArgs>(), block_kernel<BandMasks<Bfloat16>, BandMasksArgs>()},
+    .band_masks_backward = {block_kernel<BandMasksBackward<Float32>, BandMasksArgs>(),
+                            block_kernel<BandMasksBackward<Bfloat16>, BandMasksArgs>()},
     .attention = block_kernel<LocoformerAttention, AttentionArgs>(),
     .cross_attention = block_kernel<CrossAttention, CrossAttentionArgs>(),
     .band_moments = band_moments,

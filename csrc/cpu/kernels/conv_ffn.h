@@ -7,36 +7,11 @@
 
 #include <type_traits>
 
-#include "gemm.h"
-#include "norm.h"
+#include "rows.h"
 #include "table.h"
 
 namespace ussfast {
 namespace {
-
-USSFAST_INLINE void put(float* to, F value) { store(to, value); }
-USSFAST_INLINE void put(uint16_t* to, F value) {
-#if defined(USSFAST_BF16)
-  store(to, (H)_mm512_cvtneps_pbh((__m512)value));
-#else
-  const U bits = (U)value;
-  store(to, low_halves((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16));  // ties to even
-#endif
-}
-USSFAST_INLINE F get(const float* from) { return load(from); }
-USSFAST_INLINE F get(const uint16_t* from) { return (F)(__builtin_convertvector(load<H>(from), U) << 16); }
-template <class Element>
-USSFAST_INLINE void put_some(Element* to, F value, int64_t n) {
-  if (n >= kLanes) return put(to, value);
-  Element some[kLanes];
-  put(some, value);
-  std::memcpy(to, some, n * sizeof(Element));
-}
-
-USSFAST_INLINE float sum_of_lanes(F v) {
-  const auto four = fold<float, kLanes>(v, std::make_index_sequence<kLanes / 2>());
-  return (four[0] + four[2]) + (four[1] + four[3]);
-}
 
 // What both directions share: the geometry of a block, and its normalised rows.
 template <class P>
@@ -68,15 +43,6 @@ struct ConvFfnBlock {
   int64_t hidden_bytes() const { return round_up(space * hidden * sizeof(Element), 64); }
   int64_t out_bytes() const { return space * width * sizeof(float); }
 
-  USSFAST_INLINE float scale_of(const float* x) const {
-    F sum = {};
-    for (int64_t c = 0; c < channels; c += kLanes) {
-      const F value = load_some(x + c, channels - c);
-      sum += value * value;
-    }
-    return 1.0f / std::sqrt(sum_of_lanes(sum) / float(channels) + a.eps);
-  }
-
   // Row i of a sequence with its seam in front; null if there is nothing.
   USSFAST_INLINE const float* source(int64_t sequence, int64_t i) const {
     if (i >= seam) return a.x + a.at.in(sequence) + (i - seam) * a.at.in_step;
@@ -96,7 +62,7 @@ struct ConvFfnBlock {
         // Along time, rows are pages apart: no hardware foresees that.
         if (i >= seam && i + 8 < pitch)
           for (int64_t c = 0; c < channels; c += 16) __builtin_prefetch(x + 8 * a.at.in_step + c);
-        const float scale = scale_of(x);
+        const float scale = scale_of_row(x, channels, a.eps);
         if (scales != nullptr) scales[s * pitch + i] = scale;
         for (int64_t c = 0; c < channels; c += kLanes) {
           const int64_t n = channels - c;

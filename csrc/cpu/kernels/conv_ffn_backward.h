@@ -10,19 +10,6 @@
 namespace ussfast {
 namespace {
 
-// Rows 2k and 2k + 1 of halves as pairs: what a product over rows reads.
-USSFAST_INLINE void pair_rows(const uint16_t* from, int64_t pairs, int64_t width, uint32_t* to) {
-  for (int64_t k = 0; k < pairs; ++k, from += 2 * width, to += width) {
-    int64_t c = 0;
-    for (; c + kLanes <= width; c += kLanes) {
-      const U low = __builtin_convertvector(load<H>(from + c), U);
-      const U high = __builtin_convertvector(load<H>(from + width + c), U);
-      store(to + c, low | high << 16);
-    }
-    for (; c < width; ++c) to[c] = from[c] | uint32_t(from[width + c]) << 16;
-  }
-}
-
 template <class P>
 struct ConvFfnBackward : ConvFfnBlock<P> {
   using Base = ConvFfnBlock<P>;
@@ -197,14 +184,7 @@ struct ConvFfnBackward : ConvFfnBlock<P> {
         if (x == nullptr) continue;
         float* from = b.grad_in + (s * pitch + i) * width;
         const float scale = b.scales[s * pitch + i];
-        F dot = {};
-        for (int64_t c = 0; c < channels; c += kLanes) {
-          const int64_t n = channels - c;
-          const F value = load_some(x + c, n), grad = load(from + c), by = grad * load_some(a.norm + c, n);
-          store(weight + c, load(weight + c) + grad * value * scale);
-          dot += by * value;
-        }
-        const float back = sum_of_lanes(dot) / float(channels) * scale * scale * scale;
+        const float back = norm_dot(x, from, a.norm, channels, scale, weight);
         const bool past = i < seam;
         const int64_t place = a.at.out(sequence) + (i - seam) * a.at.out_step;
         float* to = past ? a.grad_past : a.grad_x + place;

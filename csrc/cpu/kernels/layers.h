@@ -77,6 +77,57 @@ struct ConvFfnSums {
   }
 };
 
+// x + outer(mix(inner(RMSNorm(x)))), see residual.h. inner gives three times `mixed` columns, which is the channels of all
+// heads, each padded to whole panels. Strides of x in elements, channels adjacent; y, grad and grad_x are contiguous.
+struct ResidualArgs {
+  const float* x;
+  float* y;  // of the forward pass
+  int64_t batch, frames, bands, channels;
+  int64_t x_item, x_frame, x_band;
+  int64_t heads, head_width, mixed;
+  const float* norm;
+  float eps;
+  // Packed weights, see residual.h of the ops; the last two are those of the backward pass. inner_bias may be null.
+  const char *inner, *outer, *inner_back, *outer_back;
+  const float* inner_bias;
+
+  const float* grad;  // of y
+  float* grad_x;
+  float* sums;  // gradients of the weights, a ResidualSums for each of `chunks` runs of blocks
+  int64_t chunks;
+};
+
+// Where the gradients of the weights lie, in floats: inner [3 mixed][width], outer [channels and a few more][mixed],
+// then the bias of inner and the norm.
+struct ResidualSums {
+  int64_t outer, inner_bias, norm, size;
+
+  ResidualSums(int64_t channels, int64_t mixed, int64_t panel) {
+    const int64_t width = (channels + panel - 1) / panel * panel;
+    outer = 3 * mixed * width;
+    inner_bias = outer + (channels + 4) * mixed;
+    norm = inner_bias + 3 * mixed;
+    size = (norm + width + 15) / 16 * 16;
+  }
+};
+
+// The recurrence: columns of inner are z, g and gate, see gated_recurrence.h. A block has so many bands; between its
+// patches of so many frames the state is kept.
+constexpr int64_t kRecurrenceBands = 8, kRecurrenceFrames = 24, kRecurrenceRows = kRecurrenceBands * kRecurrenceFrames;
+struct GatedRecurrenceArgs : ResidualArgs {
+  const float* state;  // [batch, bands, channels] before x
+  float* last;         // after it
+  float* states;       // before every patch, [batch, groups, patches, kRecurrenceBands, mixed]; may be null
+  const float* grad_last;  // null: zeros
+  float* grad_state;
+
+  int64_t groups() const { return (bands + kRecurrenceBands - 1) / kRecurrenceBands; }
+  int64_t patches() const { return (frames + kRecurrenceFrames - 1) / kRecurrenceFrames; }
+};
+
+// Attention among the bands of each frame: columns of inner are q, k and v, see band_attention.h.
+struct BandAttentionArgs : ResidualArgs {};
+
 // Tiles of a product (gemm.h) may read so many rows of A beyond its last, and write as many of the result.
 constexpr int64_t kSpareRows = 3;
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "causal.h"
+#include "ends.h"
 #include "layers.h"
 #include "trunk.h"
 
@@ -118,6 +119,9 @@ struct Kernels {
   // Work is cut into independent blocks whose results do not depend on the thread that computes them.
   Blocks<FfnArgs> ffn[kPrecisions];
   Blocks<ConvFfnArgs> conv_ffn[2], conv_ffn_backward[2];  // float32, bfloat16; blocks of the latter are chunks
+  Blocks<GatedRecurrenceArgs> gated_recurrence[2], gated_recurrence_backward[2];  // the same
+  Blocks<BandAttentionArgs> band_attention[2], band_attention_backward[2];  // the same
+  Blocks<BandMasksArgs> band_masks[2], band_masks_backward[2];  // the same
   Blocks<AttentionArgs> attention;
   Blocks<CrossAttentionArgs> cross_attention;
 

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ussfast.models.causal.layers import norm
+from ussfast.models.causal.layers import EPS
+from ussfast.ops import band_masks
 from ussfast.ops.band_split import runs
 
 
@@ -29,7 +30,7 @@ class Bands(nn.Module):
 
     def __init__(self, widths: tuple[int, ...]):
         super().__init__()
-        self.runs = runs(widths)
+        self.widths, self.runs = widths, runs(widths)
 
 
 class BandEncoder(Bands):
@@ -53,31 +54,27 @@ class BandEncoder(Bands):
 
 class BandDecoder(Bands):
     """Masks from band tokens: per band a gated layer, then a complex number per bin, and weights with which the
-    features of every bin of the band add to it."""
+    features of every bin of the band add to it.
+
+    precision: of the matrix products, see `band_masks`.
+    """
+
+    precision = "float32"
 
     def __init__(self, widths: tuple[int, ...], features: int, dim: int):
         super().__init__(widths)
         hidden, bands = 2 * dim, len(widths)
-        self.features = features
         self.norm = nn.Parameter(torch.ones(dim))
         self.inner = nn.Parameter(torch.randn(bands, dim, 2 * hidden) / math.sqrt(dim))
-        self.outer = nn.ParameterList(
-            torch.randn(n, hidden, 2 * w) * (0.3 / math.sqrt(hidden)) for w, n in self.runs
-        )
+        self.outer = nn.ParameterList(torch.randn(n, hidden, 2 * w) * (0.3 / math.sqrt(hidden)) for w, n in self.runs)
         self.biases = nn.ParameterList(torch.tensor([0.5, 0.0]).repeat(n, w) for w, n in self.runs)
         self.weigh = nn.Parameter(torch.randn(bands, hidden, 2 * features) * (0.3 / math.sqrt(hidden * features)))
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
         """[batch, sources, frames, bands, dim], [batch, frames, bins, features] -> masks [batch, sources, frames,
         bins, 2]."""
-        value, gate = torch.einsum("bstkc,kcd->bstkd", norm(x, self.norm), self.inner).chunk(2, -1)
-        y = value * F.silu(gate)
-        weights = torch.einsum("bstkd,kdm->bstkm", y, self.weigh).unflatten(-1, (2, self.features))
-        parts, band, at = [], 0, 0
-        for (width, n), weight, bias in zip(self.runs, self.outer, self.biases, strict=True):
-            own = torch.einsum("bstnd,ndm->bstnm", y[..., band : band + n, :], weight) + bias
-            bins = features[:, :, at : at + n * width].unflatten(2, (n, width))
-            more = torch.einsum("btnwf,bstnrf->bstnwr", bins, weights[..., band : band + n, :, :])
-            parts.append((own.unflatten(-1, (width, 2)) + more).flatten(3, 4))
-            band, at = band + n, at + n * width
-        return torch.cat(parts, 3)
+        outer, biases = (torch.cat([w.flatten() for w in kind]) for kind in (self.outer, self.biases))
+        return band_masks(
+            x, features, self.norm, self.inner, self.weigh, outer, biases,
+            bands=self.widths, eps=EPS, precision=self.precision,
+        )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ussfast.ops import conv_ffn
+from ussfast.ops import band_attention, conv_ffn, gated_recurrence
 
 EPS = 1e-5
 KERNEL = 3
@@ -50,7 +50,12 @@ class FeedForward(nn.Module):
 
 
 class BandAttention(nn.Module):
-    """x + self-attention among the bands of each frame."""
+    """x + self-attention among the bands of each frame.
+
+    precision: of the matrix products, see `band_attention`.
+    """
+
+    precision = "float32"
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
@@ -60,14 +65,17 @@ class BandAttention(nn.Module):
         self.out = nn.Parameter(torch.randn(dim, dim) * (3 * dim) ** -0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = F.linear(norm(x, self.norm), self.qkv).flatten(0, 1)
-        q, k, v = rows.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return x + F.linear(mixed, self.out).view_as(x)
+        weights = self.norm, self.qkv, self.out
+        return band_attention(x, *weights, heads=self.heads, eps=EPS, precision=self.precision)
 
 
 class Recurrence(nn.Module):
-    """x + outer(h * SiLU(gate)), h[t] = (1 - z[t]) h[t - 1] + z[t] tanh(g[t]); z, g and gate see x[t] alone."""
+    """x + outer(h * SiLU(gate)), h[t] = (1 - z[t]) h[t - 1] + z[t] tanh(g[t]); z, g and gate see x[t] alone.
+
+    precision: of the matrix products, see `gated_recurrence`.
+    """
+
+    precision = "float32"
 
     def __init__(self, dim: int):
         super().__init__()
@@ -79,13 +87,8 @@ class Recurrence(nn.Module):
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """state: [batch, bands, channels] before x; also returns that after it."""
-        z, g, gate = F.linear(norm(x, self.norm), self.inner, self.inner_bias).chunk(3, -1)
-        z = z.sigmoid()
-        keep, add = (1 - z).unbind(1), (z * g.tanh()).unbind(1)
-        rows = [state]
-        for k, a in zip(keep, add, strict=True):
-            rows.append(torch.addcmul(a, k, rows[-1]))
-        return x + F.linear(torch.stack(rows[1:], 1) * F.silu(gate), self.outer), rows[-1]
+        weights = self.norm, self.inner, self.inner_bias, self.outer
+        return gated_recurrence(x, state, *weights, eps=EPS, precision=self.precision)
 
 
 BlockState = tuple[Tensor, Tensor]  # of a block's recurrence and of its feed-forward layer along time
