@@ -69,11 +69,33 @@ int64_t trunk_step_floats(at::IntArrayRef sizes, int64_t items, int64_t sources)
   return TrunkBuffers(s).floats();
 }
 
+// Takes what lies behind each other in one tensor of bytes, each part at a cache line: a list of as many tensors would
+// take its time in every call.
+class TrunkWeights {
+ public:
+  explicit TrunkWeights(const Tensor& all) : data_(all.const_data_ptr<uint8_t>()), size_(all.numel()) {
+    TORCH_CHECK(all.is_contiguous() && all.device().is_cpu(), "_trunk_step_: weights must be adjacent, on the CPU");
+  }
+
+  template <typename T>
+  const T* next(int64_t count) {
+    const int64_t at = at_;
+    at_ += round_up(count * int64_t(sizeof(T)), 64);
+    TORCH_CHECK(at_ <= size_, "_trunk_step_: ", size_, " bytes of weights are too few");
+    return reinterpret_cast<const T*>(data_ + at);
+  }
+  void finish() const { TORCH_CHECK(at_ == size_, "_trunk_step_: ", size_, " bytes of weights, not ", at_); }
+
+ private:
+  const uint8_t* data_;
+  int64_t size_, at_ = 0;
+};
+
 class TrunkStep {
  public:
-  TrunkStep(const TrunkSizes& sizes, Precision precision, const int64_t* places, at::TensorList weights,
+  TrunkStep(const TrunkSizes& sizes, Precision precision, const int64_t* places, const Tensor& weights,
             at::TensorList modulation, at::TensorList state)
-      : s_(sizes), group_(group_of(precision)), weights_(weights, "weights"), modulation_(modulation, "modulation"),
+      : s_(sizes), group_(group_of(precision)), weights_(weights), modulation_(modulation, "modulation"),
         state_(state, "state") {
     edges_.push_back(0);
     for (const int64_t width : s_.widths) edges_.push_back(edges_.back() + width);
@@ -82,8 +104,7 @@ class TrunkStep {
          .bins = s_.bins(), .bands = s_.bands(), .dim = s_.dim, .hidden = s_.hidden, .heads = s_.heads,
          .features = s_.features, .blocks = s_.blocks, .edges = edges_.data(), .eps = 1e-5f};
     take_modulation();
-    take_ends();
-    take_blocks();
+    take_rest();
     weights_.finish(), modulation_.finish(), state_.finish();
   }
 
@@ -96,12 +117,12 @@ class TrunkStep {
   TrunkArgs a = {};
 
  private:
-  const float* weight(int64_t count) { return weights_.next<const float>(count); }
+  const float* weight(int64_t count) { return weights_.next<float>(count); }
   // Packed: elements of the products' precision, as bytes.
   int64_t panels(int64_t columns, int64_t depth) const {
     return round_up(columns, s_.panel()) * (round_up(depth, group_) / group_) * 4;
   }
-  const char* packed(int64_t bytes) { return (const char*)weights_.next<const uint8_t>(bytes); }
+  const char* packed(int64_t bytes) { return weights_.next<char>(bytes); }
 
   TrunkFfn ffn() {
     TrunkFfn layer;
@@ -128,7 +149,8 @@ class TrunkStep {
     a.first = first_.data(), a.pairs = first_.back();
   }
 
-  void take_ends() {
+  // In the order in which a step reads them, so that what is fetched ahead is what comes next.
+  void take_rest() {
     const int64_t rows = s_.known * s_.channels, depth = 27;
     a.window = weight(2 * s_.hop), a.scale = weight(s_.hop);
     a.release = *weight(1);
@@ -144,6 +166,7 @@ class TrunkStep {
     }
     a.encoder = packed(in);
     a.band_rows = weight(s_.size());
+    take_blocks();
     a.trunk_norm = weight(s_.width());
     a.head = ffn();
     a.decoder_norm = weight(s_.width());
@@ -171,7 +194,8 @@ class TrunkStep {
 
   const TrunkSizes s_;
   const int64_t group_;
-  Taker weights_, modulation_, state_;
+  TrunkWeights weights_;
+  Taker modulation_, state_;
   c10::SmallVector<int64_t, 64> edges_;
   c10::SmallVector<int64_t, 16> first_ = {0};
   c10::SmallVector<TrunkBlock, 8> blocks_;
@@ -181,7 +205,7 @@ class TrunkStep {
 // and spectra, the estimates of as many pairs as there may be and the inverse transforms of these, then
 // `_trunk_step_floats` floats.
 void trunk_step(const Tensor& audio, at::IntArrayRef places, at::IntArrayRef sizes, c10::string_view precision,
-                at::TensorList weights, at::TensorList modulation, at::TensorList state, at::TensorList work,
+                const Tensor& weights, at::TensorList modulation, at::TensorList state, at::TensorList work,
                 const Tensor& out) {
   const c10::InferenceMode guard;
   TORCH_CHECK(work.size() == 5 && state.size() > 2, "_trunk_step_: five tensors of work are expected");
@@ -229,7 +253,7 @@ void trunk_step(const Tensor& audio, at::IntArrayRef places, at::IntArrayRef siz
 TORCH_LIBRARY_FRAGMENT(ussfast, m) {
   m.def("_trunk_step_floats(int[] sizes, int items, int sources) -> int", &trunk_step_floats);
   m.def(
-      "_trunk_step_(Tensor audio, int[] places, int[] sizes, str precision, Tensor[] weights, Tensor[] modulation, "
+      "_trunk_step_(Tensor audio, int[] places, int[] sizes, str precision, Tensor weights, Tensor[] modulation, "
       "Tensor(a!)[] state, Tensor(b!)[] work, Tensor(c!) out) -> ()",
       &trunk_step);
 }

@@ -26,6 +26,31 @@ USSFAST_INLINE void for_exact_tiles(int64_t rows, Body&& tile) {
   }
 }
 
+// As `tile` (gemm.h) for two vectors of columns, fetching the weights that follow: between two hops of a live stream
+// they may have left the caches, and hardware that foresees them stops at every page.
+template <class P, int MR, bool ADD>
+__attribute__((noinline)) void trunk_tile(const char* a, int64_t row, const char* b, int64_t depth, char* out,
+                                          int64_t out_row) {
+  constexpr int64_t kFetch = 6144;  // bytes: what the largest tile reads while memory answers
+  typename P::Acc acc[MR][2] = {};
+  if constexpr (ADD)
+    for (int r = 0; r < MR; ++r)
+      for (int v = 0; v < 2; ++v) acc[r][v] = load<typename P::Acc>(out + r * out_row + v * sizeof(F));
+#pragma GCC unroll 4
+  for (int64_t k = 0; k < depth; ++k, a += 4, b += kPanel * 4) {
+    for (int i = 0; i < kPanel * 4; i += 64) __builtin_prefetch(b + kFetch + i, 0, 2);
+    const U first = load<U>(b), second = load<U>(b + sizeof(U));
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; ++r) {
+      acc[r][0] = P::dot(acc[r][0], a + r * row, first);
+      acc[r][1] = P::dot(acc[r][1], a + r * row, second);
+    }
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < MR; ++r)
+    for (int v = 0; v < 2; ++v) store(out + r * out_row + v * sizeof(F), acc[r][v]);
+}
+
 template <class P>
 struct TrunkRows {
   using Element = typename P::Element;
@@ -44,8 +69,8 @@ struct TrunkRows {
     const int64_t step = row * sizeof(Element);
     for (int64_t c = 0; c < columns; c += kPanel, weights += words(depth) * kPanel * 4)
       for_exact_tiles(rows, [&](auto size, int64_t m) __attribute__((always_inline)) {
-        tile<P, size, 2, ADD>((const char*)in + m * step, step, 4, weights, kPanel * 4, words(depth),
-                              (char*)(out + m * out_row + c), out_row * 4);
+        trunk_tile<P, size, ADD>((const char*)in + m * step, step, weights, words(depth),
+                                 (char*)(out + m * out_row + c), out_row * 4);
       });
   }
 
@@ -59,8 +84,8 @@ struct TrunkRows {
       const F value_bias = bias ? load(bias + u) : F{}, gate_bias = bias ? load(bias + u + kLanes) : F{};
       for (int64_t i = 0; i < inputs; ++i)
         for_exact_tiles(rows, [&](auto size, int64_t m) __attribute__((always_inline)) {
-          tile<P, size, 2, false>((const char*)(in + i * apart) + m * step, step, 4, weights, kPanel * 4, words(depth),
-                                  (char*)acc, sizeof(acc[0]));
+          trunk_tile<P, size, false>((const char*)(in + i * apart) + m * step, step, weights, words(depth), (char*)acc,
+                                     sizeof(acc[0]));
           Element* h = to + (i * rows + m) * hidden + u / 2;
           for (int r = 0; r < size; ++r, h += hidden) put(h, (acc[r][0] + value_bias) * silu(acc[r][1] + gate_bias));
         });

@@ -16,6 +16,7 @@ from ussfast.models.causal_step import CarriesOn, StreamState
 from ussfast.ops._op import uses_reference
 
 LOG2E = 1.44269504088896341
+CACHE_LINE = 64
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -70,7 +71,7 @@ class TrunkStep:
         self.state, self.sources, self.precision = _contiguous(state), sources, precision
         self._items = state.frames.items
         self._hop, self._channels = model.config.stft.hop, len(state.context) // self._items
-        kept: dict[str, list[Tensor]] = model.kept(dict)
+        kept: dict[str, Tensor] = model.kept(dict)
         if precision not in kept:
             kept[precision] = packed_weights(model, precision)
         self._weights, self._sizes = kept[precision], _sizes(model)
@@ -233,8 +234,9 @@ class _Packing:
         return [self.row(decoder.norm), inner, packed, F.pad(masks, (0, self.panel))]
 
 
-def packed_weights(model: CausalModel, precision: str) -> list[Tensor]:
-    """A model's weights for the native step, in the order in which csrc/cpu/trunk_step.cpp takes them."""
+def packed_weights(model: CausalModel, precision: str) -> Tensor:
+    """A model's weights for the native step as bytes: in the order in which csrc/cpu/trunk_step.cpp takes them, each at
+    a cache line."""
     pack = _Packing(precision)
     with torch.no_grad():
         window = stft.window(model.config.stft)
@@ -243,7 +245,8 @@ def packed_weights(model: CausalModel, precision: str) -> list[Tensor]:
         conv = model.features.weight.transpose(1, 3)
         weights = [
             window, 1 / squares, torch.tensor([model.config.release]), conv, model.features.bias,
-            pack.encoder(model), model.band_rows, pack.row(model.trunk_norm), *pack.feed_forward(model.head),
-            *pack.decoder(model), *(tensor for block in model.blocks for tensor in pack.block(block)),
+            pack.encoder(model), model.band_rows, *(tensor for block in model.blocks for tensor in pack.block(block)),
+            pack.row(model.trunk_norm), *pack.feed_forward(model.head), *pack.decoder(model),
         ]  # fmt: skip
-        return [weight.detach().clone(memory_format=torch.contiguous_format) for weight in weights]
+        parts = [weight.flatten().view(torch.uint8) for weight in weights]
+        return torch.cat([F.pad(part, (0, -len(part) % CACHE_LINE)) for part in parts])
