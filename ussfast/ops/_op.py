@@ -16,7 +16,8 @@ from ussfast.errors import InputError
 LIB = torch.library.Library("ussfast", "DEF")
 OPS: dict[str, "OpSpec"] = {}
 # Backward passes of CUDA kernels by op: (gradient of the result, arguments, which are needed) -> gradients in the
-# arguments' places, or None where the kernel has no backward pass for such arguments. Filled when kernels are loaded.
+# arguments' places, or None where the kernel has no backward pass for such arguments. Where the result is several
+# tensors, so is its gradient; None stands for zeros. Filled when kernels are loaded.
 GRADIENTS: dict[str, Callable[..., tuple[Tensor | None, ...] | None]] = {}
 
 
@@ -233,9 +234,9 @@ def define(spec: OpSpec) -> OpSpec:
 
     def backward(ctx, *grads):
         args, _ = _kept(ctx)
-        grad = grads[0]
-        if grad is not None and grad.is_cuda and not torch.is_grad_enabled() and spec.name in GRADIENTS:
-            fast = GRADIENTS[spec.name](grad, args, ctx.needs_input_grad)
+        known = [g for g in grads if g is not None]
+        if known and known[0].is_cuda and not torch.is_grad_enabled() and spec.name in GRADIENTS:
+            fast = GRADIENTS[spec.name](grads if len(grads) > 1 else grads[0], args, ctx.needs_input_grad)
             if fast is not None:
                 return fast
         return _backward_of_reference(spec, args, ctx.needs_input_grad, grads)

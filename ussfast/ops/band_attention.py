@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ussfast.errors import InputError
 from ussfast.ops._op import TRAINING, OpSpec, Training, define
-from ussfast.ops._quantize import round_bfloat16
+from ussfast.ops._quantize import round_bfloat16, under_autocast
 from ussfast.ops.locoformer_attention import mix
 
 PRECISIONS = ("float32", "bfloat16")
@@ -50,7 +50,7 @@ def band_attention(
             f"[3 * channels, channels] and out [channels, channels], got x {list(x.shape)}, heads {heads}, "
             f"qkv {list(qkv.shape)}, out {list(out.shape)}"
         )
-    return SPEC(x, norm, qkv, out, heads, eps, precision)
+    return SPEC(x, norm, qkv, out, heads, eps, under_autocast(x, precision))
 
 
 def reference(x: Tensor, norm: Tensor, qkv: Tensor, out: Tensor, heads: int, eps: float, precision: str) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ussfast.errors import InputError
 from ussfast.ops._op import TRAINING, OpSpec, Training, define
-from ussfast.ops._quantize import round_bfloat16
+from ussfast.ops._quantize import round_bfloat16, under_autocast
 from ussfast.ops.band_split import check_bands, runs
 
 PRECISIONS = ("float32", "bfloat16")
@@ -75,7 +75,7 @@ def band_masks(
             f"x {list(x.shape)}, features {list(features.shape)}, inner {list(inner.shape)}, "
             f"weigh {list(weigh.shape)}, outer {list(outer.shape)} and bands {list(bands)}"
         )
-    return SPEC(x, features, norm, inner, weigh, outer, bias, list(bands), eps, precision)
+    return SPEC(x, features, norm, inner, weigh, outer, bias, list(bands), eps, under_autocast(x, precision))
 
 
 def reference(

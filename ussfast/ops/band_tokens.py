@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ussfast.errors import InputError
 from ussfast.ops._op import TRAINING, OpSpec, Training, define
-from ussfast.ops._quantize import round_bfloat16
+from ussfast.ops._quantize import round_bfloat16, under_autocast
 from ussfast.ops.band_split import check_bands, runs
 
 PRECISIONS = ("float32", "bfloat16")
@@ -41,7 +41,7 @@ def band_tokens(
             "band_tokens needs features [batch, frames, bins, features] and weight [bins * features * dim], got "
             f"features {list(features.shape)}, weight {list(weight.shape)}, dim {dim} and bands {list(bands)}"
         )
-    return SPEC(features, weight, list(bands), dim, precision)
+    return SPEC(features, weight, list(bands), dim, under_autocast(features, precision))
 
 
 def reference(features: Tensor, weight: Tensor, bands: list[int], dim: int, precision: str) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ussfast.errors import InputError
 from ussfast.ops._op import TRAINING, OpSpec, Training, define
-from ussfast.ops._quantize import round_bfloat16
+from ussfast.ops._quantize import round_bfloat16, under_autocast
 
 KERNEL = 3
 PRECISIONS = ("float32", "bfloat16")
@@ -71,7 +71,7 @@ def conv_ffn(
             f"past is for axis 1 and [batch, {KERNEL - 1}, bands, channels], got {list(past.shape)} for "
             f"x {list(x.shape)} and axis {axis}"
         )
-    return SPEC(x, past, norm, inner, inner_bias, outer, outer_bias, axis, eps, precision)
+    return SPEC(x, past, norm, inner, inner_bias, outer, outer_bias, axis, eps, under_autocast(x, precision))
 
 
 def reference(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ussfast.errors import InputError
 from ussfast.ops._op import TRAINING, OpSpec, Training, define
-from ussfast.ops._quantize import round_bfloat16
+from ussfast.ops._quantize import round_bfloat16, under_autocast
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -61,7 +61,7 @@ def gated_recurrence(
             f"inner [3 * channels, channels] and outer [channels, channels], got x {list(x.shape)}, "
             f"state {list(state.shape)}, inner {list(inner.shape)}, outer {list(outer.shape)}"
         )
-    return SPEC(x, state, norm, inner, inner_bias, outer, eps, precision)
+    return SPEC(x, state, norm, inner, inner_bias, outer, eps, under_autocast(x, precision))
 
 
 def reference(
