@@ -57,7 +57,7 @@ def _causal_inner_bwd_kernel(
         row, column = v - tap, first + tl.arange(0, BW)[None, :]
         known = (row >= 0) & (row < total) & (column < width)
         d = tl.load(d_rows + row.to(tl.int64) * width + column, known, 0.0)
-        weight = block(w, first, width, tap * channels, channels, TAPS * channels, BW, CP, DOT)
+        weight = block(w, first, width - first, tap * channels, channels, TAPS * channels, BW, CP, DOT)
         d_normal = tl.dot(d, weight, d_normal, input_precision=PRECISION)
     batch, other, n = places(v, steps, others, BEFORE)
     real = (v < total) & (c < channels)
