@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("nan_filled_empty")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Of the peak: products of float32 by parts, and sums of products of bfloat16 in another order.
 TOL = {"float32": 1e-4, "bfloat16": 2e-2}
-NAMES = ["band_attention"]
+NAMES = ["band_tokens"]
 
 
 def passes(name):

@@ -204,9 +204,7 @@ def conv_ffn(*args: Any) -> Tensor:
     return y
 
 
-def conv_ffn_backward(
-    grad: Tensor, args: tuple[Any, ...], need: tuple[bool, ...]
-) -> tuple[Tensor | None, ...] | None:
+def conv_ffn_backward(grad: Tensor, args: tuple[Any, ...], need: tuple[bool, ...]) -> tuple[Tensor | None, ...] | None:
     """Gradients of the tensors where `need` asks for them, None for everything else.
 
     Needs memory for 3 * hidden + channels values of the products' type per row of x.
