@@ -10,7 +10,7 @@ import importlib.util
 import pytest
 import torch
 from golden_io import assert_close
-from tiny import STEREO, TUSS, tiny_model
+from tiny import STEREO, TRUNK, TUSS, tiny_model
 
 from ussfast.models._packed import prepare
 from ussfast.ops import use_reference
@@ -31,9 +31,10 @@ class Kernel(torch.autograd.Function):
         return getattr(module, name)(*args)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, *grads):
         need = ctx.needs_input_grad[2:]
-        found = getattr(ctx.module, f"{ctx.name}_backward")(grad, ctx.args, need)
+        given = grads if len(grads) > 1 else grads[0]
+        found = getattr(ctx.module, f"{ctx.name}_backward")(given, ctx.args, need)
         assert found is not None, f"{ctx.name} has no backward pass for these arguments"
         return None, None, *found
 
@@ -106,3 +107,19 @@ def test_gradient_of_a_prompt_through_frozen_weights(launched):
         gradients.append(prompts.grad)
     assert_close(gradients[0], gradients[1], GRADIENT)
     assert {"locoformer_ffn", "locoformer_attention"} <= set(launched)
+
+
+def test_training_of_the_causal_model(launched, monkeypatch):
+    """Gradients of all parameters through all kernels of its ops."""
+    model, audio, found = tiny_model(TRUNK).train(), torch.randn(1, 260), []
+    for patched in (True, False):
+        if not patched:
+            monkeypatch.setattr(OpSpec, "_run", lambda self, args: self.reference(*args))
+        model.zero_grad()
+        model.separate(audio, model.prompt_vectors(("speech", "sfx"))).square().mean().backward()
+        found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    kernels, plain = found
+    assert kernels.keys() == plain.keys() and len(plain) > 20
+    for name, gradient in plain.items():
+        assert_close(kernels[name], gradient, GRADIENT)
+    assert {"gated_recurrence", "conv_ffn", "band_attention", "band_tokens", "band_masks"} <= set(launched)

@@ -1,8 +1,8 @@
 """Triton kernels of ussfast.ops.conv_ffn, forward and backward.
 
-A program of the forward pass has BN rows of results: it normalises their three neighbours, which stay on the chip (KEPT)
-or are loaded for every BH hidden units. The backward pass does the same up to the gradients before the SwiGLU, which
-it leaves in virtual rows; the rest of it is _causal_inner_backward.py, which also says how rows are numbered.
+A program of the forward pass has BN rows of results: it normalises their three neighbours, which stay on the chip
+(KEPT) or are loaded for every BH hidden units. The backward pass does the same up to the gradients before the SwiGLU,
+which it leaves in virtual rows; the rest of it is _causal_inner_backward.py, which also says how rows are numbered.
 """
 
 from collections.abc import Callable, Iterator
