@@ -146,6 +146,13 @@ def test_float64_is_left_to_the_reference(name):
     assert passes(name)[1](grads if len(grads) > 1 else grads[0], args, need) is None
 
 
+@pytest.mark.parametrize("name, place", [("band_tokens", 0), ("band_masks", 1)])
+def test_narrow_features(name, place):
+    """What autocast makes of the convolution before these ops, beside weights and tokens in float32."""
+    args = [a.bfloat16() if i == place else a for i, a in enumerate(some(name))]
+    agrees(name, (*args[:-1], "bfloat16"))
+
+
 @pytest.mark.parametrize("blind", [0, 1])
 def test_a_recurrence_without_one_of_its_gradients(blind):
     gradients_agree("gated_recurrence", some("gated_recurrence"), blind=(blind,))

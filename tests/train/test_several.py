@@ -38,16 +38,8 @@ def work(rank, port, manifest, folder):
     first = gradients(trainer)
     losses += steps(trainer, 1)
     trainer._save()
-    torch.save(
-        {
-            "losses": losses,
-            "first": first,
-            "weights": trainer.model.state_dict(),
-            "rng": trainer.mixer.rng.bit_generator.state,
-            "history": trainer.autoclip.history,
-        },
-        folder / f"rank{rank}.pt",
-    )
+    torch.save({"losses": losses, "first": first, "weights": trainer.model.state_dict(), "rng": trainer.mixer.rng
+                .bit_generator.state, "history": trainer.autoclip.history}, folder / f"rank{rank}.pt")
     recipe, run = str(folder / "recipe.yaml"), str(folder / "run")
     sys.stdout = open(folder / f"out{rank}.txt", "w")
     try:

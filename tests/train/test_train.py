@@ -148,7 +148,7 @@ def test_what_a_killed_run_left_is_ignored(tmp_path, pool):
 def test_damaged_checkpoints_say_so(tmp_path, pool, damage, how):
     trainer_in(tmp_path, pool)._save()
     path = checkpoints.newest(tmp_path) / damage
-    path.write_bytes(path.read_bytes()[:100]) if how == "cut" else path.unlink()
+    path.write_bytes(path.read_bytes()[: 100]) if how == "cut" else path.unlink()
     with pytest.raises(CheckpointError, match="step-0000000 is not a training checkpoint"):
         trainer_in(tmp_path, pool)
 

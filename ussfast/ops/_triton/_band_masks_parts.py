@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ussfast.ops._triton._causal_parts import MOST_CHANNELS, TORCH, block, inverse_rms, pad, vector
+from ussfast.ops._triton._causal_parts import MOST_CHANNELS, TORCH, block, dense, inverse_rms, pad, vector
 from ussfast.ops._triton._launch import Call, capability, dot_types, launch, tile
 
 MOST_FEATURES = 32
@@ -97,8 +97,9 @@ def masks_of(args: tuple[Any, ...]) -> Masks | None:
     sizes = {"rows": x.shape[0] * x.shape[1] * x.shape[2], "bands": len(bands), "dim": x.shape[4]}
     sizes |= {"hidden": weigh.shape[1], "count": features.shape[3]}
     constants = {"CP": pad(x.shape[4]), "FP": pad(2 * features.shape[3]), "DOT": dot, "PRECISION": product}
-    tensors = [t.contiguous() for t in (x, features, gamma, inner, weigh, outer, bias)]
-    return Masks(*tensors, bands=bands, sizes=sizes | {"eps": eps}, constants=constants)
+    gamma, inner, weigh, outer, bias = dense(gamma, inner, weigh, outer, bias)
+    sizes |= {"eps": eps}
+    return Masks(x.contiguous(), features.contiguous(), gamma, inner, weigh, outer, bias, bands, sizes, constants)
 
 
 def hidden(m: Masks) -> tuple[Tensor, Tensor]:
