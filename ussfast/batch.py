@@ -72,7 +72,9 @@ class _Bar:
         total = None if hide else sum(filter(None, (_seconds(job.path) for job in jobs)))
         shown = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio, {remaining} left"
         unknown = "{desc}: {n:.0f} s of audio in {elapsed}"
-        self.bar = tqdm(total=total or None, disable=hide, desc="separating", bar_format=shown if total else unknown)
+        self.bar = tqdm(
+            total=total or None, disable=hide, desc="separating", bar_format=shown if total else unknown
+        )
 
     def update(self, path: Path, seconds: float) -> None:
         with self.lock:

@@ -88,7 +88,9 @@ def stream(
         from ussfast.separator import Separator  # torch takes its time: what is wrong with the input comes first
 
         separator: Any = Separator(model, prompt or (), device=device, dtype=dtype, backend=backend)
-        return separator.session(sample_rate, channels=channels, on_bad=on_bad.value, latency=latency, threads=threads)
+        return separator.session(
+            sample_rate, channels=channels, on_bad=on_bad.value, latency=latency, threads=threads
+        )
 
     shown = "json" if as_json else "text" if statistics else None
     to = command.Destination(stem, all_stems, output, residual, shown)

@@ -20,7 +20,9 @@ def can_embed(model: SpectralModel) -> bool:
     return hasattr(model, "embed")
 
 
-def enroll(model: Any, model_rate: int, name: str, clips: Sequence[Any], sample_rate: int | None = None) -> Prompt:
+def enroll(
+    model: Any, model_rate: int, name: str, clips: Sequence[Any], sample_rate: int | None = None
+) -> Prompt:
     """The mean of the clips' prompt vectors, each of unit length first; see `Separator.enroll`."""
     if isinstance(clips, (str, Path)) or not len(clips):
         raise InputError("enrolment needs a list of clips, at least one: paths or arrays")

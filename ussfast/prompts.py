@@ -66,10 +66,8 @@ def unknown_prompt(name: str, known: tuple[str, ...]) -> str:
         return f"prompt {name!r} was given, but this model takes no prompts: it always returns its own sources"
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return (
-        f"unknown prompt {name!r}{hint} The model knows: {', '.join(known)}"
-        if hint
-        else (f"unknown prompt {name!r}; the model knows: {', '.join(known)}")
+    return f"unknown prompt {name!r}{hint} The model knows: {', '.join(known)}" if hint else (
+        f"unknown prompt {name!r}; the model knows: {', '.join(known)}"
     )
 
 

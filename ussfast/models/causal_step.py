@@ -41,7 +41,9 @@ def initial_state(model: CarriesOn, batch: int, sources: int, channels: int = 1)
     )
 
 
-def step(model: CarriesOn, audio: Tensor, state: StreamState, conditioning: Conditions) -> tuple[Tensor, StreamState]:
+def step(
+    model: CarriesOn, audio: Tensor, state: StreamState, conditioning: Conditions
+) -> tuple[Tensor, StreamState]:
     """The next hop of every stream.
 
     Args:

@@ -40,7 +40,9 @@ class TussConfig:
         if not self.prompts or len(set(self.prompts)) != len(self.prompts):
             raise InputError(f"prompts must be distinct names, at least one, got {list(self.prompts)}")
         if self.cross_prompt.dim != self.extraction.dim:
-            raise InputError(f"both stacks need the same dim, got {self.cross_prompt.dim} and {self.extraction.dim}")
+            raise InputError(
+                f"both stacks need the same dim, got {self.cross_prompt.dim} and {self.extraction.dim}"
+            )
         check_ends(self.bands, self.sfc, self.stft, self.sample_rate)
 
 

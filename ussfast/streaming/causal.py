@@ -29,7 +29,9 @@ class CausalCore:
     first of the new ones cross-fade by themselves.
     """
 
-    def __init__(self, rows: CausalRows, row: int, vectors: Tensor | None, slots: tuple[int, ...], groups: Groups):
+    def __init__(
+        self, rows: CausalRows, row: int, vectors: Tensor | None, slots: tuple[int, ...], groups: Groups
+    ):
         self.rows, self.row = rows, row
         self.hop = self.fade = rows.hop
         self.latency = rows.model.config.latency_samples

@@ -21,7 +21,9 @@ def encode(samples: np.ndarray, rate: int, loss: float) -> bytes:
         loss: of quality, from 0 (the best) to 1; Vorbis's own scale is 10 * (1 - loss).
     """
     memory = io.BytesIO()
-    with soundfile.SoundFile(memory, "w", rate, 1, format="OGG", subtype="VORBIS", compression_level=loss) as file:
+    with soundfile.SoundFile(
+        memory, "w", rate, 1, format="OGG", subtype="VORBIS", compression_level=loss
+    ) as file:
         for start in range(0, len(samples), BLOCK_FRAMES):
             file.write(samples[start : start + BLOCK_FRAMES])
     return _with_serial(bytearray(memory.getvalue()))

@@ -69,7 +69,9 @@ class QueryPicker:
                 return self._clip(index, offset)
         return None
 
-    def _elsewhere(self, item: int, mixture: Sequence[Crop], rng: np.random.Generator, tries: int = 8) -> Crop | None:
+    def _elsewhere(
+        self, item: int, mixture: Sequence[Crop], rng: np.random.Generator, tries: int = 8
+    ) -> Crop | None:
         """A whole clip of the same item that no crop of the mixture reaches into."""
         cuts = sorted((c.offset, c.offset + c.span) for c in mixture if c.item == item)
         begin, first, number = 0, [], []  # of the offsets in each gap between them
@@ -89,7 +91,9 @@ class QueryPicker:
     def _clip(self, item: int, offset: int) -> Crop:
         return Crop(item, offset, self.count, 1.0, 0, Change())
 
-    def render(self, clips: list[Crop], config: AugmentConfig, any_band: float, rng: np.random.Generator) -> Tensor:
+    def render(
+        self, clips: list[Crop], config: AugmentConfig, any_band: float, rng: np.random.Generator
+    ) -> Tensor:
         """[clips, samples] at unit RMS, with a colour and a band edge of their own."""
         changed = [Crop(c.item, c.offset, c.span, 1.0, 0, draw_colour(rng, config, c.change)) for c in clips]
         edges = [draw_edge(rng, any_band, self.pool.rate) for _ in clips]

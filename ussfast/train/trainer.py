@@ -136,7 +136,9 @@ class Trainer:
         self.last = {"loss": value, "grad_norm": length, "clip": clip, "lr": rate}
         return value
 
-    def run(self, max_minutes: float | None = None, report: Report = _silent, each_step: Report = _silent) -> bool:
+    def run(
+        self, max_minutes: float | None = None, report: Report = _silent, each_step: Report = _silent
+    ) -> bool:
         """Trains until the recipe's last step or the time is up; both end with a checkpoint. True when finished.
 
         Args:

@@ -25,4 +25,6 @@ def find(folder: Path, work: Path) -> Iterator[Clip | Problem]:
                     yield Clip(path, prompt, split, source, license, license_class, group=group)
 
 
-READER = Reader("dnr", "Divide and Remaster v2", "tr/, cv/ and tt/ with NUMBER/{speech,music,sfx,mix}.wav", find)
+READER = Reader(
+    "dnr", "Divide and Remaster v2", "tr/, cv/ and tt/ with NUMBER/{speech,music,sfx,mix}.wav", find
+)
