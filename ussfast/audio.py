@@ -75,7 +75,9 @@ class AudioReader:
         except DecodeError as error:
             raise AudioError(f"{self.path}: {error}") from error
         self.sample_rate, self.channels, self.frames = source.sample_rate, source.channels, source.frames
-        self.info = AudioInfo(self.path, self.sample_rate, self.channels, self.frames, source.seconds, source.format)
+        self.info = AudioInfo(
+            self.path, self.sample_rate, self.channels, self.frames, source.seconds, source.format
+        )
         try:
             self._check_promise()
             if self.frames == 0:

@@ -112,7 +112,9 @@ class FfmpegSource:
         facts_wanted = "-select_streams a:0 -of json -show_entries"
         entries = "stream=sample_rate,channels,codec_name:format=duration"
         probe = ["ffprobe", *only_files, *facts_wanted.split(), entries, name]
-        found = subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace")
+        found = subprocess.run(
+            probe, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
+        )
         if found.returncode:
             raise DecodeError(_last_line(found.stderr))
         try:

@@ -195,9 +195,17 @@ def bench(
     backend: Backend = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; PyTorch's choice if not given.")] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Also tell where the time goes, by op.")] = False,
+    train: Annotated[
+        bool, typer.Option("--train", help="MODEL is a recipe: measure steps of training on the CPU instead.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure speed: real-time factor, GFLOP/s, and the share of this machine's matrix-product rate."""
+    if train:
+        from ussfast.bench import run_training
+
+        run_training(model, rounds, threads, as_json)
+        return
     from ussfast.bench import run
 
     settings = {"device": device, "dtype": dtype, "backend": backend}

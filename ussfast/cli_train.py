@@ -97,6 +97,25 @@ def pack(
     _report(*pack_manifest(source, output, max_size, rate, split or (), license_class or (), overwrite))
 
 
+@app.command(short_help="Put a share of a manifest's audio through lossy codecs.")
+def coded(
+    source: Annotated[Path, typer.Argument(metavar="MANIFEST", help="manifest.json of the audio.")],
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    share: Annotated[float, typer.Option(help="Of the training items, 0 to 1.")] = 0.3,
+    seed: Annotated[int, typer.Option(help="Which items, and how much they lose.")] = 0,
+) -> None:
+    """Encode a share of the training items as MP3 or Ogg Vorbis of low quality, with a manifest that has those instead.
+
+    Train on DIR/manifest.json: what people bring has mostly been through a codec.
+    """
+    from tqdm import tqdm
+
+    from ussfast.train.coded import code
+
+    some, every = code(source, output, share, seed, lambda rows: tqdm(rows, "encoding", disable=None))
+    print(f"{output / 'manifest.json'}: {every} items, {some} of them encoded")
+
+
 def _report(table: str, problems: list[str], shown: int = 10) -> None:
     """The table on standard output, what could not be used on standard error."""
     print(table)

@@ -11,6 +11,8 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
+from ussfast.train.high_band import HighBand
+
 PairLoss = Callable[[Tensor, Tensor], Tensor]  # estimates, references [batch, sources, n] -> [batch, est, ref]
 
 
@@ -124,6 +126,7 @@ def prompt_loss(
     mixture: Tensor | None = None,
     snr_max: float = 30.0,
     zero_weight: float = 0.1,
+    high: HighBand | None = None,
 ) -> Tensor:
     """Loss of each source with permutations only among sources of the same prompt; zero_ref_snr_pairs for each pair.
 
@@ -134,6 +137,7 @@ def prompt_loss(
             `snr_max` dB below the mixture. If None, against the sum of the references of their own prompt, as
             published: nothing at all if these are all silent.
         snr_max, zero_weight: see `zero_ref_snr_pairs`.
+        high: what is above some frequency, whose own loss is added.
     Returns:
         [batch, sources], listed per item by first appearance of each prompt; its mean is the training loss.
     """
@@ -148,8 +152,12 @@ def prompt_loss(
         chosen = [(item, [item * sources + i for i in at]) for item, at in groups if len(at) == size]
         rows = to_device([row for _, at in chosen for row in at], est.device)
         e, r = (x.index_select(0, rows).unflatten(0, (-1, size)) for x in (est, ref))
-        of_group = None if level is None else level.index_select(0, to_device([i for i, _ in chosen], est.device))
+        items = to_device([i for i, _ in chosen], est.device)
+        of_group = None if level is None else level.index_select(0, items)
         pairs = zero_ref_snr_pairs(e, r, snr_max, zero_weight, mixture=of_group)
+        if high is not None:
+            e, r = (x.flatten(0, 1).index_select(0, rows).unflatten(0, (-1, size)) for x in (high.est, high.ref))
+            pairs = pairs + high.pairs(e, r, items)
         values.append(best_permutation(pairs)[0].flatten())
         order += [row for _, at in chosen for row in at]
     place = {row: k for k, row in enumerate(order)}

@@ -11,6 +11,7 @@ from ussfast.errors import InputError
 from ussfast.models import SpectralModel
 from ussfast.ops import use_reference
 from ussfast.ops._op import uses_reference
+from ussfast.train.high_band import HighBand
 from ussfast.train.losses import prompt_loss
 from ussfast.train.mixing import Batch
 from ussfast.train.recipe import LossConfig
@@ -71,7 +72,12 @@ class Objective(nn.Module):
         with use_reference(not native), kernel_precision(self.model, "bfloat16" if on_bfloat16 else "float32"):
             estimates = self.model.separate(batch.mixture, rows, autocast=self.narrow and not on_kernels)
         mixture = batch.mixture if self.loss.silence == "mixture" else None
+        high = self._high(estimates, batch) if self.loss.high_weight else None
         values = prompt_loss(
-            estimates, batch.references, batch.prompts, pairs, mixture, self.loss.snr_max, self.loss.zero_weight
+            estimates, batch.references, batch.prompts, pairs, mixture, self.loss.snr_max, self.loss.zero_weight, high
         )
         return values.mean()
+
+    def _high(self, estimates: Tensor, batch: Batch) -> HighBand:
+        rate, loss = self.model.config.sample_rate, self.loss
+        return HighBand.of(estimates, batch.references, batch.mixture, loss.high_hz, rate, loss.high_weight)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ussfast.errors import InputError
 from ussfast.models import config_from_dict
 from ussfast.models.config import from_dict
-from ussfast.train.mixing import MixConfig
+from ussfast.train.mix_config import MixConfig
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,18 @@ class LossConfig:
 
     silence: silent references are measured against the other references of their prompt ("group", as published) or
     against the whole mixture ("mixture": the loss ends snr_max dB below it, also where a prompt has no sound at all).
+    high_weight: of the same sources' loss above high_hz alone, see `ussfast.train.high_band`; 0 for none.
     """
 
     snr_max: float = 30.0
     zero_weight: float = 0.1
     silence: Literal["group", "mixture"] = "group"
+    high_weight: float = 0.0
+    high_hz: float = 8000.0
+
+    def __post_init__(self) -> None:
+        if self.high_weight < 0 or self.high_hz <= 0:
+            raise InputError(f"need loss.high_weight of at least 0 and loss.high_hz above 0, got {self}")
 
 
 @dataclass(frozen=True)
