@@ -176,7 +176,7 @@ def test_the_op_passes_gradients_of_all_results_on(monkeypatch):
 
 
 def test_specimens_have_the_model_s_sizes():
-    config = json.loads((Path(__file__).parents[2] / "training/next/config.json").read_text())["config"]
+    config = json.loads((Path(__file__).parents[2] / "ussfast/weights/default/config.json").read_text())["config"]
     assert config["bands"] == BANDS
     for name in NAMES:
         found = list(importlib.import_module(f"ussfast.ops._triton.{name}").specimens())

@@ -127,7 +127,7 @@ def band_tokens_backward(
     return wanted(found, args, need)
 
 
-# Widths in bins of the recipe `next`.
+# Widths in bins of the default model.
 BANDS = [4] * 8 + [8] * 4 + [16] * 4 + [32] * 4 + [64] * 3 + [65]
 
 
