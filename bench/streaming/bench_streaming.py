@@ -2,7 +2,7 @@
 
     BENCH_THREADS=1 python -m pytest bench/streaming -q --benchmark-json=bench/results/streaming.json
     BENCH_HOPS=5000 python -m pytest bench/streaming -q -k session     # a longer look at the tail
-    BENCH_MODEL=training/next python -m pytest bench/streaming -q      # another causal model: a name or a directory
+    BENCH_MODEL=training/default python -m pytest bench/streaming -q   # another causal model: a name or a directory
 """
 
 import os
