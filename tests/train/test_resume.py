@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from running import exactly, same, steps, trainer_in
 from safetensors.torch import load_file, save_file
+from tiny import RATE, TRUNK, tiny_recipe
 
 from ussfast.errors import CheckpointError
 from ussfast.train import checkpoints
+from ussfast.train.recipe import recipe_from_dict
+from ussfast.train.trainer import Trainer
 
 ALL = {
     "optim": {
@@ -55,6 +59,24 @@ def test_six_steps_are_three_and_three(tmp_path, pool, dev):
     torch.manual_seed(1)
     third.run()
     assert third.step == 6 and not torch.equal(third.model.prompts, straight.model.prompts)
+
+
+def test_training_on_kernels_resumes_bit_for_bit(tmp_path, pool):
+    changes = {"optim": ALL["optim"], "run": {"precision": "bf16"}}
+    mix = {"seconds": 0.4, "rows": 8, "again": 1.0, "absent": 0.5, "query_seconds": 0.5, "level_jump": 0.5}
+    recipe = replace(recipe_from_dict(tiny_recipe(mix=mix, **changes)), model=TRUNK)
+    recipe = replace(recipe, loss=replace(recipe.loss, silence="mixture", high_weight=0.2, high_hz=RATE / 4))
+
+    def trainer(folder):
+        return Trainer(recipe, pool, [], tmp_path / folder)
+
+    straight, first = trainer("a"), trainer("b")
+    whole = steps(straight, 5)
+    half = steps(first, 2)
+    first._save()
+    torch.manual_seed(99)
+    second = trainer("b")
+    assert half + steps(second, 3) == whole and same(straight, second)
 
 
 def test_stretching_a_run(tmp_path, pool):
