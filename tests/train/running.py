@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from tiny import tiny_recipe
 
-from ussfast.train.mixing import MixConfig, Mixer
+from ussfast.train.mix_config import MixConfig
+from ussfast.train.mixing import Mixer
 from ussfast.train.recipe import recipe_from_dict
 from ussfast.train.trainer import Trainer
 

@@ -14,7 +14,7 @@ from tiny import RATE, STEMS
 from ussfast.errors import InputError
 from ussfast.train.augment import change_speed
 from ussfast.train.data import AudioPool, Item
-from ussfast.train.mixing import PromptSet
+from ussfast.train.mix_config import PromptSet
 from ussfast.train.rendering import AugmentConfig, Change, Plan, render_crops
 
 EVERYTHING = {

@@ -8,7 +8,7 @@ from tiny import RATE
 
 from ussfast.errors import InputError
 from ussfast.train.jumps import Jump, draw_jump, jump_gains
-from ussfast.train.mixing import MixConfig, PromptSet
+from ussfast.train.mix_config import MixConfig, PromptSet
 
 SETS = (PromptSet(("speech", "sfx"), 1.0),)
 

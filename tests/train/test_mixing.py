@@ -12,7 +12,7 @@ from tiny import RATE, STEMS, TONE, tone_of
 from ussfast.errors import InputError
 from ussfast.train.chains import FIRST, NEXT, REPEATABLE, draw_chain
 from ussfast.train.data import AudioPool, Item
-from ussfast.train.mixing import MixConfig, PromptSet
+from ussfast.train.mix_config import MixConfig, PromptSet
 
 
 @settings(max_examples=300, deadline=None)
@@ -47,6 +47,42 @@ def test_the_table_is_whole():
         assert row.keys() == NEXT.keys() and sum(row.values()) == pytest.approx(1, abs=0.02), name
         assert (row[name] > 0) == (name in REPEATABLE)
         assert all((row[other] > 0) == (NEXT[other][name] > 0) for other in NEXT), f"{name}: forbidden one way only"
+
+
+def test_mixtures_of_a_batch_have_sets_of_their_own(pool):
+    pairs, triple = (("speech", "sfxbg"), ("sfx", "sfx")), ("speech", "sfx", "bass")
+    sets = (PromptSet(pairs[0], 0.6), PromptSet(pairs[1], 0.3), PromptSet(triple, 0.1))
+    drawn = mixer(pool, rows=40, sets=sets)
+    batches = [drawn.batch().prompts for _ in range(100)]
+    assert all(set(batch) <= set(pairs) or set(batch) == {triple} for batch in batches)
+    names = [item for batch in batches for item in batch if len(item) == 2]
+    assert 70 <= sum(len(batch[0]) == 2 for batch in batches) < 100
+    assert 0.6 < names.count(pairs[0]) / len(names) < 0.73
+    # A prompt can only go where it is not repeated.
+    drawn = mixer(pool, rows=40, sets=sets, dropout=1.0)
+    left = {item for _ in range(20) for item in drawn.batch().prompts if len(item) == 1}
+    assert left == {("speech",), ("sfxbg",)}
+
+
+def test_levels_lie_in_their_ranges(pool):
+    drawn = mixer(pool, quietest_db=(-1.0, -6.0))
+    for name, least in (("speech", -1.0), ("drums", -1.0), ("sfx", -6.0), ("musicbg", -6.0)):
+        levels = 20 * np.log10([drawn._gain(name) for _ in range(200)])
+        assert least <= levels.min() < 0.9 * least and -0.1 * -least < levels.max() <= 0
+
+
+def test_full_band_speech_comes_first_if_asked():
+    rng, items = np.random.default_rng(0), []
+    for rate in (RATE // 2, RATE, 2 * RATE):
+        for prompt in ("speech", "sfx", *STEMS):
+            items.append(Item("x", prompt, f"{prompt}-{rate}", "train", "permissive", rate))
+    pool = AudioPool(items, (rng.standard_normal(RATE).astype(np.float32) for _ in items), RATE)
+
+    def rates(share):
+        drawn = mixer(pool, full_band=share)
+        return [pool.items[drawn._pick("speech", set(), 100)[0]].native_rate for _ in range(100)]
+
+    assert set(rates(1.0)) == {RATE, 2 * RATE} and 10 < rates(0.0).count(RATE // 2) < 60
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -13,7 +13,8 @@ from ussfast.errors import InputError, OutputError
 from ussfast.train import prepare
 from ussfast.train.data import read_manifest
 from ussfast.train.manifest import PROMPTS, STEMS, merge, read_rows, write_rows
-from ussfast.train.mixing import NEXT, MixConfig, Mixer
+from ussfast.train.mix_config import MixConfig
+from ussfast.train.mixing import NEXT, Mixer
 from ussfast.train.readers import READERS
 
 

@@ -11,7 +11,8 @@ from tiny import RATE, STEMS
 
 from ussfast.train.chains import NEXT, absent_prompts
 from ussfast.train.data import AudioPool, Item
-from ussfast.train.mixing import MixConfig, Mixer, PromptSet
+from ussfast.train.mix_config import MixConfig, PromptSet
+from ussfast.train.mixing import Mixer
 from ussfast.train.queries import QueryPicker
 from ussfast.train.rendering import AugmentConfig, Change, Crop
 

@@ -6,7 +6,7 @@ from tiny import TUSS, tiny_model, tiny_recipe
 
 from ussfast.errors import InputError
 from ussfast.models import build
-from ussfast.train.mixing import PromptSet
+from ussfast.train.mix_config import PromptSet
 from ussfast.train.recipe import Recipe, load_recipe, recipe_from_dict
 from ussfast.train.rendering import AugmentConfig
 

@@ -11,7 +11,7 @@ from tiny import STEMS
 from ussfast.errors import InputError
 from ussfast.train.augment import band_limit
 from ussfast.train.data import AudioPool, Item
-from ussfast.train.mixing import PromptSet
+from ussfast.train.mix_config import PromptSet
 from ussfast.train.rendering import AugmentConfig, Plan, render_crops
 from ussfast.train.widening import widen
 

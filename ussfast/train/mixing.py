@@ -5,7 +5,7 @@ of prompt sets that are asked for outright, of aligned music, of changed sound, 
 ours.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ from ussfast.train.again import ABSENT, draw_again, with_again
 from ussfast.train.chains import BACKGROUNDS, NEXT, STEMS, absent_prompts, draw_chain
 from ussfast.train.data import AudioPool
 from ussfast.train.jumps import draw_jump, jump_gains
+from ussfast.train.mix_config import MixConfig
 from ussfast.train.queries import QueryPicker
 from ussfast.train.rendering import (
-    AugmentConfig,
     Change,
     Crop,
     Plan,
@@ -30,68 +30,6 @@ from ussfast.train.rendering import (
     hit,
     render,
 )
-
-
-@dataclass(frozen=True)
-class PromptSet:
-    prompts: tuple[str, ...]
-    share: float
-
-
-@dataclass(frozen=True)
-class MixConfig:
-    """seconds: crop length. rows: sources per batch (mixtures times prompts), so that every step costs the same.
-
-    sets: prompt sets asked for outright with their shares; the remaining share draws chains of prompts.
-    built_background: share of backgrounds summed from their parts instead of taken from their own pool.
-    aligned: share of mixtures with music stems that take them from one song at one position.
-    band_limit: share of mixtures limited to the lowest native band of their sources.
-    any_band: share of mixtures limited to a band edge between 3 kHz and half the rate.
-    level_jump: share of mixtures whose level changes within the crop, that of all sources alike: a step or a ramp by up
-        to `jump_db` up or down, or silence before a random time.
-    augment: changes of single crops.
-    dropout: share of batches in which one prompt that is not repeated is not asked for.
-    absent: share of batches in which one prompt more is asked for, that nothing in the mixture answers to; not where
-        the prompts of the mixture leave none.
-    silence: share of items with at least two sources asked for of which one is missing in the mixture.
-    again: share of batches in which one source of every mixture is asked for a second time, by an example clip.
-    query: share of sources asked for by an example clip, where there is one; query_seconds: its length.
-    """
-
-    seconds: float = 2.5
-    rows: int = 12
-    sets: tuple[PromptSet, ...] = field(default=())
-    built_background: float = 0.25
-    aligned: float = 0.5
-    band_limit: float = 1.0
-    any_band: float = 0.0
-    level_jump: float = 0.0
-    jump_db: float = 30.0
-    augment: AugmentConfig = AugmentConfig()
-    dropout: float = 0.0
-    absent: float = 0.0
-    silence: float = 0.0
-    query: float = 0.0
-    query_seconds: float = 2.5
-    again: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.seconds <= 0 or self.rows < 4 or sum(s.share for s in self.sets) > 1 + 1e-9:
-            raise InputError(f"need seconds > 0, rows >= 4 and shares of sets of at most 1 together, got {self}")
-        shares = (self.any_band, self.absent, self.silence, self.query, self.again)
-        if not all(0 <= share <= 1 for share in shares) or self.query_seconds <= 0:
-            raise InputError(
-                f"need any_band, absent, silence, query and again between 0 and 1 and query_seconds > 0, got {self}"
-            )
-        if not 0 <= self.level_jump <= 1 or not 0 <= self.jump_db <= 60:
-            raise InputError(f"need level_jump between 0 and 1 and jump_db 0..60, got {self}")
-        most = self.rows - (self.absent > 0) - (self.again > 0)
-        if most < 4:
-            raise InputError(f"need rows >= 5 where absent prompts are asked for, 1 more with again, got {self}")
-        for s in self.sets:
-            unknown = [prompt for prompt in s.prompts if prompt not in NEXT]
-            if unknown or s.share < 0 or not 2 <= len(s.prompts) <= most:
-                raise InputError(f"a prompt set needs 2 to {most} of {', '.join(NEXT)}, and a share from 0 on, got {s}")
 
 
 @dataclass(frozen=True)
@@ -111,6 +49,10 @@ class Batch:
     asked: Tensor | None = None
 
 
+def _allows(names: tuple[str, ...], drop: bool, more: bool) -> bool:
+    return (not drop or any(names.count(p) == 1 for p in names)) and (not more or bool(absent_prompts(names)))
+
+
 class Mixer:
     """Draws batches; the whole of its memory is `rng`."""
 
@@ -120,6 +62,8 @@ class Mixer:
         self.by_prompt: dict[str, np.ndarray] = {}
         for prompt in NEXT:
             self.by_prompt[prompt] = np.array([i for i, x in enumerate(pool.items) if x.prompt == prompt], np.int64)
+        speech = self.by_prompt["speech"]
+        self.full_band = speech[[pool.items[i].native_rate >= pool.rate for i in speech]]
         songs: dict[str, dict[str, int]] = {}
         for i, item in enumerate(pool.items):
             if item.song and item.prompt in STEMS:
@@ -134,15 +78,12 @@ class Mixer:
         config, rng = self.config, self.rng
         drop = bool(rng.random() < config.dropout)
         more = hit(rng, config.absent)
-        shares = [s.share for s in config.sets]
-        chosen = rng.choice(len(shares) + 1, p=[*shares, max(0.0, 1 - sum(shares))])
-        fixed = config.sets[chosen].prompts if chosen < len(shares) else None
-        sources = len(fixed) if fixed else int(rng.integers(2, 5))
-        drop = drop and (fixed is None or any(fixed.count(p) == 1 for p in fixed))
-        more = more and (fixed is None or bool(absent_prompts(fixed)))
+        sources = self._sources()
+        drop = drop and bool(self._sets(sources, drop, False))
+        more = more and bool(self._sets(sources, drop, more))
         again = hit(rng, config.again)
         count = config.rows // (sources - drop + more + again)
-        names = [fixed or self._chain(sources, drop, more) for _ in range(count)]
+        names = [self._names(sources, drop, more) for _ in range(count)]
         plan = Plan()
         edges = [self._plan(item, plan) for item in names]
         references = render(self.pool, plan, edges, self.count, rng)
@@ -173,11 +114,32 @@ class Mixer:
                 return with_again(batch, found, every, self.picker, config.augment, config.any_band, rng)
         return batch
 
-    def _chain(self, sources: int, drop: bool, more: bool) -> tuple[str, ...]:
-        while True:
-            names = draw_chain(self.rng, sources)
-            if (not drop or any(names.count(p) == 1 for p in names)) and (not more or absent_prompts(names)):
-                return names
+    def _sources(self) -> int:
+        """How many sources the mixtures of the next batch have."""
+        shares = [s.share for s in self.config.sets]
+        chosen = self.rng.choice(len(shares) + 1, p=[*shares, max(0.0, 1 - sum(shares))])
+        return len(self.config.sets[chosen].prompts) if chosen < len(shares) else int(self.rng.integers(2, 5))
+
+    def _sets(self, sources: int, drop: bool, more: bool) -> dict[tuple[str, ...] | None, float]:
+        """Sets of so many sources that may lose a prompt, or get an absent one, and their shares; None for chains."""
+        found: dict[tuple[str, ...] | None, float] = {}
+        for s in self.config.sets:
+            if len(s.prompts) == sources and s.share > 0 and _allows(s.prompts, drop, more):
+                found[s.prompts] = found.get(s.prompts, 0.0) + s.share
+        rest = 1 - sum(s.share for s in self.config.sets)
+        if rest > 1e-9 and 2 <= sources <= 4:
+            found[None] = rest / 3
+        return found
+
+    def _names(self, sources: int, drop: bool, more: bool) -> tuple[str, ...]:
+        """The prompts of one mixture."""
+        sets = self._sets(sources, drop, more)
+        shares = np.array(list(sets.values()))
+        names = list(sets)[self.rng.choice(len(sets), p=shares / shares.sum()) if len(sets) > 1 else 0]
+        while names is None:
+            chain = draw_chain(self.rng, sources)
+            names = chain if _allows(chain, drop, more) else None
+        return names
 
     def _order(self, names: tuple[str, ...], drop: bool, more: bool) -> list[int]:
         """The sources asked for, by their number in the mixture or ABSENT."""
@@ -268,6 +230,8 @@ class Mixer:
     def _pick(self, name: str, used: set[str], span: int, tries: int = 8) -> tuple[int, int]:
         """(item, offset) of a crop that is not silent, from a group that the mixture does not have yet."""
         choices = self.by_prompt[name]
+        if name == "speech" and len(self.full_band) and hit(self.rng, self.config.full_band):
+            choices = self.full_band
         for _ in range(tries):
             index = int(choices[self.rng.integers(len(choices))])
             offset = self._offset(index, self.rng.random(), span)
@@ -281,6 +245,6 @@ class Mixer:
         return round(place * (int(self.pool.length[index]) - span))
 
     def _gain(self, name: str) -> float:
-        """-10..0 dB for speech and stems, -20..0 dB for the others, as a factor."""
-        low = -10.0 if name == "speech" or name in STEMS else -20.0
+        """Of a level between the quietest of its kind and 0 dB, as a factor."""
+        low = self.config.quietest_db[0 if name == "speech" or name in STEMS else 1]
         return float(10 ** (self.rng.uniform(low, 0.0) / 20))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ussfast.errors import InputError
 from ussfast.models import config_from_dict
 from ussfast.models.config import from_dict
-from ussfast.train.mixing import MixConfig
+from ussfast.train.mix_config import MixConfig
 
 
 @dataclass(frozen=True)
