@@ -16,7 +16,7 @@ OTHER_ISAS := $(if $(CXX_FOUND),generic $(call cpu_has,avx512f,avx2) $(call cpu_
 KERNEL_TESTS := tests/ops/test_contract.py tests/ops/test_locoformer.py tests/ops/test_bands.py tests/ops/test_conv_ffn.py \
   tests/ops/test_gated_recurrence.py tests/ops/test_band_attention.py tests/ops/test_band_masks.py \
   tests/ops/test_band_tokens.py \
-  tests/models/test_causal_native.py tests/models/test_trunk_step.py
+  tests/models/test_causal_native.py
 
 # Files of tests run beside each other, each on one thread; each takes about a gigabyte.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))

@@ -24,10 +24,10 @@ PROMPTS = ("speech", "sfxbg")
 SECONDS = float(os.environ.get("BENCH_SECONDS") or 6)
 
 
-def why_not(backend: str) -> str | None:
-    """The reason why this machine or this ussfast cannot run it; None if it can."""
-    if backend == "native-int8" and "int8" not in engine.DTYPES:
-        return f"the engine has no dtype int8, only {', '.join(engine.DTYPES)}"
+def why_not(backend: str, model: str = "") -> str | None:
+    """The reason why this machine or this model cannot run it; None if it can."""
+    if backend == "native-int8" and model == "default":
+        return "the causal model has no dtype int8"
     if backend.startswith("native"):
         device = engine.pick_device("auto").type
         rows = [row for row in _ext.kernels() if row["device"] == device]

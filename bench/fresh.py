@@ -33,7 +33,7 @@ def main(
     backend: Annotated[str, typer.Argument(help=", ".join(candidates.SETTINGS))],
     seconds: float = candidates.SECONDS,
 ) -> None:
-    if reason := candidates.why_not(backend):
+    if reason := candidates.why_not(backend, model):
         raise typer.BadParameter(reason)
     torch.set_num_threads(int(os.environ.get("BENCH_THREADS") or torch.get_num_threads()))
     network = candidates.load(model)

@@ -1,4 +1,4 @@
-"""What the choices in recipe `next` are worth: variants trained for the same CPU time, from the same seed.
+"""What the choices in recipe `default` are worth: variants trained for the same CPU time, from the same seed.
 
     python bench/trials.py DATA/manifest.json -o bench/results/training/trials.json --minutes 10
 
@@ -40,7 +40,7 @@ def variants(recipe: Recipe) -> dict[str, tuple[Recipe, Change | None]]:
     bands = (5,) * 8 + (10,) * 4 + (20,) * 4 + (40,) * 4 + (80,) * 3 + (81,)
     slow = replace(model, stft=replace(model.stft, n_fft=1280, hop=640, window_length=1280), bands=bands)
     return {
-        "next": (recipe, None),
+        "default": (recipe, None),
         "masks without features of bins": (recipe, _masks_of_bands),
         "6 features per bin": (replace(recipe, model=replace(model, features=6)), None),
         "hop 640 (40 ms)": (replace(recipe, model=slow), None),
@@ -79,7 +79,7 @@ def main(
     mixtures: Annotated[int, typer.Option(help="Per task, to validate on.")] = 40,
     only: Annotated[list[str] | None, typer.Option(help="Variants; all if not given.")] = None,
 ) -> None:
-    recipe = load_recipe("next")
+    recipe = load_recipe("default")
     items = [i for i in read_manifest(manifest) if i.license_class in recipe.license_classes]
     rate = recipe.model.sample_rate
     train, dev = (AudioPool.load([i for i in items if i.split == split], rate) for split in ("train", "dev"))

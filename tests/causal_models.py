@@ -1,26 +1,26 @@
-"""Small causal models of every kind, and noise for them."""
+"""Small causal models of several sizes, and noise for them."""
 
 from dataclasses import replace
 
 import torch
-from tiny import CAUSAL, tiny_model
-
-from ussfast.models.config import FfnConfig
+from tiny import CAUSAL, STFT, tiny_model
 
 HOP = CAUSAL.stft.hop
-MACARON = replace(CAUSAL.stack, time_ffn=(FfnConfig(8, 4), FfnConfig(6, 2)))
 CONFIGS = {
     "default": CAUSAL,
-    "look-ahead": replace(CAUSAL, look_ahead=2),
-    "two feed-forward layers": replace(CAUSAL, stack=MACARON, sfc=replace(CAUSAL.sfc, ffn=1, learned_slope=True)),
-    "frames alone in the encoder": replace(CAUSAL, sfc=replace(CAUSAL.sfc, encoder_time="none")),
-    "band split": replace(CAUSAL, encoder="band_split"),
+    # No size a multiple of a vector's lanes, three heads, odd features.
+    "odd widths": replace(CAUSAL, dim=21, heads=3, hidden=19, features=5, bands=(1, 2, 3, 17, STFT.bins - 23)),
+    # More bands than a panel has columns, and as many features as bins.
+    "many bands": replace(
+        CAUSAL, dim=34, heads=1, hidden=33, features=2, blocks=1, bands=(1,) * 39 + (STFT.bins - 39,)
+    ),
+    "one band": replace(CAUSAL, dim=32, heads=2, blocks=3, bands=(STFT.bins,)),
 }
 MODELS = {name: tiny_model(config).eval() for name, config in CONFIGS.items()}
 
 
 def audio(batch, samples, seed=0):
-    """Noise that grows louder: level, windows and contexts all matter."""
+    """Noise that grows louder: level and contexts matter."""
     rng = torch.Generator().manual_seed(seed)
     return torch.randn(batch, samples, generator=rng) * torch.linspace(0.02, 0.5, samples)
 

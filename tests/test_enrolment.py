@@ -19,7 +19,7 @@ def separator():
 def test_an_enrolled_prompt_is_used_by_name_beside_class_prompts(separator):
     clip, mixture = noise(1, 4000, seed=1), noise(2, 6000)
     prompt = separator.enroll("dog", [clip])
-    assert (prompt.name, prompt.kind, list(prompt.vector.shape)) == ("dog", "enrolled", [CAUSAL.stack.dim])
+    assert (prompt.name, prompt.kind, list(prompt.vector.shape)) == ("dog", "enrolled", [CAUSAL.dim])
     assert "dog" in separator.prompts and separator.prompts["dog"] is prompt
     out = separator.separate(mixture, prompts=("speech", "dog", "dog"))
     assert out.labels == ("speech", "dog-1", "dog-2") and out.stems.shape == (3, 2, 6000)

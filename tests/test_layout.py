@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[1]
 LONGEST = 300
 # Files that may be longer, each with the reason.
 ALLOWED_LONG: dict[str, str] = {}
-# C++ that is no op: what all kernels share, sample-rate conversion, which no model calls, the steps of causal models,
-# which change their arguments, as ops never do, and what the op stft_mask calls on a GPU.
-NO_OPS = {"isa", "shared", "resample", "causal_step", "trunk_step", "masked_istft", "register"}
+# C++ that is no op: what all kernels share, sample-rate conversion, which no model calls, the step of the causal model,
+# which changes its arguments, as ops never do, and what the op stft_mask calls on a GPU.
+NO_OPS = {"isa", "shared", "resample", "trunk_step", "masked_istft", "register"}
 # csrc/common: what host and GPU share, next to the headers that are named like the op or function they are about.
 COMMON = {"butterflies", "fft", "fft_plan", "reference", "team", "tensors"}
 

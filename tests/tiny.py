@@ -11,7 +11,6 @@ from ussfast.checkpoint import save_model
 from ussfast.models import build
 from ussfast.models.bslocoformer import BsLocoformerConfig
 from ussfast.models.causal import CausalConfig
-from ussfast.models.causal_tuss import CausalTussConfig
 from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, StftConfig, to_dict
 from ussfast.models.sfc import SfcConfig
 from ussfast.models.tuss import TussConfig
@@ -42,19 +41,7 @@ STEREO = BsLocoformerConfig(
     channels=2,
 )
 
-CAUSAL = CausalTussConfig(
-    sample_rate=RATE,
-    stft=STFT,
-    prompts=PROMPTS,
-    sfc=replace(SFC, bias="edges", ffn=0, encoder_time="past", decoder_time="none"),
-    stack=replace(STACK, blocks=2, time_ffn=(FfnConfig(8, 3),)),
-    extraction=FfnConfig(8, 3),
-    window_seconds=0.08,
-    level_seconds=0.1,
-)
-
-
-TRUNK = CausalConfig(
+CAUSAL = CausalConfig(
     sample_rate=RATE,
     stft=STFT,
     prompts=PROMPTS,

@@ -6,6 +6,6 @@ import typer
 
 Model = Annotated[str, typer.Option("--model", "-m", help="default, a model directory, or owner/name on the Hub.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Dtype = Annotated[str, typer.Option(help="auto (float32), float32, bfloat16 or int8 (CPU only).")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or int8 (CPU, not for causal models).")]
 Backend = Annotated[str, typer.Option(help="auto, native or reference.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]

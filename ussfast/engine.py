@@ -15,10 +15,9 @@ from ussfast.errors import DeviceError, InputError, OutOfMemoryError
 from ussfast.graphs import bucket, graphs_for
 from ussfast.models import SpectralModel
 from ussfast.models._packed import prepare
+from ussfast.models.causal import CausalModel, Modulation
+from ussfast.models.causal.step import fastest
 from ussfast.models.causal_chunks import CausalChunks
-from ussfast.models.causal_native import condition, supported
-from ussfast.models.causal_step import CarriesOn, Conditions
-from ussfast.models.causal_tuss import CausalTuss
 from ussfast.ops import use_reference
 from ussfast.transfer import transfer_for
 
@@ -65,8 +64,9 @@ class Engine:
     """A model on its device, run window by window.
 
     Args:
-        device, dtype, backend: names; "auto" takes the best that this machine has (float32, native kernels).
-            The model is moved and prepared for them: its weights are packed here, once.
+        device, dtype, backend: names; "auto" takes the best that this machine has (float32, native kernels; streams of
+            causal models on the CPU multiply bfloat16 where it can). The model is moved and prepared for them: its
+            weights are packed here, once.
         batch: windows that are computed together at most, of one file, of several threads and of streams; 1 computes
             each in the thread that asks for it. None: GPU_BATCH on a GPU, less once they do not fit, and 1 on the CPU.
     """
@@ -76,6 +76,9 @@ class Engine:
             raise InputError(f"batch must be at least 1, got {batch}")
         self.device, self.backend = pick_device(device), pick_backend(backend)
         self.precision = pick_precision(dtype, self.device)
+        if isinstance(model, CausalModel) and self.precision == "int8":
+            raise DeviceError("dtype int8 is not for the causal model: use auto, float32 or bf16")
+        self.stream_precision = "bfloat16" if dtype == "auto" else self.precision
         # Our ops have precisions of their own and keep residual streams in float32. On a GPU, PyTorch chooses what else
         # is safe in bfloat16: everything where plain PyTorch is asked for.
         self.autocast = self.device.type != "cpu" and self.precision == "bfloat16"
@@ -86,17 +89,17 @@ class Engine:
         with _memory(self.device):
             self.model = model.to(self.device).eval()
             prepare(self.model, "float32" if plain else self.precision, pack=self.backend == "native")
-        self._known: dict[bytes, Conditions] = {}
+            if self.causal is not None and self.device.type == "cpu":
+                self.causal.use_precision(fastest(self.causal, self.precision))
+        self._known: dict[bytes, Modulation] = {}
         self._knowing = Lock()
-        with self.computing():  # asked once: it looks at every parameter
-            self._native = self.causal is not None and supported(self.causal)
 
     @property
-    def causal(self) -> CarriesOn | None:
+    def causal(self) -> CausalModel | None:
         """The model, if it can carry on from chunk to chunk."""
-        return self.model if isinstance(self.model, CarriesOn) and self.model.config.causal else None
+        return self.model if isinstance(self.model, CausalModel) else None
 
-    def condition(self, prompts: torch.Tensor) -> Conditions:
+    def condition(self, prompts: torch.Tensor) -> Modulation:
         """What a causal model computes from prompt vectors [sources, dim]: once, for every stream and file."""
         assert self.causal is not None
         key = prompts.numpy(force=True).tobytes()
@@ -104,11 +107,7 @@ class Engine:
             known = self._known.pop(key, None)
             if known is None:
                 with self.computing():
-                    here = prompts.to(self.device)
-                    if self._native and isinstance(self.causal, CausalTuss):
-                        known = condition(self.causal, here)
-                    else:
-                        known = self.causal.condition(here)
+                    known = self.causal.condition(prompts.to(self.device))
             self._known[key] = known  # the newest are last
             if len(self._known) > KEPT_CONDITIONINGS:
                 self._known.pop(next(iter(self._known)))

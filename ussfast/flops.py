@@ -3,7 +3,7 @@
 from typing import Any
 
 from ussfast.errors import InputError
-from ussfast.models import BsLocoformerConfig, CausalConfig, CausalTussConfig, TfLocoformerConfig, TussConfig
+from ussfast.models import BsLocoformerConfig, CausalConfig, TfLocoformerConfig, TussConfig
 from ussfast.models.band_split import tuss_bands
 from ussfast.models.config import FfnConfig, StackConfig
 from ussfast.models.sfc import SfcConfig, band_edges
@@ -28,8 +28,6 @@ def model_flop(config: Any, samples: int, sources: int, batch: int = 1) -> int:
         return _tuss(config, frames, sources, batch)
     if isinstance(config, CausalConfig):
         return _causal(config, frames, sources, batch)
-    if isinstance(config, CausalTussConfig):
-        return _causal_tuss(config, frames + config.look_ahead, sources, batch)
     if sources != config.sources:
         raise InputError(f"sources {sources}: this model always returns {config.sources}")
     if isinstance(config, BsLocoformerConfig):
@@ -52,29 +50,6 @@ def _tuss(config: TussConfig, frames: int, sources: int, batch: int) -> int:
         + _stack(config.cross_prompt, batch, rows, bands)
         + _stack(config.extraction, batch * sources, frames, bands)
     )
-
-
-def _causal_tuss(config: CausalTussConfig, frames: int, sources: int, batch: int) -> int:
-    sfc, stack, dim, bins = config.sfc, config.stack, config.stack.dim, config.stft.bins
-    edges = band_edges(sfc, config.stft, config.sample_rate)
-    bands, rows, width = len(edges), batch * frames, stack.attention_dim
-    # The prefix: rows without neighbours in time.
-    # Single rows see one tap of a convolution. What few prompts weigh one another with is no matrix product.
-    alone = sum(2 * 3 * ffn.hidden * dim for ffn in stack.time_ffn)
-    prefix = sources * (_layer(stack, stack.freq_ffn, bands) + bands * (alone + 2 * dim * 4 * width))
-    # Frames: attention along time looks at the prefix as well, whose rows go along.
-    along_time = _layer(stack, (), sources + frames) + sum(_ffn(dim, ffn, frames) for ffn in stack.time_ffn)
-    block = prefix + rows * _layer(stack, stack.freq_ffn, bands) + batch * bands * along_time
-    shared = 2 * sources * bands * dim * 2 * dim + rows * sources * _ffn(dim, config.extraction, bands)
-    if config.encoder == "band_split":
-        encoder, hidden = 2 * rows * 3 * bins * dim, 2 * dim
-        decoder = 2 * rows * sources * hidden * (bands * dim + 4 * bins)
-    else:
-        encoder = _sfc_encoder(sfc, rows, bins, bands, 3, dim)
-        inner = max(sfc.ffn, 1) * sfc.dim
-        decoder = 2 * rows * sources * sfc.dim * (bands * dim + bands * bins + 6 * bins)
-        decoder += 2 * rows * bins * 3 * sfc.dim * inner
-    return encoder + stack.blocks * block + shared + decoder
 
 
 def _causal(config: CausalConfig, frames: int, sources: int, batch: int) -> int:

@@ -30,8 +30,9 @@ class Separator(LiveSeparator):
         prompts: what to separate, names in `separator.prompts`; repeats allowed. May be left out here and given to
             `separate`. Models without prompts take none and return all their sources.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        dtype: "auto" (float32), "float32", "bfloat16" ("bf16") or, on the CPU, "int8": of the network's large matrix
-            products; see docs/cpu.md and docs/gpu.md.
+        dtype: "auto" (float32; streams of causal models on the CPU: bfloat16 where it has such products), "float32",
+            "bfloat16" ("bf16") or, on the CPU and not for causal models, "int8": of the network's large matrix
+            products; see docs/cpu.md, docs/causal.md and docs/gpu.md.
         backend: "auto" or "native" (our kernels where they are built), or "reference" (plain PyTorch).
         segment: window for long audio in seconds; by default what the model was trained on, at least 6 s. Causal
             models carry on from one window to the next: for them it is only a question of memory.

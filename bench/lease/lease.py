@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=570, help="seconds after which everything is over (570)")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "lease-out")
     parser.add_argument("--pack", type=Path, default=ROOT / "lease", help="folder of make gpu-lease-pack")
-    parser.add_argument("--recipe", default="next")
+    parser.add_argument("--recipe", default="default")
     parser.add_argument("--rows", type=int, help="sources per step, in place of the recipe's")
     parser.add_argument("--build", type=float, default=90, help="seconds for the extension, where there is nvcc (90)")
     parser.add_argument("--tests", type=float, default=90, help="seconds for the tests that need a GPU (90)")

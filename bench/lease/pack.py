@@ -1,6 +1,6 @@
 """Prepares the folder that `make gpu-lease` needs on a GPU machine without a network.
 
-    make gpu-lease-pack DATA=DATA/manifest.json RUN=runs/next       # makes lease/, which git ignores
+    make gpu-lease-pack DATA=DATA/manifest.json RUN=runs/default       # makes lease/, which git ignores
 
 `audio/` has a part of the training and dev audio as a Vorbis pack, `wheels/` what a Python with torch and the usual
 packages lacks for training (WHEELS), `run/` the newest state of a run in half precision (`checkpoints.shrink`). All
@@ -105,7 +105,7 @@ def main(
     manifest: Annotated[Path, typer.Argument(help="manifest.json of the training audio.")],
     run: Annotated[Path | None, typer.Option(help="Run folder whose newest state goes along.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make or replace.")] = ROOT / "lease",
-    recipe: Annotated[str, typer.Option(help="Name or file of the recipe to train.")] = "next",
+    recipe: Annotated[str, typer.Option(help="Name or file of the recipe to train.")] = "default",
     audio: Annotated[str, typer.Option(help="At most, of audio.")] = "24MiB",
     limit: Annotated[str, typer.Option(help="Of all that travels.")] = "64MiB",
     python: Annotated[str, typer.Option(help="Version of the machine's Python.")] = "3.12",

@@ -1,6 +1,6 @@
 """The training of a lease: the recipe in bfloat16 until a given time, from the state that came along.
 
-    python bench/lease/train.py PACK RUN UNTIL --recipe next        # lease.py calls it
+    python bench/lease/train.py PACK RUN UNTIL --recipe default        # lease.py calls it
 
 PACK is the folder of pack.py, RUN where to train (outside of it), UNTIL a time.time().
 """
@@ -33,9 +33,9 @@ def main(
     pack: Annotated[Path, typer.Argument()],
     run: Annotated[Path, typer.Argument()],
     until: Annotated[float, typer.Argument()],
-    recipe: Annotated[str, typer.Option()] = "next",
+    recipe: Annotated[str, typer.Option()] = "default",
     start: Annotated[Path, typer.Option(help="Weights to begin with where no state came along.")] = ROOT
-    / "training/next",
+    / "training/default",
     rows: Annotated[int | None, typer.Option(help="Sources per step, in place of the recipe's.")] = None,
     device: Annotated[str, typer.Option()] = "auto",
 ) -> None:

@@ -82,7 +82,7 @@ def contest(request, model) -> Contest:
         for item in request.session.items
         if item.originalname == "bench_model" and item.callspec.params["model"] == model
     } | {"reference"}
-    return hold(model, tuple(n for n in candidates.SETTINGS if n in chosen and not candidates.why_not(n)))
+    return hold(model, tuple(n for n in candidates.SETTINGS if n in chosen and not candidates.why_not(n, model)))
 
 
 def fresh(model: str, backend: str) -> dict[str, float]:
@@ -98,8 +98,8 @@ def fresh(model: str, backend: str) -> dict[str, float]:
 
 
 @pytest.fixture
-def possible(backend):
-    if reason := candidates.why_not(backend):
+def possible(backend, model):
+    if reason := candidates.why_not(backend, model):
         pytest.skip(reason)
 
 

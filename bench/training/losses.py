@@ -2,7 +2,7 @@
 
     python bench/training/losses.py DATA/manifest.json -o bench/results/training/kernels.json
 
-Recipe `next` with batches of 6 sources and 2 s. Plain PyTorch from two seeds says how far chance goes; kernels start
+Recipe `default` with batches of 6 sources and 2 s. Plain PyTorch from two seeds says how far chance goes; kernels start
 from the first of them and get the same mixtures.
 """
 
@@ -32,7 +32,7 @@ def mean_loss(recipe: Recipe, pool: AudioPool, steps: int, eager: bool) -> dict[
 def main(
     manifest: Path, output: Annotated[Path, typer.Option("--output", "-o")], steps: int = 500, rows: int = 6
 ) -> None:
-    recipe = load_recipe("next")
+    recipe = load_recipe("default")
     recipe = replace(recipe, mix=replace(recipe.mix, rows=rows, seconds=2.0))
     items = [i for i in read_manifest(manifest) if i.license_class in recipe.license_classes and i.split == "train"]
     pool = AudioPool.load(items, recipe.model.sample_rate)

@@ -40,8 +40,7 @@ Tensor pack(const Tensor& bias, const std::optional<Tensor>& slope) {
   return blob;
 }
 
-}  // namespace
-
+// First and last bin, middle and 1 / (half the width + 1) of every band: four rows of `padded`. edges: int64 [bands, 2].
 std::vector<float> edge_table(const Tensor& edges, int64_t padded) {
   const auto rows = edges.contiguous();
   const int64_t* at = rows.const_data_ptr<int64_t>();
@@ -56,8 +55,6 @@ std::vector<float> edge_table(const Tensor& edges, int64_t padded) {
   }
   return table;
 }
-
-namespace {
 
 HeadRows rows_of(const Tensor& x) {
   return {x.const_data_ptr<float>(), x.size(0) == 1 ? 0 : x.stride(0), x.stride(1), x.stride(2)};

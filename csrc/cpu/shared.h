@@ -83,9 +83,6 @@ inline Sequences sequences(const at::Tensor& x, int64_t axis) {
           .out_outer = steps[0], .out_inner = steps[other], .out_step = steps[axis]};
 }
 
-// First and last bin, middle and 1 / (half the width + 1) of every band: four rows of `padded`. edges: int64 [bands, 2].
-std::vector<float> edge_table(const at::Tensor& edges, int64_t padded);
-
 // float32 with adjacent channels: what kernels read.
 inline at::Tensor readable(const at::Tensor& x) {
   const auto wide = x.to(at::kFloat);

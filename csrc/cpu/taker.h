@@ -1,4 +1,4 @@
-// Lists of tensors that the steps of causal models take: weights, state, work.
+// Lists of tensors that the step of the causal model takes: weights, state, work.
 #pragma once
 
 #include <type_traits>

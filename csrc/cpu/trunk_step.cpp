@@ -1,4 +1,4 @@
-// One hop of a causal model with a trunk in one call, see ussfast/models/causal/step.py.
+// One hop of the causal model in one call, see ussfast/models/causal/step.py.
 //
 // It changes its state in place, unlike every op, so it is no op of its own, has no gradient, and is called only on a
 // state that nobody else holds.

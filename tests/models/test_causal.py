@@ -1,20 +1,32 @@
-"""The causal TUSS: offline, in chunks and hop by hop it is one model, and what comes later changes nothing."""
+"""The causal model: offline, in chunks, hop by hop and in streams it is one model; prompts may change."""
 
 from dataclasses import replace
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from causal_models import HOP, MODELS, audio, close
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import CAUSAL, PROMPTS, tiny_model
+from tiny import CAUSAL, PROMPTS, RATE, STFT, noise, tiny_model
 
-from ussfast import stft
+from ussfast import Separator
 from ussfast.errors import InputError, PromptError
-from ussfast.models._packed import prepare
+from ussfast.flops import model_flop
+from ussfast.models import build
+from ussfast.models.causal_chunks import CausalChunks
 from ussfast.models.causal_step import initial_state, step
-from ussfast.models.causal_tuss import CausalTussConfig, running_mean
+from ussfast.nested import copied, tensors_of
 from ussfast.ops import use_reference
+from ussfast.train.recipe import load_recipe
+
+MODEL = MODELS["default"]
+CUTS = st.lists(st.sampled_from((0, 1, 63, 64, 65, 300, 1000)), max_size=6)
+
+
+def separator(*prompts):
+    return Separator.from_model(tiny_model(CAUSAL), prompts, device="cpu", dtype="float32")
 
 
 def stepped(model, x, prompts):
@@ -22,53 +34,57 @@ def stepped(model, x, prompts):
     late = model.config.latency_samples - HOP
     samples = x.shape[1]
     padded = torch.nn.functional.pad(x, (0, late + -(samples + late) % HOP))
-    conditioning = model.condition(prompts)
+    modulation = model.condition(prompts)
     state, out = initial_state(model, len(x), prompts.shape[-2]), []
     for hop in padded.split(HOP, 1):
-        y, state = step(model, hop, state, conditioning)
+        y, state = step(model, hop, state, modulation)
         out.append(y)
     return torch.cat(out, -1)[..., late : late + samples]
 
 
 @pytest.mark.parametrize("name", MODELS)
 @given(data=st.data())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_hop_by_hop_is_the_same_as_offline(name, data):
-    model = MODELS[name]
-    batch = data.draw(st.integers(1, 2))
+    model, batch = MODELS[name], data.draw(st.integers(1, 2))
     x = audio(batch, data.draw(st.integers(2, 25 * HOP)), data.draw(st.integers(0, 9)))
-    names = [
-        tuple(data.draw(st.lists(st.sampled_from(PROMPTS), min_size=count, max_size=count)))
-        for count in [data.draw(st.integers(1, 4))] * batch
-    ]
+    count = data.draw(st.integers(1, 4))
+    names = [data.draw(st.lists(st.sampled_from(PROMPTS), min_size=count, max_size=count)) for _ in range(batch)]
     with torch.inference_mode():
-        prompts = torch.stack([model.prompt_vectors(n) for n in names])
+        prompts = torch.stack([model.prompt_vectors(tuple(each)) for each in names])
         close(stepped(model, x, prompts), model.separate(x, prompts))
 
 
 @pytest.mark.parametrize("name", MODELS)
-@given(chunks=st.lists(st.integers(1, 17), min_size=1, max_size=6), seed=st.integers(0, 9))
-@settings(max_examples=10, deadline=None)
-def test_chunks_of_any_size_are_the_same_as_offline(name, chunks, seed):
-    model = MODELS[name]
-    ahead = model.config.look_ahead
+@given(cuts=CUTS, samples=st.integers(1, 2500), frames=st.integers(1, 20), rows=st.integers(1, 2))
+@settings(max_examples=8, deadline=None)
+def test_chunks_of_a_recording_are_the_same_as_all_of_it(name, cuts, samples, frames, rows):
+    model, x = MODELS[name], audio(rows, samples + 1)
+    edges = sorted({0, *(cut for cut in cuts if cut <= samples), samples + 1})
     with torch.inference_mode():
-        spec = stft.analyze(audio(2, (sum(chunks) + ahead) * HOP, seed), model.config.stft)[:, : sum(chunks)]
         prompts = model.prompt_vectors(("speech", "speech", "bass"))
-        conditioning, state, parts = model.condition(prompts), model.initial_chunk(2), []
-        for part in spec.split(chunks, 1):
-            masks, state = model.advance(part, conditioning, state)
-            parts.append(masks)
-        whole = model(spec, prompts)
-    kept = sum(chunks) - ahead
-    if kept > 0:
-        close(torch.cat(parts, 2)[:, :, ahead:], whole[:, :, :kept])
+        chunks = CausalChunks(model, model.condition(prompts), frames)
+        parts = [chunks.push(x[:, a:b]) for a, b in pairwise(edges)] + [chunks.flush()]
+        close(torch.cat(parts, -1), model.separate(x, prompts))
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_shared_masks_are_those_of_the_mean_of_the_channels():
+    x = audio(2, 1500)
+    with torch.inference_mode():
+        modulation = MODEL.condition(MODEL.prompt_vectors(("speech", "bass")))
+        parts = {}
+        for name, rows, shared in (("both", x, True), ("mean", x.mean(0, keepdim=True), False)):
+            chunks = CausalChunks(MODEL, modulation, 4, shared)
+            parts[name] = torch.cat((chunks.push(rows), chunks.flush()), -1)
+    close(parts["both"].mean(0, keepdim=True), parts["mean"], 1e-5)
+    with pytest.raises(ValueError, match="nothing was pushed"):
+        CausalChunks(MODEL, modulation, 4).flush()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_native_kernels_agree_with_the_reference(precision):
     model = tiny_model(CAUSAL).eval()
-    prepare(model, precision)
+    model.use_precision(precision)
     x, prompts = audio(2, 3000), model.prompt_vectors(("speech", "sfx")).detach()
     with torch.inference_mode():
         native = model.separate(x, prompts)
@@ -77,170 +93,187 @@ def test_native_kernels_agree_with_the_reference(precision):
             close(native, model.separate(x, prompts), 1e-4 if precision == "float32" else 2e-2)
 
 
-@pytest.mark.parametrize("name", ["default", "look-ahead"])
-def test_later_input_changes_nothing_before_the_latency(name):
-    model = MODELS[name]
-    x, at = audio(1, 30 * HOP), 17 * HOP
-    other = x.clone()
-    other[:, at:] = torch.randn(other[:, at:].shape)
+@given(cuts=CUTS, channels=st.integers(1, 2), repeat=st.booleans())
+@settings(max_examples=10, deadline=None)
+def test_a_stream_equals_the_whole(cuts, channels, repeat):
+    sep, x = separator("speech", "speech" if repeat else "bass"), noise(channels, 3000)
+    session = sep.session(channels=channels)
+    pieces = [session.push(x[:, a:b]) for a, b in pairwise(sorted({0, *cuts, 3000}))] + [session.flush()]
+    whole = sep.separate(x, RATE).stems
+    streamed = np.concatenate([piece.stems for piece in pieces], -1)
+    assert streamed.shape == whole.shape
+    assert np.abs(streamed - whole).max() <= 1e-4 * np.abs(whole).max()
+
+
+@given(at=st.integers(1, 40))
+@settings(max_examples=10, deadline=None)
+def test_after_a_change_of_prompts_a_stream_is_one_that_always_had_them(at):
+    sep, x, hop = separator("speech"), noise(1, 64 * STFT.hop), STFT.hop
+    changing, always = sep.session(channels=1), sep.session(channels=1)
+    always.set_prompts(("bass", "vocals"))
+    theirs = [always.push(x), always.flush()]
+    ours = [changing.push(x[:, : at * hop])]
+    changing.set_prompts(("bass", "vocals"))
+    ours += [changing.push(x[:, at * hop :]), changing.flush()]
+
+    def bass(pieces):
+        return np.concatenate([p["bass"] if "bass" in p.labels else np.zeros_like(p.mixture) for p in pieces], -1)
+
+    # The frame at the change cross-fades; behind it not one sample differs.
+    first = (at + 1) * hop
+    assert np.array_equal(bass(ours)[:, first:], bass(theirs)[:, first:])
+    assert not np.array_equal(bass(ours), bass(theirs))
+
+
+def test_streams_of_a_pool_are_sessions():
+    sep, x = separator("speech"), noise(1, 1500)
+    pool = sep.pool(size=2, sample_rate=RATE)
+    streams = pool.join(), pool.join(("drums", "bass"))
+    found = {stream: [] for stream in streams}
+    for a, b in pairwise((0, 200, 900, 1500)):
+        for stream, piece in pool.push(dict.fromkeys(streams, x[:, a:b])).items():
+            found[stream].append(piece.stems)
+    for stream, prompts in zip(streams, (("speech",), ("drums", "bass")), strict=True):
+        alone = separator(*prompts).session(channels=1).push(x).stems
+        together = np.concatenate(found[stream], -1)
+        assert np.abs(together - alone).max() <= 1e-5 * np.abs(alone).max()
+
+
+def test_a_stream_that_is_reset_or_restored_goes_on_as_it_should():
+    sep, x = separator("speech"), noise(1, 1500)
+    session = sep.session(channels=1)
+    fresh = session.push(x).stems
+    state = session.state
+    after = session.push(x).stems
+    session.reset()
+    assert np.array_equal(session.push(x).stems, fresh)
+    session.state = state
+    assert np.array_equal(session.push(x).stems, after)
+
+
+def test_later_input_changes_nothing_before_a_frame_of_latency():
+    x, prompts, at = audio(1, 2000), MODEL.prompt_vectors(("speech", "sfx")).detach(), 16 * HOP
+    changed = x.clone()
+    changed[:, at:] = 0.7
     with torch.inference_mode():
-        prompts = model.prompt_vectors(("speech", "drums"))
-        a, b = model.separate(x, prompts), model.separate(other, prompts)
-    # An output sample needs no input that comes `latency_samples` or more after it.
-    safe = at - model.config.latency_samples
-    torch.testing.assert_close(a[..., :safe], b[..., :safe], rtol=0, atol=0)
-    assert (a[..., at:] - b[..., at:]).abs().max() > 1e-3
-    assert (a[..., safe + HOP : at] - b[..., safe + HOP : at]).abs().max() > 1e-5, "the latency is stated too high"
-
-
-def test_latency_counts_the_look_ahead():
+        a, b = MODEL.separate(x, prompts), MODEL.separate(changed, prompts)
+    kept = at - CAUSAL.latency_samples
     assert CAUSAL.latency_samples == 2 * HOP
-    assert replace(CAUSAL, look_ahead=3).latency_samples == 5 * HOP
+    assert torch.equal(a[..., : kept + 1], b[..., : kept + 1])
+    assert not torch.equal(a[..., kept + HOP : at], b[..., kept + HOP : at]), "the latency is stated too high"
 
 
-def test_what_left_the_window_is_forgotten():
-    """Two pasts that differ long ago: the attention and the convolutions no longer tell them apart."""
-    model = MODELS["default"]
-    x, old = audio(1, 120 * HOP), 20 * HOP
-    other = x.clone()
-    other[:, :old] = audio(1, old, seed=5)
-    reach = model.config.window_frames + 2 + 4  # per block: attention, and two causal convolutions of three taps
-    reach = old // HOP + reach * model.config.stack.blocks + 8
+def test_the_order_of_prompts_and_their_neighbours_do_not_matter():
+    x = audio(1, 1500)
     with torch.inference_mode():
-        prompts = model.prompt_vectors(("speech", "drums"))
-        a, b = model.separate(x, prompts), model.separate(other, prompts)
-        # The running level is the same up to a factor that decays exponentially.
-        close(a[..., reach * HOP :], b[..., reach * HOP :], 1e-2)
-    assert (a[..., : old] - b[..., : old]).abs().max() > 1e-2 * a.abs().max()
-
-
-def test_prompts_have_no_order_and_equal_ones_differ():
-    model = MODELS["default"]
-    x = audio(1, 20 * HOP)
-    with torch.inference_mode():
-        forth = model.separate(x, model.prompt_vectors(("speech", "drums", "sfx")))
-        back = model.separate(x, model.prompt_vectors(("sfx", "drums", "speech")))
-        twice = model.separate(x, model.prompt_vectors(("speech", "speech")))
-    close(back.flip(1), forth, 1e-5)
-    assert (twice[:, 0] - twice[:, 1]).abs().max() > 1e-2 * twice.abs().max()
+        pair = MODEL.separate(x, MODEL.prompt_vectors(("speech", "sfx")))
+        turned = MODEL.separate(x, MODEL.prompt_vectors(("sfx", "drums", "speech")))
+        twice = MODEL.separate(x, MODEL.prompt_vectors(("sfx", "sfx")))
+    close(turned[:, [2, 0]], pair, 1e-5)
+    close(twice[:, :1], pair[:, 1:], 1e-5)
+    assert (twice[:, 0] - twice[:, 1]).abs().max() > 1e-3 * twice.abs().max()
 
 
 def test_level_and_prompt_length_do_not_matter():
-    model = MODELS["default"]
     x = audio(1, 20 * HOP)
     with torch.inference_mode():
-        prompts = model.prompt_vectors(("speech", "drums"))
-        plain = model.separate(x, prompts)
-        close(model.separate(x * 8, prompts) / 8, plain, 2e-2)  # a floor keeps silence quiet, and shows a little here
-        close(model.separate(x, prompts * 3), plain, 1e-4)
+        prompts = MODEL.prompt_vectors(("speech", "drums"))
+        plain = MODEL.separate(x, prompts)
+        close(MODEL.separate(x * 8, prompts) / 8, plain, 2e-2)  # a floor keeps silence quiet, and shows a little here
+        close(MODEL.separate(x, prompts * 3), plain)
 
 
 def test_a_batch_may_have_prompts_of_its_own_or_share_them():
-    model = MODELS["default"]
     x = audio(2, 10 * HOP)
     with torch.inference_mode():
-        shared = model.prompt_vectors(("speech", "drums"))
-        close(model.separate(x, shared), model.separate(x, shared.expand(2, -1, -1)), 1e-6)
-        one = torch.cat([model.separate(x[i : i + 1], shared) for i in range(2)])
-        close(model.separate(x, shared), one, 1e-5)
+        shared = MODEL.prompt_vectors(("speech", "drums"))
+        whole = MODEL.separate(x, shared)
+        close(MODEL.separate(x, shared.expand(2, -1, -1)), whole, 1e-6)
+        close(torch.cat([MODEL.separate(x[i : i + 1], shared) for i in range(2)]), whole, 1e-5)
 
 
-def test_the_conditioning_is_computed_once_and_the_state_is_not_changed():
-    model = MODELS["default"]
+def test_a_step_leaves_its_state_as_it_was():
     with torch.inference_mode():
-        conditioning = model.condition(model.prompt_vectors(("speech", "drums")))
-        state = initial_state(model, 1, 2)
-        hops = audio(1, 6 * HOP).split(HOP, 1)
+        modulation = MODEL.condition(MODEL.prompt_vectors(("speech", "drums")))
+        state, hops = initial_state(MODEL, 1, 2), audio(1, 6 * HOP).split(HOP, 1)
         for hop in hops[:4]:
-            _, state = step(model, hop, state, conditioning)
-        first, after = step(model, hops[4], state, conditioning)
-        again, after_again = step(model, hops[4], state, conditioning)
-        torch.testing.assert_close(first, again, rtol=0, atol=0)
-        torch.testing.assert_close(after.overlap, after_again.overlap, rtol=0, atol=0)
+            _, state = step(MODEL, hop, state, modulation)
+        before = copied(state)
+        first, _ = step(MODEL, hops[4], state, modulation)
+        again, _ = step(MODEL, hops[4], state, modulation)
+    assert torch.equal(first, again)
+    assert all(torch.equal(a, b) for a, b in zip(*(tensors_of(s).values() for s in (state, before)), strict=True))
 
 
 def test_everything_is_trained():
     model = tiny_model(CAUSAL).train()
-    x = audio(2, 3000)
-    queries = model.embed(audio(2, 2500, seed=3))
-    prompts = torch.stack((model.prompt_vectors(("speech", "speech")), queries))
-    model.separate(x, prompts).square().mean().backward()
+    prompts = torch.stack((model.prompt_vectors(("speech", "speech")), model.embed(audio(2, 2500, seed=3))))
+    model.separate(audio(2, 3000), prompts).square().mean().backward()
     # The prompts that nobody asked for have a gradient of zero, as part of one tensor.
-    missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    assert missing == []
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 def test_query_vectors_do_not_depend_on_level_or_batch():
-    model = tiny_model(CAUSAL).eval()
     clips = audio(3, 2600)
     with torch.inference_mode():
-        vectors = model.embed(clips)
-        assert vectors.shape == (3, CAUSAL.stack.dim)
-        close(model.embed(clips * 0.01), vectors, 1e-3)
-        close(model.embed(clips[1:2]), vectors[1:2], 1e-5)
-        assert (vectors[0] - vectors[1]).abs().max() > 1e-3
+        vectors = MODEL.embed(clips)
+        assert vectors.shape == (3, CAUSAL.dim)
+        close(MODEL.embed(clips * 0.01), vectors, 1e-3)
+        close(MODEL.embed(clips[1:2]), vectors[1:2], 1e-5)
+    assert (vectors[0] - vectors[1]).abs().max() > 1e-3
 
 
-@given(
-    values=st.lists(st.floats(0, 100), min_size=1, max_size=30),
-    cut=st.integers(0, 30),
-    limit=st.integers(1, 12),
-)
-@settings(max_examples=40, deadline=None)
-def test_running_mean(values, cut, limit):
-    expected, mean = [], 0.0
-    for number, value in enumerate(values, 1):
-        mean += (value - mean) / min(number, limit)
-        expected.append(mean)
-    x = torch.tensor([values], dtype=torch.float64)
-    parts, last, seen = [], torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.int64)
-    for part in (x[:, :cut], x[:, cut:]):
-        if part.shape[1]:
-            parts.append(running_mean(part, last, seen, limit))
-            last, seen = parts[-1][:, -1], seen + part.shape[1]
-    torch.testing.assert_close(torch.cat(parts, 1)[0], torch.tensor(expected, dtype=torch.float64))
+def test_the_level_rises_at_once_and_falls_at_its_rate():
+    """60 dB louder for ten frames: features after it are as they would be without it once the level has come down."""
+    frames = 400
+    spec = torch.ones(2, frames, STFT.bins, dtype=torch.complex64)
+    spec[1, 10:20] *= 1000
+    zero = MODEL.initial_state(2).level
+    features, last = MODEL._levelled(spec, zero)
+    loudness = features[..., 2].square().mean(-1)
+    assert torch.allclose(loudness[:, :10], torch.ones(())) and torch.allclose(loudness[1, 10:20], torch.ones(()))
+    per_frame = CAUSAL.release_db * STFT.hop / RATE
+    recovered = 20 + int(60 / per_frame) + 1
+    if recovered < frames:
+        assert torch.allclose(loudness[1, recovered:], torch.ones(()), atol=1e-4)
+    fallen = 20 * torch.log10(loudness[1, 20 : min(recovered - 1, frames)])
+    assert torch.allclose(fallen.diff(), torch.full_like(fallen[1:], per_frame), atol=1e-3)
+    # From a state, as in one go.
+    again, _ = MODEL._levelled(spec[:, 30:], MODEL._levelled(spec[:, :30], zero)[1])
+    assert torch.allclose(again, features[:, 30:], rtol=1e-4) and torch.equal(last[0] < 20, torch.tensor(True))
 
 
-def test_without_causality_there_is_only_the_whole():
-    config = replace(CAUSAL, causal=False, sfc=replace(CAUSAL.sfc, encoder_time="both"))
-    model = tiny_model(config).eval()
-    x, prompts = audio(1, 20 * HOP), model.prompt_vectors(("speech",)).detach()
-    other = x.clone()
-    other[:, 15 * HOP :] *= 3
-    with torch.inference_mode():
-        a, b = model.separate(x, prompts), model.separate(other, prompts)
-        assert (a - b)[..., : 5 * HOP].abs().max() > 1e-4, "early output must see late input"
-        with pytest.raises(InputError, match="not causal"):
-            stepped(model, x, prompts)
+def test_the_default_is_small():
+    config = load_recipe("default").model
+    assert model_flop(config, 32000 * 10, 2) / 10 <= 2.5e9
+    assert config.latency_samples / config.sample_rate <= 0.04
+    model = build(config)
+    assert sum(t.numel() * t.element_size() for t in tensors_of(model.initial_state(1)).values()) <= 256 * 1024
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "says"),
     [
+        ({"bands": (4, 4)}, "sum to"),
+        ({"heads": 3}, "heads must divide dim"),
+        ({"release_db": 0.0}, "release_db"),
+        ({"prompts": ("a", "a")}, "distinct"),
         ({"prompts": ()}, "at least one"),
-        ({"stft": replace(CAUSAL.stft, hop=32)}, "2 hop"),
-        ({"stft": replace(CAUSAL.stft, padding="reflect")}, "padding zero"),
-        ({"sfc": replace(CAUSAL.sfc, encoder_time="both")}, "encoder_time past or none"),
-        ({"sfc": replace(CAUSAL.sfc, decoder_time="past")}, "decoder_time none"),
-        ({"sfc": replace(CAUSAL.sfc, query="adaptive")}, "query learnable"),
-        ({"window_seconds": 0.001}, "two frames"),
-        ({"look_ahead": -1}, "look_ahead >= 0"),
-        ({"causal": False, "look_ahead": 1}, "look_ahead is for causal"),
-        ({"stack": replace(CAUSAL.stack, norm="layer_norm")}, "rms_group_norm"),
+        ({"stft": replace(STFT, hop=32)}, "2 hop"),
+        ({"stft": replace(STFT, padding="reflect")}, "padding zero"),
+        ({"blocks": 0}, "at least 1"),
     ],
 )
-def test_configurations_that_cannot_be(change, said):
-    with pytest.raises(InputError, match=said):
+def test_bad_sizes(change, says):
+    with pytest.raises(InputError, match=says):
         replace(CAUSAL, **change)
 
 
 def test_bad_calls_are_named():
-    model = MODELS["default"]
-    assert isinstance(model.config, CausalTussConfig)
-    with pytest.raises(PromptError, match="speech"):
-        model.prompt_vectors(("speach",))
+    with pytest.raises(PromptError, match="unknown prompts"):
+        MODEL.prompt_vectors(("piano",))
     with pytest.raises(PromptError, match="needs prompts"):
-        model.separate(audio(1, 500), None)
-    conditioning = model.condition(model.prompt_vectors(("speech",)))
+        MODEL(torch.zeros(1, 3, STFT.bins, dtype=torch.complex64), None)
+    modulation = MODEL.condition(MODEL.prompt_vectors(("speech",)))
     with pytest.raises(InputError, match=r"\[1, 64\]"):
-        step(model, torch.zeros(1, HOP + 1), initial_state(model, 1, 1), conditioning)
+        step(MODEL, torch.zeros(1, HOP + 1), initial_state(MODEL, 1, 1), modulation)

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from causal_models import CONFIGS, audio, close
-from tiny import TUSS, TUSS_SFC, UNCONDITIONAL, tiny_model
+from causal_models import audio, close
+from tiny import CAUSAL, TUSS, TUSS_SFC, UNCONDITIONAL, tiny_model
 
 from ussfast.models._packed import PackedModule, prepare
+from ussfast.models.causal.layers import Block as CausalBlock
 from ussfast.models.locoformer import Block
 
-MODELS = {"tuss": TUSS, "sfc": TUSS_SFC, "unconditional": UNCONDITIONAL, "causal": CONFIGS["default"]}
+MODELS = {"tuss": TUSS, "sfc": TUSS_SFC, "unconditional": UNCONDITIONAL}
 
 
 def parts_of(model):
@@ -45,12 +46,11 @@ def test_narrow_weights_are_those_that_ops_round_to(name):
     assert not torch.equal(got, exact)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, "causal"])
 def test_residual_streams_stay_float32_under_autocast(name):
-    model, seen = tiny_model(MODELS[name]).eval(), []
-    kinds = (Block, type(model.stack.blocks[0])) if name == "causal" else (Block,)
+    model, seen = tiny_model((MODELS | {"causal": CAUSAL})[name]).eval(), []
     for part in model.modules():
-        if isinstance(part, kinds):
+        if isinstance(part, Block | CausalBlock):
             part.register_forward_hook(lambda _, args, out: seen.extend((args[0], out)))
     prompts = torch.randn(2, 8) if model.prompt_names else None
     with torch.inference_mode():

@@ -9,13 +9,13 @@ from pieces import close, cut, joined
 from tiny import CAUSAL, noise, tiny_model
 
 from ussfast import Separator, demo
-from ussfast.audio import resample
+from ussfast.audio import read, resample
 from ussfast.nested import tensors_of
 
 
 @pytest.fixture(scope="module")
 def separator():
-    return Separator("default", demo.PROMPTS)
+    return Separator("default", demo.PROMPTS, dtype="float32")
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(32000, 1), (48000, 2), (8000, 1)])
@@ -26,10 +26,19 @@ def test_a_stream_equals_the_whole(separator, rate, channels):
     close(joined(pieces)[0], separator.separate(audio, rate).stems)
 
 
-def test_the_latency_is_40_ms(separator):
+def test_a_stream_of_its_own_choice_is_within_40_db_of_the_whole(separator):
+    """Where the CPU multiplies bfloat16, streams do; a real recording, for noise hides more."""
+    mixture, rate = read(demo.HERE / "mixture.flac")
+    whole = separator.separate(mixture, rate).stems
+    stems = joined(Separator("default", demo.PROMPTS).stream(cut(mixture, [20011] * 9), rate))[0]
+    for ours, exact in zip(stems, whole, strict=True):
+        assert ((ours - exact) ** 2).sum() <= 1e-4 * (exact**2).sum()
+
+
+def test_the_latency_is_32_ms(separator):
     session = separator.session(channels=1)
-    assert session.latency == 0.04 and session.hop_seconds == 0.02
-    assert separator.session(48000).latency < 0.05
+    assert session.latency == 0.032 and session.hop_seconds == 0.016
+    assert separator.session(48000).latency < 0.04
     # A click: all of it that comes out is within a frame of it, and the first part of it no later than stated.
     click = np.zeros((1, 32000), np.float32)
     click[0, 16000] = 0.5
@@ -39,7 +48,7 @@ def test_the_latency_is_40_ms(separator):
         given += piece.mixture.shape[1]
         if heard is None and given > 16000:
             heard = (number + 1) * 16
-    assert heard is not None and heard - 16000 <= 1280
+    assert heard is not None and heard - 16000 <= 1024
 
 
 def resident_mib():

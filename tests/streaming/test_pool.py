@@ -9,7 +9,7 @@ from tiny import CAUSAL, PROMPTS, RATE, TUSS, noise, tiny_model
 from ussfast import Separator
 from ussfast.errors import InputError, PromptError
 
-SEPARATOR = Separator.from_model(tiny_model(CAUSAL), ("speech", "drums"))
+SEPARATOR = Separator.from_model(tiny_model(CAUSAL), ("speech", "drums"), dtype="float32")
 prompts = st.lists(st.sampled_from(PROMPTS), min_size=1, max_size=4)
 
 
@@ -21,7 +21,6 @@ def alone(audio, names, rate, changes=()):
         session.set_prompts(following)
         at = end
     return [*parts, session.push(audio[:, at:]), session.flush()]
-
 
 
 @given(data=st.data(), rate=st.sampled_from((RATE, 16000)), channels=st.integers(1, 2))

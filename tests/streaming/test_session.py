@@ -16,15 +16,14 @@ from ussfast.errors import AudioError, InputError, PromptError
 from ussfast.models.config import StftConfig
 
 HOP = CAUSAL.stft.hop
-SEPARATOR = Separator.from_model(tiny_model(CAUSAL), ("speech", "drums"))
-AHEAD = Separator.from_model(tiny_model(replace(CAUSAL, look_ahead=2)), ("speech", "drums"))
+# float32: streams of dtype "auto" may multiply bfloat16, and files do not.
+SEPARATOR = Separator.from_model(tiny_model(CAUSAL), ("speech", "drums"), dtype="float32")
 RATES = (8000, 11025, 16000, 22050, 32000, 44100, 48000)
 
 
 sizes = st.lists(st.sampled_from((0, 1, 2, 3, 17, 63, 64, 65, 127, 257, 1009, 3001)), max_size=12)
 
 
-@pytest.mark.parametrize("separator", [SEPARATOR, AHEAD], ids=["no look-ahead", "look-ahead"])
 @given(
     sizes=sizes,
     samples=st.integers(1, 6000),
@@ -33,10 +32,10 @@ sizes = st.lists(st.sampled_from((0, 1, 2, 3, 17, 63, 64, 65, 127, 257, 1009, 30
     prompts=st.lists(st.sampled_from(PROMPTS), min_size=1, max_size=4),
 )
 @settings(max_examples=25, deadline=None)
-def test_a_stream_equals_the_whole(separator, sizes, samples, rate, channels, prompts):
+def test_a_stream_equals_the_whole(sizes, samples, rate, channels, prompts):
     audio = noise(channels, samples)
-    whole = separator.separate(audio, rate, prompts=prompts)
-    session = separator.session(rate, prompts=prompts)
+    whole = SEPARATOR.separate(audio, rate, prompts=prompts)
+    session = SEPARATOR.session(rate, prompts=prompts)
     pieces = [*map(session.push, cut(audio, sizes)), session.flush()]
     stems, mixture = joined(pieces)
     assert all(piece.labels == whole.labels for piece in pieces)
@@ -55,11 +54,10 @@ def test_stream_yields_what_a_session_gives():
     assert mono.shape == (2, 1, 500)
 
 
-@pytest.mark.parametrize("separator", [SEPARATOR, AHEAD], ids=["no look-ahead", "look-ahead"])
 @pytest.mark.parametrize("rate", [RATE, 48000])
-def test_the_stated_latency_is_the_latency(separator, rate):
+def test_the_stated_latency_is_the_latency(rate):
     """Sample i is out, and final, once the input up to i + latency is in; and half a hop earlier it is not."""
-    session = separator.session(rate, channels=1)
+    session = SEPARATOR.session(rate, channels=1)
     latency = round(session.latency * rate)
     audio = noise(1, 6000 * rate // RATE)
     given = [session.push(part).mixture.shape[1] for part in np.array_split(audio, audio.shape[1], 1)]
@@ -93,18 +91,15 @@ def test_prompts_change_without_a_gap():
 
 
 def test_after_a_change_it_is_as_if_it_had_always_been_so():
-    """As far as the model remembers: two windows of attention, one per block, and some frames."""
-    model = tiny_model(CAUSAL)
-    separator = Separator.from_model(model, ("speech", "drums"))
+    """What is remembered does not depend on the prompts: behind the cross-fade nothing differs."""
     audio, at = noise(1, 200 * HOP), 40 * HOP
-    changed, always = separator.session(channels=1), separator.session(prompts=("drums", "sfx", "bass"), channels=1)
+    changed, always = SEPARATOR.session(channels=1), SEPARATOR.session(prompts=("drums", "sfx", "bass"), channels=1)
     changed.push(audio[:, :at])
     changed.set_prompts(("drums", "sfx", "bass"))
     end = joined([changed.push(audio[:, at:])])[0][:3]
     same = joined([always.push(audio)])[0][..., -end.shape[-1] :]
-    memory = CAUSAL.stack.blocks * (CAUSAL.window_frames + 2) * HOP
-    close(end[..., memory:], same[..., memory:], 1e-5)
-    assert np.abs(end - same)[..., : 4 * HOP].max() > 1e-3
+    close(end[..., HOP:], same[..., HOP:], 1e-5)
+    assert np.abs(end - same)[..., :HOP].max() > 1e-3
 
 
 @pytest.mark.parametrize("rate", [RATE, 44100])
@@ -229,9 +224,9 @@ def test_silence_stays_silent_and_integers_are_scaled():
 
 
 def test_torch_chunks_and_other_window_lengths():
-    config = replace(CAUSAL, stft=StftConfig(n_fft=96, hop=48, window_length=96, window="hann"), sfc=CAUSAL.sfc)
-    config = replace(config, sfc=replace(config.sfc, widths=(5, 10, 20, 14)))
-    separator = Separator.from_model(tiny_model(config), ("speech",))
+    stft = StftConfig(n_fft=96, hop=48, window_length=96, window="hann")
+    config = replace(CAUSAL, stft=stft, bands=(5, 10, 20, 14))
+    separator = Separator.from_model(tiny_model(config), ("speech",), dtype="float32")
     audio = noise(1, 1000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

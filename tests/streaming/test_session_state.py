@@ -11,7 +11,7 @@ from tiny import CAUSAL, RATE, noise, tiny_directory, tiny_model
 from ussfast import Separator
 from ussfast.errors import InputError
 
-SEPARATOR = Separator.from_model(tiny_model(CAUSAL), ("speech", "drums"))
+SEPARATOR = Separator.from_model(tiny_model(CAUSAL), ("speech", "drums"), dtype="float32")
 
 
 @pytest.mark.parametrize("rate", [RATE, 44100])

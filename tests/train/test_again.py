@@ -7,7 +7,7 @@ import pytest
 import torch
 from running import mixer, steps
 from test_queries import make_pool
-from tiny import TRUNK, tiny_recipe
+from tiny import CAUSAL, tiny_recipe
 
 from ussfast import InputError
 from ussfast.models.config import to_dict
@@ -82,7 +82,7 @@ def test_a_model_learns_from_it(tmp_path, pool):
 
 
 def _trunk():
-    return json.loads(json.dumps(to_dict(TRUNK)))
+    return json.loads(json.dumps(to_dict(CAUSAL)))
 
 
 @pytest.mark.parametrize("rows", [4, 5])

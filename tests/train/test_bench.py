@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from tiny import TRUNK, tiny_recipe, to_dict
+from tiny import CAUSAL, tiny_recipe, to_dict
 
 from ussfast._ext import cpu_isa
 from ussfast.cli import main
@@ -22,8 +22,8 @@ def names():
 
 
 def test_ways_share_one_measure():
-    recipe = load_recipe("next")
-    recipe = replace(recipe, model=TRUNK, mix=replace(recipe.mix, seconds=0.4))
+    recipe = load_recipe("default")
+    recipe = replace(recipe, model=CAUSAL, mix=replace(recipe.mix, seconds=0.4))
     rows = ways(recipe, mixtures=1, rounds=1)
     assert [row.name for row in rows] == names()
     flop = 3 * model_flop(recipe.model, batch_of(recipe, 1).mixture.shape[1], 3, 1)
@@ -37,7 +37,7 @@ def test_ways_share_one_measure():
 
 def test_the_command(capsys, tmp_path):
     threads = torch.get_num_threads()
-    model = {"architecture": "causal"} | json.loads(json.dumps(to_dict(TRUNK)))
+    model = {"architecture": "causal"} | json.loads(json.dumps(to_dict(CAUSAL)))
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_recipe() | {"model": model}))
     with pytest.raises(SystemExit) as exit:
         main(["bench", str(tmp_path / "tiny.yaml"), "--train", "--rounds", "5", "--threads", "1", "--json"])
@@ -48,4 +48,4 @@ def test_the_command(capsys, tmp_path):
 
 def test_what_cannot_be_measured():
     with pytest.raises(InputError, match="at least 1, got 0 and 4"):
-        ways(load_recipe("next"), rounds=0)
+        ways(load_recipe("default"), rounds=0)

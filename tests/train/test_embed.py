@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import CAUSAL, PROMPTS, TRUNK, tiny_directory, tiny_manifest
+from tiny import CAUSAL, PROMPTS, TUSS, tiny_directory, tiny_manifest
 from typer.testing import CliRunner
 
 from ussfast import Separator
@@ -32,14 +32,14 @@ def tree(tmp_path):
     """A tree with an embedded model named tiny, and a trained one of another architecture beside it."""
     root = tmp_path / "tree"
     (root / "ussfast/weights").mkdir(parents=True)
-    shutil.copytree(tiny_directory(tmp_path, CAUSAL), root / "ussfast/weights/default")
+    shutil.copytree(tiny_directory(tmp_path, TUSS), root / "ussfast/weights/default")
     card = "# Old\n\n## How good it is\n\nfair\n\n## Limits\n\n- It is small.\n\n## How it was made\n\nquickly\n"
     (root / "ussfast/weights/default/README.md").write_text(card)
     (root / "ussfast/weights/default/CREDITS.md").write_text("old credits")
     module = "<!-- figures of the embedded model: made by make embed -->\n\nold table\n\n<!-- end of figures -->"
     (root / "README.md").write_text(f"# ussfast\n\nbefore\n\n{module}\n\nafter\n")
     (root / "CHANGELOG.md").write_text("# Changelog\n\n## 0.2 (unreleased)\n\n- A change.\n\n## 0.1\n\n- First.\n")
-    model = tiny_directory(tmp_path, TRUNK, seed=3)
+    model = tiny_directory(tmp_path, CAUSAL, seed=3)
     (model / "CREDITS.md").write_text("new credits")
     return root, model
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from running import trainer_in
-from tiny import RATE, TRUNK, tiny_model
+from tiny import CAUSAL, RATE, tiny_model
 
 from ussfast.errors import InputError
 from ussfast.train.high_band import HighBand, above
@@ -56,7 +56,7 @@ def test_mixtures_without_anything_up_there_say_nothing():
 def test_training_hears_it(tmp_path, pool):
     batch = trainer_in(tmp_path, pool).mixer.batch()
     noisy = replace(batch, mixture=batch.mixture + 0.1 * torch.randn_like(batch.mixture))
-    model = tiny_model(TRUNK)
+    model = tiny_model(CAUSAL)
     without, with_it = (
         Objective(model, LossConfig(silence="mixture", high_weight=w, high_hz=HZ))(noisy) for w in (0.0, 0.3)
     )

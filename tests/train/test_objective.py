@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from running import trainer_in
-from tiny import TRUNK, tiny_model
+from tiny import CAUSAL, tiny_model
 
 from ussfast._ext import cpu_isa
 from ussfast.errors import InputError
@@ -85,7 +85,7 @@ def test_bf16(tmp_path, pool):
 
 
 def test_bf16_of_kernels_for_training(batch):
-    model = tiny_model(TRUNK)
+    model = tiny_model(CAUSAL)
     full, half = (Objective(model, LossConfig(), bfloat16=b)(batch).item() for b in (False, True))
     assert half == pytest.approx(full, abs=0.1) and (half != full) == (cpu_isa() == "avx512_bf16")
     with pytest.raises(KeyError), kernel_precision(model, "bfloat16"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from running import exactly, same, steps, trainer_in
 from safetensors.torch import load_file, save_file
-from tiny import RATE, TRUNK, tiny_recipe
+from tiny import CAUSAL, RATE, tiny_recipe
 
 from ussfast.errors import CheckpointError
 from ussfast.train import checkpoints
@@ -64,7 +64,7 @@ def test_six_steps_are_three_and_three(tmp_path, pool, dev):
 def test_training_on_kernels_resumes_bit_for_bit(tmp_path, pool):
     changes = {"optim": ALL["optim"], "run": {"precision": "bf16"}}
     mix = {"seconds": 0.4, "rows": 8, "again": 1.0, "absent": 0.5, "query_seconds": 0.5, "level_jump": 0.5}
-    recipe = replace(recipe_from_dict(tiny_recipe(mix=mix, **changes)), model=TRUNK)
+    recipe = replace(recipe_from_dict(tiny_recipe(mix=mix, **changes)), model=CAUSAL)
     recipe = replace(recipe, loss=replace(recipe.loss, silence="mixture", high_weight=0.2, high_hz=RATE / 4))
 
     def trainer(folder):
@@ -112,6 +112,14 @@ def test_checkpoints_of_earlier_versions(tmp_path, pool):
     assert later.step == 2 and later.kept == []
     assert later.mixer.rng.bit_generator.state == trainer.mixer.rng.bit_generator.state
     exactly(checkpoints.load_weights(checkpoints.newest(tmp_path))[1], trainer.model.state_dict())
+
+
+def test_a_run_goes_on_under_a_recipe_of_another_name(tmp_path, pool):
+    first = trainer_in(tmp_path, pool)
+    steps(first, 1)
+    first._save()
+    second = Trainer(replace(first.recipe, name="renamed"), pool, [], tmp_path)
+    assert second.step == 1 and same(first, second)
 
 
 def test_weights_of_a_full_checkpoint_are_the_mean_ones(tmp_path, pool):

@@ -6,14 +6,12 @@ from ussfast.errors import CheckpointError
 from ussfast.models._base import SpectralModel
 from ussfast.models.bslocoformer import BsLocoformer, BsLocoformerConfig
 from ussfast.models.causal import CausalConfig, CausalModel
-from ussfast.models.causal_tuss import CausalTuss, CausalTussConfig
 from ussfast.models.config import from_dict
 from ussfast.models.tflocoformer import TfLocoformer, TfLocoformerConfig
 from ussfast.models.tuss import Tuss, TussConfig
 
 ARCHITECTURES: dict[str, tuple[type, type[SpectralModel]]] = {
     "tuss": (TussConfig, Tuss),
-    "causal_tuss": (CausalTussConfig, CausalTuss),
     "causal": (CausalConfig, CausalModel),
     "bslocoformer": (BsLocoformerConfig, BsLocoformer),
     "tflocoformer": (TfLocoformerConfig, TfLocoformer),

@@ -1,58 +1,49 @@
 """One hop of audio in, one hop of every source out: the frame-by-frame form of a causal model."""
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ussfast import stft
 from ussfast.errors import InputError
-from ussfast.models.causal import CausalModel
-from ussfast.models.causal_tuss import CausalTuss
-
-CarriesOn = CausalTuss | CausalModel  # models that go on from frame to frame
-Conditions: TypeAlias = Any  # Conditioning or Modulation, whichever the model makes
+from ussfast.models.causal import CausalModel, Modulation, TrunkState
 
 
 @dataclass(frozen=True)
 class StreamState:
     """All that a batch of streams remembers; tensors only.
 
-    context: [rows, hop] newest input. waiting: [rows, look_ahead, bins, 2] spectra whose masks are still to come.
-    overlap: [rows, sources, hop] output that the next frame adds to. frames: of the network, for as many items, or for
-    fewer: then the rows are [items * channels], and the channels of an item get the same masks, those of their mean.
+    context: [rows, hop] newest input. overlap: [rows, sources, hop] output that the next frame adds to. frames: of the
+    network, for as many items, or for fewer: then the rows are [items * channels], and the channels of an item get the
+    same masks, those of their mean.
     """
 
     context: Tensor
-    waiting: Tensor
     overlap: Tensor
-    frames: Any
+    frames: TrunkState
 
 
-def initial_state(model: CarriesOn, batch: int, sources: int, channels: int = 1) -> StreamState:
+def initial_state(model: CausalModel, batch: int, sources: int, channels: int = 1) -> StreamState:
     """Before the first sample; channels: of each item that share their masks."""
     config, weight, rows = model.config.stft, model.band_rows, batch * channels
     return StreamState(
         weight.new_zeros(rows, config.hop),
-        weight.new_zeros(rows, model.config.look_ahead, config.bins, 2),
         weight.new_zeros(rows, sources, config.hop),
         model.initial_state(batch),
     )
 
 
-def step(
-    model: CarriesOn, audio: Tensor, state: StreamState, conditioning: Conditions
-) -> tuple[Tensor, StreamState]:
+def step(model: CausalModel, audio: Tensor, state: StreamState, modulation: Modulation) -> tuple[Tensor, StreamState]:
     """The next hop of every stream.
 
     Args:
         audio: [rows, hop] at the model's rate.
         state: from `initial_state` or the last call; not modified.
-        conditioning: of the prompts, from `CausalTuss.condition`.
+        modulation: of the prompts, from `CausalModel.condition`.
     Returns:
         [rows, sources, hop]: what came in `model.config.latency_samples - hop` samples earlier, separated; the state
-        after it. The same samples as `CausalTuss.separate` gives for the whole.
+        after it. The same samples as `CausalModel.separate` gives for the whole.
     Raises:
         InputError (a ValueError): audio is not one hop.
     """
@@ -64,12 +55,10 @@ def step(
     window = stft.window(config, audio.device).to(audio.dtype)
     spec = torch.fft.rfft(torch.cat((state.context, audio), 1) * window)
     channels = len(audio) // state.frames.items
-    masks, frames = model.step(spec.unflatten(0, (-1, channels)).mean(1), conditioning, state.frames)
+    masks, frames = model.step(spec.unflatten(0, (-1, channels)).mean(1), modulation, state.frames)
     masks = masks.repeat_interleave(channels, 0)
-    spectra = torch.cat((state.waiting, torch.view_as_real(spec)[:, None]), 1)
-    target = torch.view_as_complex(spectra[:, 0].contiguous())
-    estimate = torch.view_as_complex(masks.contiguous()) * target[:, None]
+    estimate = torch.view_as_complex(masks.contiguous()) * spec[:, None]
     late = torch.fft.irfft(estimate, n=config.n_fft) * window
     # Every sample lies in two frames: the sum of squared windows repeats with the hop.
     out = (state.overlap + late[..., : config.hop]) / window.square().view(2, -1).sum(0)
-    return out, StreamState(audio.clone(), spectra[:, 1:], late[..., config.hop :], frames)
+    return out, StreamState(audio.clone(), late[..., config.hop :], frames)

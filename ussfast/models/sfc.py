@@ -117,13 +117,10 @@ class Conv(nn.Module):
         self.weight = nn.Parameter(torch.randn(width_out, width_in, frames, 3) / math.sqrt(3 * frames * width_in))
         self.bias = nn.Parameter(torch.zeros(width_out))
 
-    def forward(self, x: Tensor, past: Tensor | None = None) -> Tensor:
-        """[batch, frames, positions, in] -> [..., out]; past [batch, before, positions, in] replaces zeros."""
-        before = self.before if past is None else 0
-        if past is not None:
-            x = torch.cat((past, x), 1)
-        if before or self.after:
-            x = F.pad(x, (0, 0, 0, 0, before, self.after))
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, frames, positions, in] -> [..., out]."""
+        if self.before or self.after:
+            x = F.pad(x, (0, 0, 0, 0, self.before, self.after))
         # Channels-last memory is what the convolution takes anyway: nothing is copied by the permutations.
         y = F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, padding=(0, 1))
         return y.permute(0, 2, 3, 1)
@@ -206,7 +203,7 @@ class SfcEncoder(nn.Module):
         self.attention = CrossAttention(config, edges, bins, "queries")
         self.output_conv = Conv(config.dim, dim, config.encoder_time)
         self.output_norm = rms_norm(dim)
-        self.edges, self.bins = edges, bins
+        self.edges = edges
         if config.query == "learnable":
             self.query = nn.Parameter(torch.randn(len(edges), config.dim))
         else:
@@ -215,19 +212,10 @@ class SfcEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[batch, frames, bins, channels] -> band tokens [batch, frames, bands, dim], bin tokens [rows, bins, dim]."""
-        tokens = self.tokens(x).flatten(0, 1)
-        bands = self.compress(tokens).unflatten(0, x.shape[:2])
+        tokens = self.input_norm(self.input_conv(x)).flatten(0, 1)
+        query = self.query[None] if hasattr(self, "query") else self._means(tokens)
+        bands = self.attention(query, tokens).unflatten(0, x.shape[:2])
         return self.output_norm(self.output_conv(bands)), tokens
-
-    def tokens(self, x: Tensor, past: Tensor | None = None) -> Tensor:
-        """The normalised convolution that comes first; past: the frames before x, see `Conv`."""
-        return self.input_norm(self.input_conv(x, past))
-
-    def compress(self, tokens: Tensor) -> Tensor:
-        """[rows, bins, inner] -> [rows, bands, inner]."""
-        if hasattr(self, "query"):
-            return self.attention(self.query[None], tokens)
-        return self.attention(self._means(tokens), tokens)
 
     def _means(self, tokens: Tensor) -> Tensor:
         """Weighted mean of each band's tokens, as one sparse matrix made dense: bands are few."""

@@ -11,11 +11,9 @@ from ussfast import stft
 from ussfast.engine import Engine
 from ussfast.errors import InputError
 from ussfast.graphs import bucket
-from ussfast.models.causal import CausalModel, TrunkState
-from ussfast.models.causal import step as trunk
-from ussfast.models.causal_native import NativeStep, supported
-from ussfast.models.causal_step import Conditions, StreamState, initial_state, step
-from ussfast.models.causal_tuss import CausalState, CausalTuss, Conditioning
+from ussfast.models.causal import Modulation, TrunkState
+from ussfast.models.causal.step import TrunkStep, fastest, supported
+from ussfast.models.causal_step import StreamState, initial_state, step
 from ussfast.nested import copied, like, tensors_of
 
 T = TypeVar("T")
@@ -40,22 +38,20 @@ class CausalRows:
         self.hop = config.hop
         self.norm = stft.window(config, engine.device).square().view(2, -1).sum(0)
         self.shared = False
-        self.conditioning: Conditions | None = None
-        # Graphs work on memory that stays where it is: these are for this state, and conditionings of one shape take
+        self.modulation: Modulation | None = None
+        # Graphs work on memory that stays where it is: these are for this state, and modulations of one shape take
         # turns in one place.
         self.graphs = engine.graphs.another()
-        self._places: dict[int, Conditions] = {}
+        self._places: dict[int, Modulation] = {}
         with engine.computing():
             self._use(initial_state(self.model, streams * channels, slots))
 
     def _use(self, state: StreamState) -> None:
         self.graphs.forget()
-        self.native: NativeStep | trunk.TrunkStep | None = None
-        if isinstance(self.model, CausalTuss) and supported(self.model):
-            self.native = NativeStep(self.model, state, self.slots)
-        elif isinstance(self.model, CausalModel) and trunk.supported(self.model):
-            precision = trunk.fastest(self.model, self.engine.precision)
-            self.native = trunk.TrunkStep(self.model, state, self.slots, precision)
+        self.native: TrunkStep | None = None
+        if supported(self.model):
+            precision = fastest(self.model, self.engine.stream_precision)
+            self.native = TrunkStep(self.model, state, self.slots, precision)
         self.state = state if self.native is None else self.native.state
 
     def set_prompts(self, row: int, vectors: Tensor, shared: bool) -> None:
@@ -66,7 +62,7 @@ class CausalRows:
         """
         known = self.engine.condition(vectors)
         if self.streams == 1:
-            self.conditioning = self._placed(known) if self.graphs.on else known
+            self.modulation = self._placed(known) if self.graphs.on else known
             if shared != self.shared:
                 with self.engine.computing():
                     self._use(replace(self.state, frames=_shared(self.state.frames, shared, self.channels)))
@@ -79,14 +75,14 @@ class CausalRows:
             )
         room = self.slots // 2
         with self.engine.computing():
-            if self.conditioning is None:
-                self.conditioning = _blank(known, self.streams * self.channels, room)
-            mine, theirs = tensors_of(self.conditioning), tensors_of(_filled(known, room))
+            if self.modulation is None:
+                self.modulation = _blank(known, self.streams * self.channels, room)
+            mine, theirs = tensors_of(self.modulation), tensors_of(_filled(known, room))
             for name, value in mine.items():
                 value[row * self.channels : (row + 1) * self.channels] = theirs[name]
 
-    def _placed(self, known: Conditions) -> Conditions:
-        """The conditioning in the place of those with as many prompts."""
+    def _placed(self, known: Modulation) -> Modulation:
+        """The modulation in the place of those with as many prompts."""
         prompts = known.scale.shape[1]
         with self.engine.computing():
             if prompts not in self._places:
@@ -99,38 +95,38 @@ class CausalRows:
     def step(self, rows: Sequence[int], audio: Tensor) -> Tensor:
         """[rows, channels, hop] -> [rows, channels, slots, hop], valid until the next call: the stream's sources, then
         what is left of former ones."""
-        assert self.conditioning is not None
+        assert self.modulation is not None
         every = len(rows) == self.streams
         items = None if every else [row * self.channels + c for row in rows for c in range(self.channels)]
         flat = audio.flatten(0, 1)
         if self.native is not None:
-            out = self.native.step(flat, self.conditioning, items)
+            out = self.native.step(flat, self.modulation, items)
         else:
             out = self._plain(flat, items)
         return out.unflatten(0, audio.shape[:2])
 
     def _plain(self, audio: Tensor, items: list[int] | None) -> Tensor:
-        assert self.conditioning is not None
+        assert self.modulation is not None
         count, places = len(audio), None
         if items is not None:
             # The last item is computed again until there are as many as some graph has: it gets the same again.
             more = bucket(count) - count if self.graphs.on else 0
             places = torch.tensor(items + items[-1:] * more, device=audio.device)
             audio = torch.cat((audio, audio[-1:].expand(more, -1))) if more else audio
-        what = "step", self.conditioning.scale.shape[1]
+        what = "step", self.modulation.scale.shape[1]
         return self.graphs.run(what, self._reference, audio, places)[:count]
 
     def _reference(self, audio: Tensor, places: Tensor | None) -> Tensor:
         """A step of some items of the state, or of all, which it changes in place."""
-        state, conditioning = self.state, self.conditioning
-        assert conditioning is not None
+        state, modulation = self.state, self.modulation
+        assert modulation is not None
         if places is not None:
-            state, conditioning = _rows(state, places), _rows(conditioning, places)
-        sources = conditioning.scale.shape[1]
-        out, after = step(self.model, audio, replace(state, overlap=state.overlap[:, :sources]), conditioning)
+            state, modulation = _rows(state, places), _rows(modulation, places)
+        sources = modulation.scale.shape[1]
+        out, after = step(self.model, audio, replace(state, overlap=state.overlap[:, :sources]), modulation)
         out = torch.cat((out, state.overlap[:, sources:] / self.norm), 1)
         # Sources beyond a stream's own only fill up the batch.
-        own = torch.arange(self.slots, device=audio.device) < conditioning.count.expand(len(out))[:, None]
+        own = torch.arange(self.slots, device=audio.device) < modulation.count.expand(len(out))[:, None]
         late = torch.cat((after.overlap, torch.zeros_like(state.overlap[:, sources:])), 1) * own[..., None]
         out = torch.where(own[..., None], out, state.overlap / self.norm)
         after = replace(after, overlap=late)
@@ -181,37 +177,28 @@ def _rows(state: T, places: Tensor) -> T:
     return like(state, {name: tensor[places] for name, tensor in tensors_of(state).items()})
 
 
-def _shared(frames: CausalState | TrunkState, shared: bool, channels: int) -> CausalState | TrunkState:
+def _shared(frames: TrunkState, shared: bool, channels: int) -> TrunkState:
     """What was remembered of every channel, for their mean; or what was remembered of the mean, for every channel."""
 
     def convert(value: Tensor) -> Tensor:
         if not shared:
             return value.repeat_interleave(channels, 0)
-        return value[:1].clone() if value.dtype == torch.int64 else value.mean(0, keepdim=True)
+        return value.mean(0, keepdim=True)
 
     return like(frames, {name: convert(value) for name, value in tensors_of(frames).items()})
 
 
-def _filled(conditioning: Conditions, prompts: int) -> Conditions:
+def _filled(modulation: Modulation, prompts: int) -> Modulation:
     """The same with room for so many prompts."""
-    more = prompts - conditioning.scale.shape[1]
+    more = prompts - modulation.scale.shape[1]
 
-    def fill(tensor: Tensor, axis: int) -> Tensor:
-        shape = list(tensor.shape)
-        shape[axis] = more
-        return torch.cat((tensor, tensor.new_zeros(shape)), axis)
+    def fill(tensor: Tensor) -> Tensor:
+        return torch.cat((tensor, tensor.new_zeros(len(tensor), more, *tensor.shape[2:])), 1)
 
-    longer = replace(conditioning, scale=fill(conditioning.scale, 1), shift=fill(conditioning.shift, 1))
-    if not isinstance(longer, Conditioning):
-        return longer
-    prefix = tuple(
-        replace(part, rows=fill(part.rows, 1), keys=fill(part.keys, 3), values=fill(part.values, 2))
-        for part in longer.prefix
-    )
-    return replace(longer, prefix=prefix)
+    return replace(modulation, scale=fill(modulation.scale), shift=fill(modulation.shift))
 
 
-def _blank(conditioning: Conditions, items: int, prompts: int) -> Conditions:
-    """Room for the conditionings of so many items."""
-    named = tensors_of(_filled(conditioning, prompts))
-    return like(conditioning, {name: t.new_zeros(items, *t.shape[1:]) for name, t in named.items()})
+def _blank(modulation: Modulation, items: int, prompts: int) -> Modulation:
+    """Room for the modulations of so many items."""
+    named = tensors_of(_filled(modulation, prompts))
+    return like(modulation, {name: t.new_zeros(items, *t.shape[1:]) for name, t in named.items()})

@@ -1,9 +1,9 @@
 """Learning curves of runs: python -m ussfast.train.curve RUN... -o FILE.png
 
-With --over audio, improvement over the audio that was seen: bench/results/training/next.png is made with
+With --over audio, improvement over the audio that was seen: bench/results/training/default.png is made with
 
-    python -m ussfast.train.curve bench/results/training/{next,default}.jsonl --over audio --seconds 3 2.5 \\
-        --reference bench/results/training/default.jsonl -o bench/results/training/next.png
+    python -m ussfast.train.curve bench/results/training/{default,first-default}.jsonl --over audio --seconds 3 2.5 \\
+        --reference bench/results/training/first-default.jsonl -o bench/results/training/default.png
 """
 
 import argparse

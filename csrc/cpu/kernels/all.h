@@ -3,11 +3,6 @@
 #include "band_masks_backward.h"
 #include "band_tokens.h"
 #include "bands.h"
-#include "causal_back.h"
-#include "causal_front.h"
-#include "causal_prompts.h"
-#include "causal_time.h"
-#include "causal_wave.h"
 #include "conv_ffn_backward.h"
 #include "cross_attention.h"
 #include "ffn.h"
@@ -88,17 +83,6 @@ const Kernels USSFAST_TABLE = {
     .band_split = block_kernel<BandSplit, BandSplitArgs>(),
     .band_merge = block_kernel<BandMerge, BandMergeArgs>(),
     .resample = block_kernel<Resample, ResampleArgs>(),
-    .causal_frame = block_kernel<CausalFrame, CausalWaveArgs>(),
-    .causal_features = block_kernel<CausalFeatures, CausalFrontArgs>(),
-    .causal_bins = block_kernel<CausalBins, CausalFrontArgs>(),
-    .causal_bands = block_kernel<CausalBands, CausalFrontArgs>(),
-    .causal_time = block_kernel<CausalTime, CausalTimeArgs>(),
-    .causal_prompts = block_kernel<CausalPrompts, CausalTimeArgs>(),
-    .causal_modulate = block_kernel<CausalModulate, CausalBackArgs>(),
-    .causal_values = block_kernel<CausalValues, CausalBackArgs>(),
-    .causal_parts = block_kernel<CausalParts, CausalBackArgs>(),
-    .causal_masks = block_kernel<CausalMasks, CausalBackArgs>(),
-    .causal_overlap = block_kernel<CausalOverlap, CausalWaveArgs>(),
     .trunk_frame = block_kernel<TrunkFrame, TrunkArgs>(),
     .trunk_features = {block_kernel<TrunkFeatures<Float32>, TrunkArgs>(), block_kernel<TrunkFeatures<Bfloat16>, TrunkArgs>()},
     .trunk_encode = {block_kernel<TrunkEncode<Float32>, TrunkArgs>(), block_kernel<TrunkEncode<Bfloat16>, TrunkArgs>()},

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 
-#include "causal.h"
 #include "ends.h"
 #include "layers.h"
 #include "trunk.h"
@@ -133,14 +132,7 @@ struct Kernels {
   Blocks<BandMergeArgs> band_merge;
   Blocks<ResampleArgs> resample;
 
-  // One frame of a causal model, see causal.h: in this order, with the paths along frequency in between.
-  Blocks<CausalWaveArgs> causal_frame;
-  Blocks<CausalFrontArgs> causal_features, causal_bins, causal_bands;
-  Blocks<CausalTimeArgs> causal_time, causal_prompts;
-  Blocks<CausalBackArgs> causal_modulate, causal_values, causal_parts, causal_masks;
-  Blocks<CausalWaveArgs> causal_overlap;
-
-  // One frame of a causal model with a trunk, see trunk.h: in this order. Float32, bfloat16.
+  // One frame of the causal model, see trunk.h: in this order. Float32, bfloat16.
   Blocks<TrunkArgs> trunk_frame, trunk_features[2], trunk_encode[2], trunk_layers[2], trunk_decode[2], trunk_masks,
       trunk_overlap;
 };

@@ -1,4 +1,4 @@
-// Arguments of the kernels that advance a causal model with a trunk by one frame, see trunk_step.cpp. Plain C++.
+// Arguments of the kernels that advance the causal model by one frame, see trunk_step.cpp. Plain C++.
 //
 // State is changed in place; it may be that of more items, of which those of this step are at `places`. A pair is an
 // item with one of its prompts; item i has the pairs first[i] to first[i + 1]. Columns of packed weights, biases and the

@@ -1,4 +1,4 @@
-// Hops of audio of a causal model with a trunk: frames in front of the transform, masked spectra and overlapping frames
+// Hops of audio of the causal model: frames in front of the transform, masked spectra and overlapping frames
 // behind it. Rows are (item, channel).
 #pragma once
 

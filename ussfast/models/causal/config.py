@@ -50,15 +50,6 @@ class CausalConfig:
             raise InputError("a causal model has its own running level: level.enabled must be false")
 
     @property
-    def causal(self) -> bool:
-        return True
-
-    @property
-    def look_ahead(self) -> int:
-        """Frames that an output waits for."""
-        return 0
-
-    @property
     def latency_samples(self) -> int:
         """From a sample of the input to the same one of the output, at the model's rate."""
         return self.stft.n_fft

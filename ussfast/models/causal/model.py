@@ -19,7 +19,7 @@ from ussfast.models._base import SpectralModel
 from ussfast.models._packed import Preparable
 from ussfast.models.causal.config import CausalConfig
 from ussfast.models.causal.ends import BandDecoder, BandEncoder, BinFeatures
-from ussfast.models.causal.layers import Block, BlockState, FeedForward, norm
+from ussfast.models.causal.layers import BandAttention, Block, BlockState, FeedForward, Recurrence, norm
 from ussfast.models.query import QueryEncoder
 
 NOTHING = 1e-7  # magnitude from which levels are counted: a state of zeros has heard nothing
@@ -75,6 +75,12 @@ class CausalModel(Preparable, SpectralModel):
         self.head = FeedForward(dim, config.hidden)
         self.decoder = BandDecoder(config.bands, config.features, dim)
 
+    def use_precision(self, precision: str) -> None:
+        """Of the matrix products of all layers from now on: float32 or bfloat16."""
+        for module in self.modules():
+            if isinstance(module, FeedForward | BandAttention | Recurrence | BandEncoder | BandDecoder):
+                module.precision = precision
+
     def matrix_names(self) -> list[str]:
         """Of the matrices between hidden layers, for Muon."""
         inside = ("blocks.", "head.")
@@ -108,16 +114,12 @@ class CausalModel(Preparable, SpectralModel):
         return self.advance(spec, self.condition(prompts), self.initial_state(len(spec)))[0]
 
     def initial_state(self, batch: int) -> TrunkState:
-        """Before the first frame."""
+        """Before the first frame or chunk of frames."""
         new, config = self.band_rows.new_zeros, self.config
         row = len(config.bands), config.dim
         # Each with memory of its own: streams write to theirs.
         blocks = tuple((new(batch, *row), new(batch, 2, *row)) for _ in range(config.blocks))
         return TrunkState(new(batch), new(batch, 2, config.stft.bins, 3), blocks)
-
-    def initial_chunk(self, batch: int) -> TrunkState:
-        """Chunks and single frames have the same state."""
-        return self.initial_state(batch)
 
     def step(self, spec: Tensor, modulation: Modulation, state: TrunkState) -> tuple[Tensor, TrunkState]:
         """One frame; as `advance`, for spec [batch, bins] and masks [batch, sources, bins, 2]."""

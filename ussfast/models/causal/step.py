@@ -11,8 +11,8 @@ from ussfast import stft
 from ussfast._ext import cpu_isa
 from ussfast.errors import InputError
 from ussfast.models.causal.layers import Block, FeedForward
-from ussfast.models.causal.model import CausalModel, Modulation, TrunkState
-from ussfast.models.causal_step import CarriesOn, StreamState
+from ussfast.models.causal.model import CausalModel, Modulation
+from ussfast.models.causal_step import StreamState
 from ussfast.ops._op import uses_reference
 
 LOG2E = 1.44269504088896341
@@ -20,11 +20,10 @@ CACHE_LINE = 64
 PRECISIONS = ("float32", "bfloat16")
 
 
-def supported(model: CarriesOn) -> bool:
+def supported(model: CausalModel) -> bool:
     """Whether `TrunkStep` can run the model here; where it cannot, `causal_step.step` can."""
     return (
-        isinstance(model, CausalModel)
-        and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in model.parameters())
+        all(p.dtype == torch.float32 and p.device.type == "cpu" for p in model.parameters())
         and cpu_isa() is not None
         and not uses_reference()
     )
@@ -148,11 +147,10 @@ class TrunkStep:
 
 
 def _contiguous(state: StreamState) -> StreamState:
-    frames: TrunkState = state.frames
+    frames = state.frames
     blocks = tuple((memory.contiguous(), past.contiguous()) for memory, past in frames.blocks)
     return StreamState(
         state.context.contiguous(),
-        state.waiting.contiguous(),
         state.overlap.contiguous(),
         replace(frames, level=frames.level.contiguous(), features=frames.features.contiguous(), blocks=blocks),
     )
@@ -160,7 +158,7 @@ def _contiguous(state: StreamState) -> StreamState:
 
 def _state_tensors(state: StreamState) -> list[Tensor]:
     """In the order in which csrc/cpu/trunk_step.cpp takes them."""
-    frames: TrunkState = state.frames
+    frames = state.frames
     blocks = [tensor for block in frames.blocks for tensor in block]
     return [state.context, state.overlap, frames.level, frames.features, *blocks]
 

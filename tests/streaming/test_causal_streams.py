@@ -1,18 +1,22 @@
-"""Streams of the causal model with a trunk, by native steps alone or in a pool: each is what plain PyTorch gives."""
+"""Streams of the causal model, by native steps alone or in a pool: each is what plain PyTorch gives."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import PROMPTS, RATE, TRUNK, noise, tiny_model
+from tiny import CAUSAL, PROMPTS, RATE, noise, tiny_model
 
 from ussfast import Separator
 from ussfast._ext import cpu_isa
+from ussfast.errors import DeviceError
 from ussfast.models.causal.step import TrunkStep
 from ussfast.streaming.causal import CausalCore
 
-NATIVE, PLAIN = (Separator.from_model(tiny_model(TRUNK), ("speech",), backend=b) for b in ("native", "reference"))
+NATIVE, PLAIN = (
+    Separator.from_model(tiny_model(CAUSAL), ("speech",), backend=backend, dtype="float32")
+    for backend in ("native", "reference")
+)
 NAMES = st.lists(st.sampled_from(PROMPTS), min_size=1, max_size=4, unique=True).map(tuple)
 SIZES = st.sampled_from((0, 1, 30, 63, 64, 65, 200, 700))
 
@@ -77,11 +81,29 @@ def test_sessions_and_pools_take_the_native_step():
     assert [isinstance(core.rows.native, TrunkStep) for core in cores] == [True, False, True]
 
 
-@pytest.mark.skipif(cpu_isa() != "avx512_bf16", reason="the CPU has no bfloat16 products")
-def test_bfloat16_that_is_asked_for_is_taken():
-    rough, x = Separator.from_model(tiny_model(TRUNK), ("speech",), dtype="bf16"), noise(1, 2000)
+@pytest.mark.skipif(cpu_isa() is None, reason="the C++ extension is not loaded")
+@pytest.mark.parametrize("dtype", ["auto", "bf16"])
+def test_streams_multiply_bfloat16_where_the_cpu_can(dtype):
+    rough, x = Separator.from_model(tiny_model(CAUSAL), ("speech",), dtype=dtype), noise(1, 2000)
     a, b = (sep.session(RATE, channels=1).push(x).stems for sep in (NATIVE, rough))
-    assert 0 < np.abs(a - b).max() < 0.03 * np.abs(a).max()
+    assert np.abs(a - b).max() < 0.03 * np.abs(a).max()
+    assert np.array_equal(a, b) == (cpu_isa() != "avx512_bf16")
+
+
+@pytest.mark.skipif(cpu_isa() is None, reason="the C++ extension is not loaded")
+def test_files_multiply_bfloat16_only_if_it_is_asked_for():
+    x = noise(1, 2000)
+    exact, auto, rough = (
+        Separator.from_model(tiny_model(CAUSAL), ("speech",), dtype=dtype).separate(x, RATE).stems
+        for dtype in ("float32", "auto", "bf16")
+    )
+    assert np.array_equal(auto, exact) and np.abs(rough - exact).max() < 0.03 * np.abs(exact).max()
+    assert np.array_equal(rough, exact) == (cpu_isa() != "avx512_bf16")
+
+
+def test_int8_is_refused():
+    with pytest.raises(DeviceError, match="int8 is not for the causal model: use auto, float32 or bf16"):
+        Separator.from_model(tiny_model(CAUSAL), ("speech",), dtype="int8", device="cpu")
 
 
 def test_a_state_of_either_step_goes_on_in_the_other():
