@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import STEREO, TRUNK, TUSS, tiny_model
+from tiny import CAUSAL, STEREO, TUSS, tiny_model
 
 from ussfast.ops import use_reference
 
@@ -25,7 +25,7 @@ def gradients(config, reference, autocast):
 
 
 @pytest.mark.parametrize("autocast, tolerance", [(False, 1e-3), (True, 0.1)], ids=["float32", "bf16"])
-@pytest.mark.parametrize("config", [TUSS, STEREO, TRUNK], ids=["tuss", "sfc", "causal"])
+@pytest.mark.parametrize("config", [TUSS, STEREO, CAUSAL], ids=["tuss", "sfc", "causal"])
 def test_gradients_of_all_parameters(config, autocast, tolerance):
     found, expected = gradients(config, False, autocast), gradients(config, True, False)
     assert found.keys() == expected.keys() and len(found) > 20

@@ -10,7 +10,7 @@ import importlib.util
 import pytest
 import torch
 from golden_io import assert_close
-from tiny import STEREO, TRUNK, TUSS, tiny_model
+from tiny import CAUSAL, STEREO, TUSS, tiny_model
 
 from ussfast.models._packed import prepare
 from ussfast.ops import use_reference
@@ -111,7 +111,7 @@ def test_gradient_of_a_prompt_through_frozen_weights(launched):
 
 def test_training_of_the_causal_model(launched, monkeypatch):
     """Gradients of all parameters through all kernels of its ops."""
-    model, audio, found = tiny_model(TRUNK).train(), torch.randn(1, 260), []
+    model, audio, found = tiny_model(CAUSAL).train(), torch.randn(1, 260), []
     for patched in (True, False):
         if not patched:
             monkeypatch.setattr(OpSpec, "_run", lambda self, args: self.reference(*args))
