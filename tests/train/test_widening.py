@@ -76,6 +76,10 @@ def test_the_level_falls_from_the_edge_on(fall):
     for low in (9000, 11000, 13000, 15000):
         octaves = np.log2((low + 250) / 7360)
         assert density(made, low, low + 500) - at_edge == pytest.approx(-fall * octaves, abs=2.5)
+    # Louder copies are the same copies.
+    lifted = widen(voice(8000), [8000.0], [fall], RATE, [6.0])
+    for low in (9000, 11000, 13000, 15000):
+        assert density(lifted, low, low + 500) - density(made, low, low + 500) == pytest.approx(6, abs=0.5)
 
 
 def test_the_tilt_of_the_voice_is_not_repeated():
@@ -142,6 +146,8 @@ def test_who_is_extended():
     falls = [c.change.fall_db for c in narrow if c.change.fall_db is not None]
     assert 0.3 < len(falls) / len(narrow) < 0.7
     assert 8 <= min(falls) < 8.3 and 9.7 < max(falls) <= 10
+    lifts = [c.change.lift_db for c in planned(("speech", "sfx"), extend=1.0, extend_lift_db=(-3.0, 9.0))[0]]
+    assert -3 <= min(lifts) < -2.5 and 8 < max(lifts) <= 9 and {c.change.lift_db for c in crops} == {0.0}
     assert all(c.change.fall_db is None for c in crops if POOL.items[c.item].native_rate == RATE)
     # An extended voice does not lower the edge of its mixture, one that is not does.
     for speech, edge in zip(crops[::2], edges, strict=True):
@@ -214,6 +220,7 @@ def test_switched_off_they_draw_nothing():
         ({"extend_db": (-1.0, 6.0)}, "extend_db must be the least and the most, 0.0 to 20"),
         ({"extend_db": (9.0, 6.0)}, "extend_db must be"),
         ({"extend_db": (9.0,)}, "extend_db must be"),
+        ({"extend_lift_db": (-30.0, 0.0)}, "extend_lift_db must be the least and the most, -20.0 to 20"),
     ],
 )
 def test_bands_that_cannot_be(settings, says):

@@ -24,7 +24,8 @@ class AugmentConfig:
     reverb: share of crops put in a room; reverb_seconds: shortest and longest time of decay by 60 dB; reverb_db: least
         and most energy of its echoes over that of the direct sound.
     extend: share of speech crops that are made full-band, of those whose item's native band ends below the pool's: the
-        octave below their edge is copied upward; extend_db: least and most dB per octave by which the copies fall.
+        octave below their edge is copied upward; extend_db: least and most dB per octave by which the copies fall;
+        extend_lift_db: least and most dB by which they are louder than what they join.
         They count as full-band for the mixture's band_limit. Example clips stay as they are.
     limit_others: share of crops that are not speech that are limited to a band edge of their own, between 4 kHz and
         half the rate.
@@ -40,6 +41,7 @@ class AugmentConfig:
     reverb_db: tuple[float, ...] = (-18.0, -3.0)
     extend: float = 0.0
     extend_db: tuple[float, ...] = (6.0, 18.0)
+    extend_lift_db: tuple[float, ...] = (0.0, 0.0)
     limit_others: float = 0.0
 
     def __post_init__(self) -> None:
@@ -48,7 +50,8 @@ class AugmentConfig:
             raise InputError(f"shares of augmented crops lie between 0 and 1, got {self}")
         if not 0 <= self.pitch_semitones <= 12 or not 1 <= self.stretch <= 2 or not 0 <= self.equaliser_db <= 40:
             raise InputError(f"need pitch_semitones 0..12, stretch 1..2 and equaliser_db 0..40, got {self}")
-        for name, low in (("reverb_seconds", 0.01), ("reverb_db", -100.0), ("extend_db", 0.0)):
+        lowest = {"reverb_seconds": 0.01, "reverb_db": -100.0, "extend_db": 0.0, "extend_lift_db": -20.0}
+        for name, low in lowest.items():
             ends = getattr(self, name)
             if len(ends) != 2 or not low <= ends[0] <= ends[1] <= 20:
                 raise InputError(f"{name} must be the least and the most, {low} to 20, got {list(ends)}")
@@ -58,7 +61,8 @@ class AugmentConfig:
 class Change:
     """What becomes of one crop. gains_db: at augment.equaliser_bands; room: t60 in seconds and wet_db.
 
-    fall_db: made full-band, by copies that fall by that per octave. edge: of the band, a share of half the rate.
+    fall_db: made full-band, by copies that fall by that per octave; lift_db: from so much above what they join.
+    edge: of the band, a share of half the rate.
     """
 
     pitch: float = 1.0
@@ -66,6 +70,7 @@ class Change:
     gains_db: tuple[float, ...] | None = None
     room: tuple[float, float] | None = None
     fall_db: float | None = None
+    lift_db: float = 0.0
     edge: float = 1.0
 
     @property
@@ -136,7 +141,9 @@ def draw_width(rng: np.random.Generator, config: AugmentConfig, change: Change, 
     if item.native_rate >= rate or not hit(rng, config.extend):
         return change
     least, most = config.extend_db
-    return replace(change, fall_db=rng.uniform(least, most))
+    fall = rng.uniform(least, most)
+    least, most = config.extend_lift_db
+    return replace(change, fall_db=fall, lift_db=rng.uniform(least, most) if most > least else least)
 
 
 def draw_edge(rng: np.random.Generator, share: float, rate: int, lowest: float = 3000) -> float:
@@ -169,7 +176,8 @@ def render_crops(pool: AudioPool, crops: list[Crop], count: int, rng: np.random.
     if falls:
         rows = among(list(falls))
         ends = [pool.items[crops[i].item].native_rate / 2 * crops[i].change.pitch for i in falls]
-        x[rows] = widen(x[rows], ends, list(falls.values()), pool.rate)
+        lifts = [crops[i].change.lift_db for i in falls]
+        x[rows] = widen(x[rows], ends, list(falls.values()), pool.rate, lifts)
     gains = {i: c.change.gains_db for i, c in enumerate(crops) if c.change.gains_db is not None}
     if gains:
         rows = among(list(gains))

@@ -16,17 +16,18 @@ JOIN = (0.92, 0.98)  # of the edge that is found: where the copies fade in
 MOST_GAIN = 4.0
 
 
-def widen(x: Tensor, edge: Parameter, fall_db: Parameter, rate: int) -> Tensor:
+def widen(x: Tensor, edge: Parameter, fall_db: Parameter, rate: int, lift_db: Parameter = (0.0,)) -> Tensor:
     """Every row with the octave below its edge copied upward, again and again, up to half the rate.
 
-    The copies' long-term level is at the join what the row's is there, and falls from there on; their tilt is taken
-    out. The real edge is looked for: the highest frequency whose long-term level is above FLOOR_DB.
+    The copies' long-term level is at the join what the row's is there, but for the lift, and falls from there on; their
+    tilt is taken out. The real edge is looked for: the highest frequency whose long-term level is above FLOOR_DB.
 
     Args:
         x: [rows, samples].
         edge: Hz, above which there is nothing; the real edge lies between half of it and itself. Rows whose edge is at
             half the rate come back up to rounding.
         fall_db: dB per octave.
+        lift_db: of the copies; no bin is raised by more than MOST_GAIN over what it is copied from.
         rate: Hz.
     """
     device, count = x.device, x.shape[1]
@@ -40,7 +41,7 @@ def widen(x: Tensor, edge: Parameter, fall_db: Parameter, rate: int) -> Tensor:
     smooth = avg_pool1d(power[:, None], 2 * around + 1, 1, around, count_include_pad=False)[:, 0]
 
     def column(values: Parameter) -> Tensor:
-        return torch.as_tensor(np.asarray(values, np.float32), device=device)[:, None]
+        return torch.as_tensor(np.asarray(values, np.float32), device=device).reshape(-1, 1)
 
     def mean(first: Tensor, last: Tensor) -> Tensor:
         """Power of bins from `first` to below `last`."""
@@ -58,7 +59,9 @@ def widen(x: Tensor, edge: Parameter, fall_db: Parameter, rate: int) -> Tensor:
     source = (number - width * torch.floor((number - start) / width + 1)).long()
     copied = number >= start
     source = torch.where(copied, source, number)
-    level = mean(0.85 * start, start) * 10 ** (-column(fall_db) / 10 * torch.log2(number.clamp(min=1) / start))
+    level = mean(0.85 * start, start) * 10 ** (
+        (column(lift_db) - column(fall_db) * torch.log2(number.clamp(min=1) / start)) / 10
+    )
     gain = (level / smooth.gather(1, source).clamp(min=1e-12)).sqrt().clamp(max=MOST_GAIN)
     phase = ((number - start) / (end - start).clamp(min=1)).clamp(0, 1) * (torch.pi / 2)
     made = spectrum.gather(1, source[..., None].expand_as(spectrum)) * (gain * torch.sin(phase))[..., None]
