@@ -6,7 +6,7 @@ matrix-multiply rate measured between them, carry over. Both go into pytest-benc
 
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,46 @@ def interleaved(benchmark, surroundings):
         }
         if flop:
             benchmark.extra_info["gemm_share"] = round(flop / median[subject] / gemm, 4)
+
+    return run
+
+
+TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}  # distance from the reference in float32 over its norm
+
+
+@pytest.fixture
+def as_trained(benchmark, interleaved):
+    """Runs an op that trains on the CPU, in some precision of its products, against its reference in float32.
+
+    arguments: all but the precision. backward: with gradients. fixed: places of tensors that nothing learns.
+    """
+
+    def run(
+        spec: Any, arguments: Sequence[Any], precision: str, case: str, backward: bool, fixed: Sequence[int] = ()
+    ) -> None:
+        leaves = [a for i, a in enumerate(arguments) if torch.is_tensor(a) and i not in fixed]
+
+        def call(function: Callable[..., Any], precision: str) -> Sequence[torch.Tensor]:
+            with torch.inference_mode(not backward), torch.set_grad_enabled(backward):
+                out = function(*arguments, precision)
+                results = (out,) if torch.is_tensor(out) else out
+                return torch.autograd.grad(results[0], leaves, grad) if backward else results
+
+        if backward:
+            with torch.no_grad():
+                out = spec.reference(*arguments, "float32")
+            grad = torch.randn_like(out if torch.is_tensor(out) else out[0])
+            for leaf in leaves:
+                leaf.requires_grad_()
+        pairs = zip(call(spec, precision), call(spec.reference, "float32"), strict=True)
+        assert all((a - b).norm() <= TOLERANCE[precision] * b.norm() for a, b in pairs)
+        benchmark.group = f"{spec.name}/{'forward and backward' if backward else 'forward'}/{case}"
+        interleaved(
+            {"native": lambda: call(spec, precision), "reference": lambda: call(spec.reference, "float32")},
+            subject="native",
+            flop=(3 if backward else 1) * spec.flop(*arguments, precision),
+            rounds=9,
+        )
 
     return run
 
