@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ussfast.errors import PromptError
@@ -71,6 +72,9 @@ class CausalModel(Preparable, SpectralModel):
         self.blocks = nn.ModuleList(Block(dim, config.hidden, config.heads) for _ in range(config.blocks))
         self.prompt_norm = nn.Parameter(torch.ones(dim))
         self.modulation = nn.Linear(dim, 2 * dim)
+        # What a prompt changes is each band's own matter; at first all bands are changed alike.
+        self.prompt_units = nn.Linear(dim, 2 * dim)
+        self.by_band = nn.Parameter(torch.zeros(bands, 2 * dim, 2 * dim))
         self.trunk_norm = nn.Parameter(torch.ones(dim))
         self.head = FeedForward(dim, config.hidden)
         self.decoder = BandDecoder(config.bands, config.features, dim)
@@ -102,8 +106,9 @@ class CausalModel(Preparable, SpectralModel):
         # Equal prompts are told apart by how many of the same came before.
         same = (rows[:, :, None] == rows[:, None]).all(-1).tril(-1).sum(-1).clamp(max=self.config.repeats - 1)
         rows = rows * (rows.square().mean(-1, keepdim=True) + 1e-6).rsqrt() + self.repeats[same]
+        own = torch.einsum("bph,nho->bpno", F.silu(self.prompt_units(rows)), self.by_band)
         rows = norm(rows[:, :, None] + self.band_rows, self.prompt_norm)
-        scale, shift = self.modulation(rows).unsqueeze(2).chunk(2, -1)
+        scale, shift = (self.modulation(rows) + own).unsqueeze(2).chunk(2, -1)
         count = torch.full((len(rows),), rows.shape[1], device=rows.device)
         return Modulation(1 + scale, shift.contiguous(), count)
 
