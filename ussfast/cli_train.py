@@ -116,6 +116,26 @@ def coded(
     print(f"{output / 'manifest.json'}: {every} items, {some} of them encoded")
 
 
+@app.command(short_help="Make further voices of a manifest's recorded speech.")
+def voices(
+    source: Annotated[Path, typer.Argument(metavar="MANIFEST", help="manifest.json of the audio.")],
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    share: Annotated[float, typer.Option(help="Of the recorded speech in the training split, 0 to 1.")] = 1.0,
+    full_band: Annotated[float, typer.Option(help="Share of the new voices that are full-band, 0 to 1.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="Which items, and which voices.")] = 0,
+) -> None:
+    """Copy recorded speech with other pitch, melody and formants (WORLD), with a manifest of all there is then.
+
+    Train on DIR/manifest.json: a model knows more voices for it. Needs `pip install 'ussfast[voices]'`.
+    """
+    from tqdm import tqdm
+
+    from ussfast.train.voices import make_voices
+
+    some, every = make_voices(source, output, share, full_band, seed, lambda rows: tqdm(rows, "voices", disable=None))
+    print(f"{output / 'manifest.json'}: {every} items, {some} of them changed voices")
+
+
 def _report(table: str, problems: list[str], shown: int = 10) -> None:
     """The table on standard output, what could not be used on standard error."""
     print(table)

@@ -1,0 +1,179 @@
+"""Voices made of recorded voices: other pitch, melody and formants, and full-band ones of those that end early.
+
+A model that has heard a hundred speakers takes a voice unlike theirs for something else. Sources: Morise, Yokomori and
+Ozawa, "WORLD: a vocoder-based high-quality speech synthesis system for real-time applications", IEICE Transactions
+E99-D(7), 2016 (analysis and synthesis); Jaitly and Hinton, "Vocal tract length perturbation (VTLP) improves speech
+recognition", ICML workshop, 2013 (formants of training data).
+"""
+
+import os
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import soundfile
+import soxr
+
+from ussfast.atomic import atomic_write
+from ussfast.audio import read
+from ussfast.errors import InputError, OutputError
+from ussfast.separation import make_folders
+from ussfast.train.manifest import Row, moved, placed, read_rows, write_rows
+
+FULL_RATE = 32000  # of full-band voices
+BLEND = 0.1  # of a band: where copies from the octave below come in before its end
+LEAST = 1e-16  # power
+BASS_HZ = 350.0
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How a copy of a speaker differs.
+
+    pitch: factor on the mean pitch. melody: factor on the range of the pitch, in octaves. formants: factor on the
+    frequencies of the envelope. full_band: what is above the recording's band becomes a copy of the octave below it,
+    `fall_db` quieter and `breath` times as noisy. bass_db: what is added at 0 Hz, less and less up to BASS_HZ.
+    """
+
+    pitch: float
+    melody: float
+    formants: float
+    full_band: bool
+    fall_db: float
+    breath: float
+    bass_db: float
+
+
+def draw_voice(rng: np.random.Generator, full_band: float) -> Voice:
+    """full_band: share of the voices that are."""
+    return Voice(
+        pitch=2 ** rng.uniform(-0.8, 0.5),
+        melody=float(rng.choice([0.1, 0.4, 1.0, 1.3], p=[0.2, 0.25, 0.35, 0.2])),
+        formants=2 ** rng.uniform(-0.25, 0.25),
+        full_band=bool(rng.random() < full_band),
+        fall_db=rng.uniform(-6.0, 15.0),
+        breath=rng.uniform(0.3, 1.5),
+        bass_db=rng.uniform(-3.0, 9.0),
+    )
+
+
+def change_voice(audio: np.ndarray, rate: int, voice: Voice) -> tuple[np.ndarray, int] | None:
+    """The same words by another voice, at the peak of the recording.
+
+    Args:
+        audio: float [samples], speech of one person.
+        rate: Hz.
+    Returns:
+        audio float32 [samples] and its rate, FULL_RATE for full-band voices of lower rates; None where no pitch is
+        found.
+    Raises:
+        InputError: the package pyworld is missing.
+    """
+    world = _world()
+    x, edge = np.ascontiguousarray(audio, np.float64), rate / 2
+    if voice.full_band and rate < FULL_RATE:
+        x, rate = np.ascontiguousarray(soxr.resample(x, rate, FULL_RATE)), FULL_RATE
+    pitch, time = world.dio(x, rate)
+    pitch = world.stonemask(x, pitch, time, rate)
+    voiced = pitch > 0
+    if voiced.sum() < 20:
+        return None
+    envelope = np.log(world.cheaptrick(x, pitch, time, rate) + LEAST)
+    noise = world.d4c(x, pitch, time, rate)
+    hz = np.linspace(0, rate / 2, envelope.shape[1])
+    if edge < rate / 2:
+        below = np.arange(len(hz)) // 2
+        share = np.clip((hz / edge - 1 + BLEND) / BLEND, 0, 1)
+        envelope = (1 - share) * envelope + share * (envelope[:, below] - _log(voice.fall_db))
+        noise = (1 - share) * noise + share * noise[:, below] * voice.breath
+    envelope = envelope + _log(voice.bass_db) * np.clip(1 - hz / BASS_HZ, 0, 1)
+    middle = np.log(pitch[voiced]).mean()
+    pitch[voiced] = np.exp((np.log(pitch[voiced]) - middle) * voice.melody + middle) * voice.pitch
+    pitch[voiced] = pitch[voiced].clip(55, 700)
+    out = world.synthesize(
+        pitch, np.exp(_warped(envelope, voice.formants)), _warped(noise, voice.formants).clip(0.001, 1), rate
+    )
+    peak = np.abs(x).max() / max(float(np.abs(out).max()), 1e-9)
+    return (out * min(peak, 1 / max(float(np.abs(out).max()), 1e-9))).astype(np.float32), rate
+
+
+def make_voices(
+    source: Path, output: Path, share: float = 1.0, full_band: float = 0.5, seed: int = 0,
+    each: Callable[[Iterator[Row]], Iterator[Row]] = iter,
+) -> tuple[int, int]:  # fmt: skip
+    """Copies a share of a manifest's recorded training speech into the folder `output`, all of a speaker by one new
+    voice, with a manifest of everything: what there was stays where it is.
+
+    Args:
+        full_band: share of the speakers whose copy is full-band.
+        each: wraps the rows, to show how far it is.
+    Returns:
+        (copies, items in the manifest).
+    Raises:
+        InputError: no manifest, a share outside 0..1, a file that cannot be read, the package pyworld is missing.
+        OutputError: `output` is there and not empty, or cannot be written.
+    """
+    if not (0 <= share <= 1 and 0 <= full_band <= 1):
+        raise InputError(f"share and full_band must be between 0 and 1, got {share} and {full_band}")
+    _world()
+    rows = read_rows(source)
+    output = Path(os.path.abspath(output))
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise OutputError(f"{output} is there already: give a folder to make")
+    make_folders([output / "voices" / "000000.flac"])
+    done, copies = [], 0
+    for number, row in enumerate(each(iter(rows))):
+        done.append(moved(row, source.parent, output))
+        # What becomes of a file depends on its and its speaker's name alone, not on what else is in the manifest.
+        chosen = np.random.default_rng((seed, zlib.crc32(str(row["path"]).encode()))).random() < share
+        if row["split"] == "train" and row["prompt"] == "speech" and row.get("real", True) and chosen:
+            if (copy := _copied(row, source.parent, output, number, full_band, seed)) is not None:
+                done.append(copy)
+                copies += 1
+    write_rows(output / "manifest.json", done)
+    return copies, len(done)
+
+
+def _copied(row: Row, folder: Path, output: Path, number: int, full_band: float, seed: int) -> Row | None:
+    who = str(row.get("speaker") or row["path"])
+    voice = draw_voice(np.random.default_rng((seed, zlib.crc32(who.encode()))), full_band)
+    audio, rate = read(folder / row["path"])
+    made = change_voice(audio[0], rate, voice)
+    if made is None:
+        return None
+    target = output / "voices" / f"{number:06d}.flac"
+    with atomic_write(target) as temporary:
+        soundfile.write(temporary, made[0], made[1], format="FLAC")
+    about = f"{row.get('source', row['path'])} (voice changed)"
+    copy = {key: value for key, value in row.items() if key not in ("peak", "active_rms_db", "group")}
+    return copy | {
+        "path": placed(target, output), "source": about, "real": False, "speaker": f"{who} changed",
+        "seconds": len(made[0]) / made[1], "sample_rate": made[1],
+    }  # fmt: skip
+
+
+def _warped(rows: np.ndarray, factor: float) -> np.ndarray:
+    """[frames, bins] with what was at a frequency moved to `factor` times that."""
+    place = (np.arange(rows.shape[1]) / factor).clip(max=rows.shape[1] - 1)
+    low = place.astype(int)
+    high, part = np.minimum(low + 1, rows.shape[1] - 1), place - low
+    return np.ascontiguousarray((1 - part) * rows[:, low] + part * rows[:, high])
+
+
+def _log(db: float) -> float:
+    """Of a power."""
+    return db * np.log(10) / 10
+
+
+def _world() -> ModuleType:
+    try:
+        with warnings.catch_warnings():  # it imports pkg_resources, which says to everybody that it is old
+            warnings.simplefilter("ignore")
+            import pyworld
+    except ImportError:
+        raise InputError("changed voices need the package pyworld: pip install 'ussfast[voices]'") from None
+    return pyworld
