@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 from torch._inductor import config as inductor
 
-from ussfast import _ext, engine
+from ussfast import _ext
+from ussfast.engine import engine
 from ussfast.models import SpectralModel
-from ussfast.profiling import one_window
+from ussfast.profiling.profile import one_window
 from ussfast.separation import Separation
 from ussfast.separator import Separator
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from ussfast.profiling import Gemm, machine, take_turns
+from ussfast.profiling.profile import Gemm, machine, take_turns
 
 # On a machine that is busy otherwise, BENCH_THREADS=1 gives steadier ratios: no thread waits for another.
 torch.set_num_threads(int(os.environ.get("BENCH_THREADS") or torch.get_num_threads()))

@@ -17,7 +17,7 @@ import candidates
 import torch
 import typer
 
-from ussfast.profiling import timed
+from ussfast.profiling.profile import timed
 
 STATUS = Path("/proc/self/status")
 

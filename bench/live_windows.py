@@ -17,8 +17,8 @@ import typer
 from ussfast import demo
 from ussfast.audio import read, resample
 from ussfast.evaluate.metrics import si_sdr
-from ussfast.policy import SegmentPolicy, live_policy
-from ussfast.segments import FadeStitcher
+from ussfast.long_audio.policy import SegmentPolicy, live_policy
+from ussfast.long_audio.windows import FadeStitcher
 from ussfast.separator import Separator
 
 LATENCIES = (0.25, 0.5, 1.0, 2.0, 4.0)

@@ -14,7 +14,7 @@ import numpy as np
 import typer
 
 from ussfast.audio import read, resample
-from ussfast.policy import FADE_SECONDS, SegmentPolicy
+from ussfast.long_audio.policy import FADE_SECONDS, SegmentPolicy
 from ussfast.separator import Separator
 
 NEAR_SECONDS = 0.5

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import ussfast
-from ussfast.profiling import machine
+from ussfast.profiling.profile import machine
 
 CHUNK_SECONDS = 0.01
 LATE_SECONDS = 0.2

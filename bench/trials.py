@@ -18,10 +18,10 @@ import numpy as np
 import torch
 import typer
 
-from ussfast.atomic import atomic_write
+from ussfast.audio.atomic import atomic_write
 from ussfast.evaluate.dev import dev_mixtures
-from ussfast.flops import model_flop
 from ussfast.models.causal import CausalModel
+from ussfast.profiling.flops import model_flop
 from ussfast.train.data import AudioPool, read_manifest
 from ussfast.train.recipe import Recipe, load_recipe
 from ussfast.train.trainer import Trainer

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import typer
 
-from ussfast.checkpoint import load_model, save_model
+from ussfast.checkpoints.store import load_model, save_model
 from ussfast.errors import InputError, UssfastError
 from ussfast.evaluate import report
 from ussfast.evaluate.run import evaluate_model

@@ -9,11 +9,11 @@ import numpy as np
 
 from ussfast import demo
 from ussfast.audio import read
+from ussfast.checkpoints.info import ModelInfo
 from ussfast.errors import InputError
 from ussfast.evaluate.dev import TASKS
 from ussfast.evaluate.metrics import si_sdr
-from ussfast.flops import model_flop
-from ussfast.model_info import ModelInfo
+from ussfast.profiling.flops import model_flop
 from ussfast.separator import Separator
 
 SPOKEN = {

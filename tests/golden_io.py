@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ussfast.checkpoint import fill
+from ussfast.checkpoints.store import fill
 from ussfast.convert import FORMATS
 from ussfast.models import SpectralModel
 from ussfast.ops import use_reference

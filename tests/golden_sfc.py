@@ -9,7 +9,7 @@ import yaml
 from golden_io import settings, weights
 from torch import Tensor
 
-from ussfast.checkpoint import load_model
+from ussfast.checkpoints.store import load_model
 from ussfast.convert import convert
 from ussfast.models.bslocoformer import BsLocoformer
 

@@ -8,9 +8,9 @@ import torch
 
 from ussfast import Separator, demo
 from ussfast.audio import read
-from ussfast.cli import main
+from ussfast.cli.main import main
 from ussfast.evaluate.metrics import si_sdr
-from ussfast.models import causal_step
+from ussfast.models.causal import hop as causal_step
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,14 @@ import numpy as np
 import soundfile
 import torch
 
-from ussfast.checkpoint import save_model
+from ussfast.checkpoints.store import save_model
 from ussfast.models import build
 from ussfast.models.bslocoformer import BsLocoformerConfig
 from ussfast.models.causal import CausalConfig
-from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, StftConfig, to_dict
+from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, to_dict
 from ussfast.models.sfc import SfcConfig
 from ussfast.models.tuss import TussConfig
+from ussfast.stft import StftConfig
 
 RATE = 8000
 SHORT = {"segment": 0.4, "overlap": 0.15}  # several windows in a second of audio

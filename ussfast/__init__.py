@@ -23,19 +23,19 @@ from ussfast.errors import (
 )
 
 if TYPE_CHECKING:
-    from ussfast.checkpoint import ModelInfo
-    from ussfast.policy import SegmentPolicy
-    from ussfast.prompts import Prompt, PromptBank
+    from ussfast.checkpoints.store import ModelInfo
+    from ussfast.long_audio.policy import SegmentPolicy
+    from ussfast.prompts.bank import Prompt, PromptBank
     from ussfast.separation import Separation
     from ussfast.separator import Separator
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ModelInfo": "checkpoint",
-    "Prompt": "prompts",
-    "PromptBank": "prompts",
-    "SegmentPolicy": "policy",
+    "ModelInfo": "checkpoints.store",
+    "Prompt": "prompts.bank",
+    "PromptBank": "prompts.bank",
+    "SegmentPolicy": "long_audio.policy",
     "Separation": "separation",
     "Separator": "separator",
 }

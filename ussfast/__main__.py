@@ -1,3 +1,3 @@
-from ussfast.cli import main
+from ussfast.cli.main import main
 
 main()

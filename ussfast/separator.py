@@ -7,17 +7,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ussfast import checkpoint
 from ussfast.audio import AudioReader, probe, read, resample, validate
-from ussfast.engine import Engine
-from ussfast.enrolment import can_embed, enroll
+from ussfast.checkpoints import store as checkpoint
+from ussfast.checkpoints.info import ModelInfo, describe
+from ussfast.engine.engine import Engine
 from ussfast.errors import InputError, OutOfMemoryError, PromptError
-from ussfast.model_info import ModelInfo, describe
+from ussfast.long_audio.pipeline import Progress, separate_to_files
+from ussfast.long_audio.policy import SegmentPolicy, default_policy
+from ussfast.long_audio.windows import Batch, separate_blocks
 from ussfast.models import SpectralModel, architecture_of, build
-from ussfast.pipeline import Progress, separate_to_files
-from ussfast.policy import SegmentPolicy, default_policy
-from ussfast.prompts import Plan, Prompt, PromptBank, check_prompts, make_plan
-from ussfast.segments import Batch, separate_blocks
+from ussfast.prompts.bank import Plan, Prompt, PromptBank, check_prompts, make_plan
+from ussfast.prompts.enrolment import can_embed, enroll
 from ussfast.separation import Separation, make_folders, output_labels, stem_paths
 from ussfast.streaming.separator import LiveSeparator
 

@@ -1,11 +1,43 @@
 """The STFT in front of every model and its inverse behind it: the only place that knows windows and hops."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ussfast.models.config import StftConfig
+from ussfast.errors import InputError
 from ussfast.ops import stft_mask
+
+
+@dataclass(frozen=True)
+class StftConfig:
+    """Short-time Fourier transform in front of and behind a model; sizes in samples at the model's rate.
+
+    padding: "zero" frames the whole signal with n_fft/2 zeros around it (TUSS), "reflect" mirrors it (ESPnet, SFC).
+    normalize: None, "default" (orthonormal, 1/sqrt(window_length)) or "window" (window divided by its sum).
+    drop_last_frame: whether the network gets all frames but the last, which then no estimate covers (SFC).
+    """
+
+    n_fft: int
+    hop: int
+    window_length: int
+    window: Literal["sqrt_hann", "hann"] = "sqrt_hann"
+    padding: Literal["zero", "reflect"] = "zero"
+    normalize: Literal["default", "window"] | None = None
+    drop_last_frame: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hop <= self.window_length <= self.n_fft:
+            raise InputError(
+                f"STFT sizes must satisfy 0 < hop <= window_length <= n_fft, got hop {self.hop}, "
+                f"window_length {self.window_length}, n_fft {self.n_fft}"
+            )
+
+    @property
+    def bins(self) -> int:
+        return self.n_fft // 2 + 1
 
 
 def window(config: StftConfig, device: torch.device | None = None) -> Tensor:

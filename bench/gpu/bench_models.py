@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ussfast import Separator
-from ussfast.flops import model_flop
+from ussfast.profiling.flops import model_flop
 
 SECONDS, BATCH = 6.0, 8
 PROMPTS = ("speech", "sfxbg")

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 import ussfast
-from ussfast.profiling import Gemm, take_turns
+from ussfast.profiling.profile import Gemm, take_turns
 
 ROUNDS = 5
 FRESH = Path(__file__).parents[1] / "fresh.py"

@@ -27,7 +27,7 @@ import ussfast
 from ussfast.errors import InputError
 from ussfast.evaluate.dev import DevMixture, Draw, amplitude, dev_mixtures
 from ussfast.evaluate.metrics import si_sdr
-from ussfast.profiling import machine
+from ussfast.profiling.profile import machine
 from ussfast.separator import Separator
 from ussfast.train.data import AudioPool, read_manifest
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import ussfast
-from ussfast.profiling import Gemm
+from ussfast.profiling.profile import Gemm
 
 HOPS = int(os.environ.get("BENCH_HOPS", "1500"))
 MODEL = os.environ.get("BENCH_MODEL", "default")

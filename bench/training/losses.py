@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from ussfast.atomic import atomic_write
+from ussfast.audio.atomic import atomic_write
 from ussfast.ops import use_reference
 from ussfast.train.data import AudioPool, read_manifest
 from ussfast.train.recipe import Recipe, load_recipe

@@ -10,7 +10,7 @@ import torch
 import yaml
 from golden_io import GOLDEN, golden_model, settings, weights
 
-from ussfast.checkpoint import fill, load_model
+from ussfast.checkpoints.store import fill, load_model
 from ussfast.convert import convert, espnet, tuss
 from ussfast.convert._files import read_average, weight_files
 from ussfast.errors import CheckpointError, InputError

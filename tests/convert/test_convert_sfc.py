@@ -8,8 +8,8 @@ import yaml
 from golden_io import GOLDEN
 from golden_sfc import WHOLE, core, lightning, merged_config, publish, sfc_model
 
-from ussfast.checkpoint import fill, load_model, read_info
-from ussfast.cli import main
+from ussfast.checkpoints.store import fill, load_model, read_info
+from ussfast.cli.main import main
 from ussfast.convert import convert, sfc
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models.presets import PRESETS

@@ -3,7 +3,7 @@
 import pytest
 from tiny import RATE, tiny_manifest
 
-from ussfast.cli import main
+from ussfast.cli.main import main
 from ussfast.evaluate.dev import TASKS, dev_mixtures
 from ussfast.train.data import AudioPool, read_manifest
 

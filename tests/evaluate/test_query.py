@@ -11,8 +11,8 @@ from tiny import RATE, TUSS, tiny_directory
 from ussfast import Separator
 from ussfast.evaluate import run as evaluate_run
 from ussfast.evaluate.query import Queries
-from ussfast.models.config import StftConfig
 from ussfast.separation import Separation
+from ussfast.stft import StftConfig
 from ussfast.train.data import read_manifest
 
 

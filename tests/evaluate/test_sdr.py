@@ -7,8 +7,7 @@ from tiny import STFT, noise
 
 from ussfast.evaluate.metrics import audible, level_db, sdr, si_sdr, snr
 from ussfast.evaluate.oracle import ORACLES, oracle_estimates, phase_sensitive_mask, ratio_mask
-from ussfast.models.config import StftConfig
-from ussfast.stft import analyze
+from ussfast.stft import StftConfig, analyze
 
 RATE = 8000
 

@@ -8,9 +8,9 @@ import torch
 from tiny import CAUSAL, RATE, SHORT, STEREO, TUSS, TUSS_SFC, UNCONDITIONAL, noise, tiny_model
 
 from ussfast import Separator
-from ussfast.graphs import CudaRecorder, Graphs
+from ussfast.engine.copies import transfer_for
+from ussfast.engine.graphs import CudaRecorder, Graphs
 from ussfast.ops._op import OPS
-from ussfast.transfer import transfer_for
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from tiny import CAUSAL, PROMPTS, RATE, STFT, noise, tiny_model
 
 from ussfast import Separator
+from ussfast.engine.nested import copied, tensors_of
 from ussfast.errors import InputError, PromptError
-from ussfast.flops import model_flop
 from ussfast.models import build
-from ussfast.models.causal_chunks import CausalChunks
-from ussfast.models.causal_step import initial_state, step
-from ussfast.nested import copied, tensors_of
+from ussfast.models.causal.chunks import CausalChunks
+from ussfast.models.causal.hop import initial_state, step
 from ussfast.ops import use_reference
+from ussfast.profiling.flops import model_flop
 from ussfast.train.recipe import load_recipe
 
 MODEL = MODELS["default"]

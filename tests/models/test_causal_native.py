@@ -16,13 +16,13 @@ from tiny import CAUSAL, PROMPTS, tiny_model
 from ussfast import demo
 from ussfast._ext import cpu_isa
 from ussfast.audio import read
+from ussfast.engine.nested import copied, like, tensors_of
 from ussfast.errors import InputError
 from ussfast.evaluate.metrics import si_sdr
 from ussfast.models import build
 from ussfast.models.causal import Modulation
+from ussfast.models.causal.hop import initial_state, step
 from ussfast.models.causal.step import TrunkStep, fastest, supported
-from ussfast.models.causal_step import initial_state, step
-from ussfast.nested import copied, like, tensors_of
 from ussfast.ops import use_reference
 from ussfast.train.recipe import load_recipe
 
@@ -173,7 +173,7 @@ def test_steps_do_not_grow():
 import resource, torch
 from tiny import CAUSAL, tiny_model
 from ussfast.models.causal.step import TrunkStep
-from ussfast.models.causal_step import initial_state
+from ussfast.models.causal.hop import initial_state
 model = tiny_model(CAUSAL).eval()
 with torch.inference_mode():
     native = TrunkStep(model, initial_state(model, 2, 2), 2)

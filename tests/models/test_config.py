@@ -8,9 +8,10 @@ from golden_io import golden_model
 
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models import architecture_of, config_from_dict
-from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, StftConfig, from_dict, to_dict
+from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, from_dict, to_dict
 from ussfast.models.presets import preset
 from ussfast.models.sfc import SfcConfig
+from ussfast.stft import StftConfig
 
 SFC = SfcConfig(dim=8, heads=2, count=4, query="adaptive", learned_slope=True)
 WITH_SFC = replace(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import SFC, TUSS, TUSS_SFC
 
-from ussfast.engine import pick_precision
+from ussfast.engine.engine import pick_precision
 from ussfast.errors import DeviceError, InputError
 from ussfast.models import build
 from ussfast.models._packed import PackedModule, prepare

@@ -6,7 +6,7 @@ import pytest
 import torch
 from golden_io import GOLDEN
 
-from ussfast.checkpoint import fill
+from ussfast.checkpoints.store import fill
 from ussfast.convert import FORMATS, _keys
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models import architecture_of, build, config_from_dict

@@ -11,7 +11,7 @@ from golden_sfc import sfc_model
 from tiny import RATE, SFC, STEREO, TUSS_SFC, noise, tiny_manifest, tiny_model, tiny_recipe
 
 from ussfast import CheckpointError, InputError, Separator
-from ussfast.checkpoint import load_model, save_model
+from ussfast.checkpoints.store import load_model, save_model
 from ussfast.models.config import to_dict
 from ussfast.ops import use_reference
 from ussfast.train.data import AudioPool, read_manifest

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ussfast import _ext, stft
-from ussfast.models.config import StftConfig
 from ussfast.ops import stft_mask
 from ussfast.ops.stft_mask import reference
+from ussfast.stft import StftConfig
 
 pytestmark = pytest.mark.usefixtures("nan_filled_empty")
 

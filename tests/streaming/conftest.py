@@ -10,14 +10,14 @@ import pytest
 from fake_session import FakeSeparator
 from replaced_stdio import replace
 
-from ussfast.cli import main
+from ussfast.cli.main import main
 
 HERE = Path(__file__).parent
 SCRIPT = """
 import sys, types
 import fake_session
 sys.modules["ussfast.separator"] = types.SimpleNamespace(Separator=fake_session.FakeSeparator)
-from ussfast.cli import main
+from ussfast.cli.main import main
 main(sys.argv[1:])
 """
 

@@ -5,8 +5,8 @@ import torch
 from tiny import STEREO, TUSS, UNCONDITIONAL, tiny_model
 
 from ussfast import Separator
-from ussfast.policy import live_policy
-from ussfast.prompts import equal_groups
+from ussfast.long_audio.policy import live_policy
+from ussfast.prompts.bank import equal_groups
 from ussfast.streaming.sliding import SlidingCore
 
 POLICY = live_policy(2.0, 0.1, segment=0.4)

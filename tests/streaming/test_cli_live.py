@@ -10,7 +10,7 @@ from replaced_stdio import replace
 from test_pcm import Dribble
 from tiny import CAUSAL, RATE, noise, tiny_directory
 
-from ussfast.cli import main
+from ussfast.cli.main import main
 
 PROMPTS = ("speech", "sfx")
 OPTIONS = ("-p", "speech", "-p", "sfx", "--device", "cpu")

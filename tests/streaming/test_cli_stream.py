@@ -12,8 +12,8 @@ from replaced_stdio import Terminal
 from test_pace import Clock
 from test_pcm import Dribble, pcm
 
-from ussfast.streaming.pace import at_pace
-from ussfast.streaming.pcm import WIDTHS, decode
+from ussfast.streaming.live.pace import at_pace
+from ussfast.streaming.live.pcm import WIDTHS, decode
 
 RATE = 8000
 RAW = ("--rate", RATE)
@@ -129,7 +129,7 @@ def test_nan_in_float_input(stream):
 
 def test_a_file_at_its_own_pace(stream, tmp_path, monkeypatch):
     audio, clock = wav(tmp_path / "a.wav"), Clock()
-    monkeypatch.setattr("ussfast.streaming.sources.at_pace", lambda b, rate: at_pace(b, rate, clock, clock.sleep))
+    monkeypatch.setattr("ussfast.streaming.live.sources.at_pace", lambda b, rate: at_pace(b, rate, clock, clock.sleep))
     assert stream(tmp_path / "a.wav", "-p", "same") == (0, audio.tobytes(), "")
     session = FakeSeparator.sessions[-1]
     assert session.pushes == [round(HOP_S * RATE)] * 18 + [120]
@@ -138,7 +138,7 @@ def test_a_file_at_its_own_pace(stream, tmp_path, monkeypatch):
 
 def test_a_file_without_waiting(stream, tmp_path, monkeypatch):
     audio = wav(tmp_path / "a.wav")
-    monkeypatch.setattr("ussfast.streaming.sources.at_pace", None)
+    monkeypatch.setattr("ussfast.streaming.live.sources.at_pace", None)
     assert stream(tmp_path / "a.wav", "-p", "same", "--fast") == (0, audio.tobytes(), "")
     code, out, _ = stream(tmp_path / "a.wav", "-p", "half", "--fast", "--format", "f32le")
     np.testing.assert_array_equal(decode(out, "f32le", 2).T, audio / 2**16)

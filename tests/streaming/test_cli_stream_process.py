@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from test_cli_stream import RATE, RAW, numbers, wav
 
-from ussfast.streaming.interrupts import held
+from ussfast.streaming.live.interrupts import held
 
 
 def feed(pipe, data, close=True):
@@ -119,7 +119,8 @@ def test_a_full_disk_behind_standard_output(process, output):
 
 def test_help_does_not_wait_for_torch():
     code = (
-        "import sys; from ussfast.cli import main\ntry: main(['stream', '--help'])\nfinally: assert 'numpy' not in %s"
+        "import sys; from ussfast.cli.main import main\n"
+        "try: main(['stream', '--help'])\nfinally: assert 'numpy' not in %s"
     )
     command = [sys.executable, "-c", code % "sys.modules"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

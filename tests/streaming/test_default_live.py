@@ -10,7 +10,7 @@ from tiny import CAUSAL, noise, tiny_model
 
 from ussfast import Separator, demo
 from ussfast.audio import read, resample
-from ussfast.nested import tensors_of
+from ussfast.engine.nested import tensors_of
 
 
 @pytest.fixture(scope="module")

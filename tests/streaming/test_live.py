@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from test_cli_stream import complaint
 
 from ussfast.errors import DeviceError, UssfastError
-from ussfast.streaming import devices
-from ussfast.streaming.live import LiveQueues
-from ussfast.streaming.ring import Ring
+from ussfast.streaming.live import devices
+from ussfast.streaming.live.card import LiveQueues
+from ussfast.streaming.live.ring import Ring
 
 RATE = 8000
 

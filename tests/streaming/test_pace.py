@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ussfast.streaming.pace import at_pace
-from ussfast.streaming.statistics import Histogram, Statistics
+from ussfast.streaming.live.pace import at_pace
+from ussfast.streaming.live.statistics import Histogram, Statistics
 
 
 class Clock:

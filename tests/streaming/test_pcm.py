@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ussfast.errors import AudioError, InputError, OutputError
-from ussfast.streaming.pcm import WIDTHS, RawReader, RawWriter, decode, encode
+from ussfast.streaming.live.pcm import WIDTHS, RawReader, RawWriter, decode, encode
 
 FORMATS = sorted(WIDTHS)
 

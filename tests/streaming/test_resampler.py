@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ussfast._ext import cpu_isa
-from ussfast.audio_resample import resample
+from ussfast.audio.resampling import resample
 from ussfast.errors import InputError
 from ussfast.streaming import _sums, resampler
 from ussfast.streaming._filters import filter_of

@@ -13,7 +13,7 @@ from tiny import CAUSAL, PROMPTS, RATE, noise, tiny_model
 
 from ussfast import Separator
 from ussfast.errors import AudioError, InputError, PromptError
-from ussfast.models.config import StftConfig
+from ussfast.stft import StftConfig
 
 HOP = CAUSAL.stft.hop
 # float32: streams of dtype "auto" may multiply bfloat16, and files do not.

@@ -14,7 +14,7 @@ from sliding_cores import SEPARATORS, make, streamed
 from tiny import TUSS, noise, tiny_directory
 
 from ussfast import InputError, SegmentPolicy
-from ussfast.policy import live_policy
+from ussfast.long_audio.policy import live_policy
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_memory_is_flat():
 CHILD = """
 import sys, numpy as np, torch
 from ussfast import Separator
-from ussfast.policy import live_policy
+from ussfast.long_audio.policy import live_policy
 from ussfast.streaming.sliding import SlidingCore, SlidingState
 model, folder = sys.argv[1:]
 separator = Separator(model, device="cpu")

@@ -9,9 +9,9 @@ import yaml
 from tiny import CAUSAL, tiny_recipe, to_dict
 
 from ussfast._ext import cpu_isa
-from ussfast.cli import main
+from ussfast.cli.main import main
 from ussfast.errors import InputError
-from ussfast.flops import model_flop
+from ussfast.profiling.flops import model_flop
 from ussfast.train.bench import batch_of, table, ways
 from ussfast.train.recipe import load_recipe
 

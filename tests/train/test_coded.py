@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from ussfast.audio import read
-from ussfast.cli import main
+from ussfast.cli.main import main
 from ussfast.errors import InputError, OutputError
 from ussfast.train.coded import code
 from ussfast.train.data import read_manifest

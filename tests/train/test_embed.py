@@ -11,7 +11,7 @@ from tiny import CAUSAL, PROMPTS, TUSS, tiny_directory, tiny_manifest
 from typer.testing import CliRunner
 
 from ussfast import Separator
-from ussfast.checkpoint import load_model
+from ussfast.checkpoints.store import load_model
 from ussfast.evaluate.dev import TASKS
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

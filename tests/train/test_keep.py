@@ -8,7 +8,7 @@ from running import steps, trainer_in
 from tiny import tiny_recipe
 
 from ussfast import InputError
-from ussfast.cli import main
+from ussfast.cli.main import main
 from ussfast.train.recipe import recipe_from_dict
 from ussfast.train.trainer import Trainer
 

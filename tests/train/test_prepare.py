@@ -8,7 +8,7 @@ import soundfile
 from miniatures import MAKERS, esc50, wham
 from tiny import RATE, tiny_manifest
 
-from ussfast.cli import main
+from ussfast.cli.main import main
 from ussfast.errors import InputError, OutputError
 from ussfast.train import prepare
 from ussfast.train.data import read_manifest

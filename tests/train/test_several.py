@@ -28,7 +28,7 @@ def work(rank, port, manifest, folder):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     os.environ |= {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
-    from ussfast.cli import main
+    from ussfast.cli.main import main
     from ussfast.train import data
 
     items = [item for item in data.read_manifest(manifest) if item.split == "train"]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tiny import PROMPTS, UNCONDITIONAL, noise, tiny_recipe
 
 from ussfast import CheckpointError, InputError, OutputError, Separator
-from ussfast.cli import main
+from ussfast.cli.main import main
 from ussfast.evaluate.dev import TASKS
 from ussfast.models.config import to_dict
 from ussfast.train import checkpoints

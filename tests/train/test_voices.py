@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from ussfast.audio import read
-from ussfast.cli import main
+from ussfast.cli.main import main
 from ussfast.errors import InputError, OutputError
 from ussfast.train.data import read_manifest
 from ussfast.train.manifest import read_rows, write_rows

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ussfast import checkpoint
+from ussfast.checkpoints import store as checkpoint
+from ussfast.checkpoints.info import ModelInfo
 from ussfast.convert import espnet, sfc, tuss
 from ussfast.convert._files import file_record, find_yaml, read_average, read_yaml, weight_files
 from ussfast.errors import CheckpointError, InputError
-from ussfast.model_info import ModelInfo
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ussfast.checkpoint import some
+from ussfast.checkpoints.store import some
 from ussfast.errors import CheckpointError
 from ussfast.models.config import StackConfig
 from ussfast.ops.band_split import runs

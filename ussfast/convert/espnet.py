@@ -7,8 +7,9 @@ from torch import Tensor
 from ussfast.convert._keys import Keys, read_stack
 from ussfast.convert._yaml import Table
 from ussfast.errors import CheckpointError
-from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, StftConfig
+from ussfast.models.config import FfnConfig, LevelConfig, StackConfig
 from ussfast.models.tflocoformer import TfLocoformerConfig
+from ussfast.stft import StftConfig
 
 NORMS = {"rmsgroupnorm": "rms_group_norm", "layernorm": "layer_norm"}
 

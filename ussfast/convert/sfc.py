@@ -15,9 +15,10 @@ from ussfast.convert._keys import Keys, read_stack
 from ussfast.convert._yaml import Table
 from ussfast.errors import CheckpointError
 from ussfast.models.bslocoformer import BsLocoformerConfig
-from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, StftConfig
+from ussfast.models.config import FfnConfig, LevelConfig, StackConfig
 from ussfast.models.presets import SFC_LABELS, SFC_LEVEL
 from ussfast.models.sfc import SfcConfig
+from ussfast.stft import StftConfig
 
 YAML = "merged_config.yaml"
 EMA = "ema_model.module."

@@ -12,8 +12,9 @@ from ussfast.convert._yaml import Table
 from ussfast.errors import CheckpointError
 from ussfast.models.band_split import tuss_bands
 from ussfast.models.bslocoformer import BsLocoformerConfig
-from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, StftConfig
+from ussfast.models.config import FfnConfig, LevelConfig, StackConfig
 from ussfast.models.tuss import TussConfig
+from ussfast.stft import StftConfig
 
 
 def stft_config(encoder: Table) -> StftConfig:

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ussfast.models.config import StftConfig
-from ussfast.stft import analyze, synthesize
+from ussfast.stft import StftConfig, analyze, synthesize
 
 ORACLES = ("oracle_irm", "oracle_psm")
 # Power below which a bin counts as empty: 200 dB under full scale, far from float32's smallest number.

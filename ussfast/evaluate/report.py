@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import ussfast
-from ussfast.atomic import atomic_write
+from ussfast.audio.atomic import atomic_write
 from ussfast.errors import InputError
 from ussfast.evaluate.conditions import LOUD_DB
 from ussfast.evaluate.oracle import ORACLES

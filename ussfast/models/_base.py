@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ussfast import stft
 from ussfast.errors import InputError
-from ussfast.models.config import LevelConfig, StftConfig
+from ussfast.models.config import LevelConfig
+from ussfast.stft import StftConfig
 
 
 class SpectralModel(nn.Module, ABC):

@@ -8,8 +8,8 @@ from torch import Tensor
 from ussfast.errors import InputError
 from ussfast.models._base import SpectralModel
 from ussfast.models.band_split import BandMerge, BandSplit, tuss_bands
-from ussfast.models.config import StftConfig
 from ussfast.models.sfc import SfcConfig, SfcDecoder, SfcEncoder, band_edges
+from ussfast.stft import StftConfig
 
 
 class BandModel(SpectralModel):

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ussfast.errors import InputError
 from ussfast.models._ends import BandModel, check_ends
-from ussfast.models.config import LevelConfig, StackConfig, StftConfig
+from ussfast.models.config import LevelConfig, StackConfig
 from ussfast.models.locoformer import Stack
 from ussfast.models.sfc import SfcConfig
+from ussfast.stft import StftConfig
 
 
 @dataclass(frozen=True)

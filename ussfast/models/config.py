@@ -11,35 +11,6 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
-class StftConfig:
-    """Short-time Fourier transform in front of and behind a model; sizes in samples at the model's rate.
-
-    padding: "zero" frames the whole signal with n_fft/2 zeros around it (TUSS), "reflect" mirrors it (ESPnet, SFC).
-    normalize: None, "default" (orthonormal, 1/sqrt(window_length)) or "window" (window divided by its sum).
-    drop_last_frame: whether the network gets all frames but the last, which then no estimate covers (SFC).
-    """
-
-    n_fft: int
-    hop: int
-    window_length: int
-    window: Literal["sqrt_hann", "hann"] = "sqrt_hann"
-    padding: Literal["zero", "reflect"] = "zero"
-    normalize: Literal["default", "window"] | None = None
-    drop_last_frame: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 < self.hop <= self.window_length <= self.n_fft:
-            raise InputError(
-                f"STFT sizes must satisfy 0 < hop <= window_length <= n_fft, got hop {self.hop}, "
-                f"window_length {self.window_length}, n_fft {self.n_fft}"
-            )
-
-    @property
-    def bins(self) -> int:
-        return self.n_fft // 2 + 1
-
-
-@dataclasses.dataclass(frozen=True)
 class FfnConfig:
     """One convolutional SwiGLU feed-forward layer: hidden channels, kernel and stride along the sequence."""
 

@@ -5,10 +5,11 @@ from typing import Literal
 
 from ussfast.errors import InputError
 from ussfast.models.bslocoformer import BsLocoformerConfig
-from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, StftConfig
+from ussfast.models.config import FfnConfig, LevelConfig, StackConfig
 from ussfast.models.sfc import SfcConfig
 from ussfast.models.tflocoformer import TfLocoformerConfig
 from ussfast.models.tuss import TussConfig
+from ussfast.stft import StftConfig
 
 TUSS_PROMPTS = ("speech", "sfx", "sfxbg", "drums", "bass", "vocals", "other", "musicbg")
 TUSS_STFT = StftConfig(n_fft=2048, hop=512, window_length=2048)

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ussfast import stft
-from ussfast.models.config import StftConfig
 from ussfast.models.sfc import musical_edges
+from ussfast.stft import StftConfig
 
 BANDS = 64
 

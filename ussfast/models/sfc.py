@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from ussfast.errors import InputError
 from ussfast.models._packed import PackedModule
 from ussfast.models.band_split import tuss_bands
-from ussfast.models.config import StftConfig
 from ussfast.models.locoformer import widened
 from ussfast.ops.biased_cross_attention import biased_cross_attention, edge_bias
 from ussfast.ops.biased_cross_attention import pack as pack_bias
+from ussfast.stft import StftConfig
 
 Edges = tuple[tuple[int, int], ...]
 EPS = 1e-6

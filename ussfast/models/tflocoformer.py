@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ussfast.errors import InputError
 from ussfast.models._base import SpectralModel
-from ussfast.models.config import LevelConfig, StackConfig, StftConfig
+from ussfast.models.config import LevelConfig, StackConfig
 from ussfast.models.locoformer import Stack
+from ussfast.stft import StftConfig
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ussfast.ops.rms_group_norm import rms_group_norm
 from ussfast.ops.stft_mask import stft_mask
 
 from ussfast.ops import _fft  # noqa: F401  # isort: skip  (defines what kernels are loaded for)
-from ussfast import _ext  # isort: skip  (loads kernels for the ops defined above)
+from ussfast import _ext # isort: skip  (loads kernels for the ops defined above)
 
 _ext.load()
 

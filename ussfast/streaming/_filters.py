@@ -16,7 +16,7 @@ import soxr
 import torch
 from torch import Tensor
 
-from ussfast.audio_resample import QUALITY
+from ussfast.audio.resampling import QUALITY
 
 # Smaller shares of the largest weight are left out: soxr's own rounding lies at 1e-7.
 _NOTHING = 2e-7

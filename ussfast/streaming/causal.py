@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ussfast.alignment import Groups
 from ussfast.errors import InputError
-from ussfast.models.causal_step import StreamState
+from ussfast.long_audio.alignment import Groups
+from ussfast.models.causal.hop import StreamState
 from ussfast.streaming.rows import CausalRows
 
 

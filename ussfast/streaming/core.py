@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from ussfast.alignment import Groups
+from ussfast.long_audio.alignment import Groups
 
 
 class Core(Protocol):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ussfast.audio_resample import check_settings, length_after
+from ussfast.audio.resampling import check_settings, length_after
 from ussfast.errors import InputError
 from ussfast.streaming._filters import filter_of
 from ussfast.streaming._sums import weighted_sums
@@ -29,11 +29,11 @@ class ResamplerState:
 
 
 class StreamResampler:
-    """Converts the rate of a stream with the filter of `ussfast.audio_resample`, which is soxr's in quality HQ.
+    """Converts the rate of a stream with the filter of `ussfast.audio.resampling`, which is soxr's in quality HQ.
 
     Linear phase, no shift in time: output sample k is at k / rate_out seconds, however long the stream. What `push` and
     `flush` return adds up to the same bits however the input was cut, and differs by less than 1e-6 of full scale from
-    what `ussfast.audio_resample` makes of the whole. One exception: where rates have only a small factor in common,
+    what `ussfast.audio.resampling` makes of the whole. One exception: where rates have only a small factor in common,
     like 47999 and 32000 Hz, soxr takes their ratio for another one, 1e-10 off, and drifts away. Here time is exact,
     with a filter that agrees with soxr's to 4e-6 of full scale, but for 6e-5 just above a factor of 4.
 

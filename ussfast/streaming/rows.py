@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from ussfast import stft
-from ussfast.engine import Engine
+from ussfast.engine.engine import Engine
+from ussfast.engine.graphs import bucket
+from ussfast.engine.nested import copied, like, tensors_of
 from ussfast.errors import InputError
-from ussfast.graphs import bucket
 from ussfast.models.causal import Modulation, TrunkState
+from ussfast.models.causal.hop import StreamState, initial_state, step
 from ussfast.models.causal.step import TrunkStep, fastest, supported
-from ussfast.models.causal_step import StreamState, initial_state, step
-from ussfast.nested import copied, like, tensors_of
 
 T = TypeVar("T")
 

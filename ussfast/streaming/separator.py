@@ -4,10 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
-from ussfast.engine import Engine
+from ussfast.engine.engine import Engine
 from ussfast.errors import InputError
-from ussfast.policy import SegmentPolicy, live_policy
-from ussfast.prompts import Plan
+from ussfast.long_audio.policy import SegmentPolicy, live_policy
+from ussfast.prompts.bank import Plan
 from ussfast.separation import Separation
 from ussfast.streaming.causal import CausalCore
 from ussfast.streaming.pool import SessionPool

@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ussfast.atomic import atomic_write
 from ussfast.audio import as_samples
+from ussfast.audio.atomic import atomic_write
+from ussfast.engine.nested import like, tensors_of
 from ussfast.errors import InputError
-from ussfast.nested import like, tensors_of
-from ussfast.prompts import Plan
+from ussfast.prompts.bank import Plan
 from ussfast.separation import Separation
 from ussfast.streaming.core import Core
 from ussfast.streaming.resampler import ResamplerState, StreamResampler

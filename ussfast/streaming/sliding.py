@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ussfast.alignment import Groups
-from ussfast.engine import Engine
+from ussfast.engine.engine import Engine
 from ussfast.errors import InputError, PromptError
-from ussfast.policy import SegmentPolicy
-from ussfast.segments import FadeStitcher, StitchState
+from ussfast.long_audio.alignment import Groups
+from ussfast.long_audio.policy import SegmentPolicy
+from ussfast.long_audio.windows import FadeStitcher, StitchState
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class SlidingCore:
 
     Args:
         engine: with the model; several cores may share it.
-        policy: windows, see ussfast.policy.live_policy. Without a look-ahead they are those of files, and the first
-            output waits for a full one.
+        policy: windows, see ussfast.long_audio.policy.live_policy. Without a look-ahead they are those of files, and
+            the first output waits for a full one.
         channels: of the audio.
         slot_count: rows of the output, at least as many as there are labels at any time of a change of prompts.
         vectors, slots, groups: as for `set_prompts`.

@@ -8,10 +8,10 @@ import torch
 
 from ussfast._ext import cpu_isa
 from ussfast.errors import InputError
-from ussfast.flops import model_flop
 from ussfast.models import build
 from ussfast.ops import use_reference
-from ussfast.profiling import Gemm
+from ussfast.profiling.flops import model_flop
+from ussfast.profiling.profile import Gemm
 from ussfast.train.mixing import Batch
 from ussfast.train.objective import Objective
 from ussfast.train.optimizers import Optimizer

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ussfast.atomic import write_failure
+from ussfast.audio.atomic import write_failure
 from ussfast.errors import CheckpointError
 from ussfast.models import architecture_of, config_from_dict
 from ussfast.train.recipe import Recipe

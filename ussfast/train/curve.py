@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ussfast.atomic import atomic_write
+from ussfast.audio.atomic import atomic_write
 from ussfast.errors import InputError, UssfastError
 from ussfast.train.log import Row, read_log
 

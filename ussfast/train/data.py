@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ussfast import audio
-from ussfast.audio_resample import resample
+from ussfast.audio.resampling import resample
 from ussfast.errors import InputError
 from ussfast.train.manifest import read_rows
 

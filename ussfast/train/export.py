@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ussfast.checkpoint import save_model
+from ussfast.checkpoints.store import save_model
 from ussfast.errors import InputError
 from ussfast.models import SpectralModel, build
 from ussfast.train import checkpoints

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ussfast.atomic import atomic_write
+from ussfast.audio.atomic import atomic_write
 from ussfast.errors import InputError
 
 Row = dict[str, Any]

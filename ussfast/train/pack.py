@@ -14,8 +14,8 @@ import soundfile
 from tqdm import tqdm
 
 from ussfast import audio
-from ussfast.atomic import write_failure
-from ussfast.audio_resample import resample
+from ussfast.audio.atomic import write_failure
+from ussfast.audio.resampling import resample
 from ussfast.errors import AudioError, InputError, OutputError
 from ussfast.train.manifest import LICENSE_CLASSES, PROMPTS, SPLITS, Row, manifest_text, moved, read_rows, row_text
 from ussfast.train.ogg import encode

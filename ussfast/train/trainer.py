@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ussfast.checkpoint import load_model
+from ussfast.checkpoints.store import load_model
 from ussfast.errors import InputError
 from ussfast.evaluate.dev import DevMixture
 from ussfast.models import SpectralModel, build

@@ -18,8 +18,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from ussfast.atomic import atomic_write
 from ussfast.audio import read
+from ussfast.audio.atomic import atomic_write
 from ussfast.errors import InputError, OutputError
 from ussfast.separation import make_folders
 from ussfast.train.manifest import Row, moved, placed, read_rows, write_rows

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from ussfast.errors import InputError
-from ussfast.models.config import LevelConfig, StftConfig
+from ussfast.models.config import LevelConfig
+from ussfast.stft import StftConfig
 
 
 @dataclass(frozen=True)

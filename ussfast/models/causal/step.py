@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from ussfast import stft
 from ussfast._ext import cpu_isa
 from ussfast.errors import InputError
+from ussfast.models.causal.hop import StreamState
 from ussfast.models.causal.layers import Block, FeedForward
 from ussfast.models.causal.model import CausalModel, Modulation
-from ussfast.models.causal_step import StreamState
 from ussfast.ops._op import uses_reference
 
 LOG2E = 1.44269504088896341

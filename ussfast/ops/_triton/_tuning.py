@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import triton
 
-from ussfast.atomic import atomic_write
+from ussfast.audio.atomic import atomic_write
 from ussfast.errors import OutputError
 
 if TYPE_CHECKING:

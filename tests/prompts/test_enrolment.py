@@ -1,0 +1,86 @@
+"""Enrolment: prompts from example clips, used like those that come with the model."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from tiny import CAUSAL, RATE, TUSS, noise, tiny_directory, tiny_model
+
+from ussfast import Separator
+from ussfast.errors import InputError, PromptError
+from ussfast.prompts.bank import Prompt
+
+
+@pytest.fixture()
+def separator():
+    return Separator.from_model(tiny_model(CAUSAL), device="cpu")
+
+
+def test_an_enrolled_prompt_is_used_by_name_beside_class_prompts(separator):
+    clip, mixture = noise(1, 4000, seed=1), noise(2, 6000)
+    prompt = separator.enroll("dog", [clip])
+    assert (prompt.name, prompt.kind, list(prompt.vector.shape)) == ("dog", "enrolled", [CAUSAL.dim])
+    assert "dog" in separator.prompts and separator.prompts["dog"] is prompt
+    out = separator.separate(mixture, prompts=("speech", "dog", "dog"))
+    assert out.labels == ("speech", "dog-1", "dog-2") and out.stems.shape == (3, 2, 6000)
+    assert np.abs(out["dog-1"] - out["speech"]).max() > 1e-4
+
+
+def test_class_and_enrolled_prompts_are_interchangeable(separator):
+    """A vector gives the same sound whatever its kind, and lengths do not count."""
+    vector = separator.prompts["speech"].vector
+    separator.prompts.add(Prompt("voice", vector * 2, "enrolled"))
+    mixture = noise(1, 6000)
+    a = separator.separate(mixture, prompts=("speech", "bass"))["speech"]
+    b = separator.separate(mixture, prompts=("voice", "bass"))["voice"]
+    np.testing.assert_allclose(b, a, atol=1e-5)
+
+
+def test_clips_from_files_and_arrays_of_any_rate_channels_and_level(separator, tmp_path):
+    clip = noise(2, 8000, seed=3)
+    mono = clip.mean(0, keepdims=True)
+    soundfile.write(tmp_path / "clip.wav", clip.T, RATE, subtype="FLOAT")
+    plain = separator.enroll("a", [mono]).vector
+    for given, rate in ((clip, None), (clip * 0.02, RATE), (torch.from_numpy(mono[0]), None)):
+        torch.testing.assert_close(separator.enroll("b", [given], rate).vector, plain, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(separator.enroll("c", [tmp_path / "clip.wav"]).vector, plain, rtol=1e-3, atol=1e-3)
+    # Taken for audio of twice the rate, the same samples are another sound.
+    assert (separator.enroll("d", [mono], 2 * RATE).vector - plain).abs().max() > 1e-2
+
+
+def test_several_clips_are_averaged_and_enrolling_again_replaces(separator):
+    clips = [noise(1, 4000, seed=s) for s in (1, 2)]
+    one, two = (separator.enroll("x", [clip]).vector for clip in clips)
+    both = separator.enroll("x", clips).vector
+    torch.testing.assert_close(both, (one + two) / 2)
+    assert separator.prompts["x"].vector is both and len(separator.prompts) == len(CAUSAL.prompts) + 1
+
+
+def test_a_saved_model_enrols_the_same(tmp_path, separator):
+    clip = noise(1, 4000, seed=1)
+    again = Separator(tiny_directory(tmp_path, CAUSAL), device="cpu")
+    torch.testing.assert_close(again.enroll("dog", [clip]).vector, separator.enroll("dog", [clip]).vector)
+
+
+@pytest.mark.parametrize(
+    ("clips", "said"),
+    [
+        ([], "at least one"),
+        ("clip.wav", "a list of clips"),
+        ([np.zeros((1, 4000), np.float32)], "clip 1 is silent"),
+        ([noise(1, 4000), noise(1, 700)], "clip 2: 0.087 s are too short; give at least 0.1 s"),
+    ],
+)
+def test_clips_that_cannot_be_used(separator, clips, said):
+    with pytest.raises(InputError, match=said):
+        separator.enroll("dog", clips)
+    assert "dog" not in separator.prompts
+
+
+def test_names_and_models_that_cannot_be_used(separator):
+    with pytest.raises(PromptError, match="'speech' is a class prompt"):
+        separator.enroll("speech", [noise(1, 4000)])
+    other = Separator.from_model(tiny_model(TUSS), device="cpu")
+    assert separator.can_enroll and not other.can_enroll
+    with pytest.raises(PromptError, match="makes no prompts from clips"):
+        other.enroll("dog", [noise(1, 4000)])

@@ -1,0 +1,14 @@
+"""Audio in and out: files as bounded blocks, callers' arrays, folders, rates. Samples are float32 [channels, frames].
+
+Nothing here needs torch.
+"""
+
+from ussfast.audio.atomic import atomic_write
+from ussfast.audio.reading import AUDIO_SUFFIXES, AudioInfo, AudioReader, as_samples, find_inputs, probe, read, validate
+from ussfast.audio.resampling import Resampler, resample
+from ussfast.audio.writing import AudioWriter
+
+__all__ = [
+    "AUDIO_SUFFIXES", "AudioInfo", "AudioReader", "AudioWriter", "Resampler", "as_samples", "atomic_write",
+    "find_inputs", "probe", "read", "resample", "validate",
+]  # fmt: skip

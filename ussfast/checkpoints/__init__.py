@@ -1,0 +1,1 @@
+"""Models on disk and in the Hub: weights, what is said about them, where they are found."""

@@ -1,0 +1,138 @@
+"""`ussfast stream`: separation while audio arrives. Heavy imports happen inside."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ussfast.cli.options import Backend, Device, Dtype, Model
+from ussfast.errors import InputError
+
+
+class RawFormat(StrEnum):
+    s16le = "s16le"
+    s24le = "s24le"
+    f32le = "f32le"
+
+
+class OnBad(StrEnum):
+    silence = "silence"
+    raise_ = "raise"
+
+
+def stream(
+    input: Annotated[
+        str | None, typer.Argument(metavar="[INPUT]", help="An audio file, or - for raw PCM on standard input.")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", help="A sound to separate; repeat for more.")
+    ] = None,
+    stem: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Put out this stem; 'residual' for what no stem took.")
+    ] = None,
+    all_stems: Annotated[
+        bool, typer.Option("--all", help="Put out all stems as channels: the first stem's, then the second's, ...")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Write a WAV per stem, instead of standard output."),
+    ] = None,
+    residual: Annotated[bool, typer.Option("--residual", help="With -o: also write what no stem took.")] = False,
+    rate: Annotated[
+        int | None, typer.Option(min=1, help="Of raw PCM, in Hz; live: the input device's own if not given.")
+    ] = None,
+    channels: Annotated[int | None, typer.Option(min=1, help="Of raw PCM or the input device; 1 if not given.")] = None,
+    format: Annotated[RawFormat, typer.Option(help="Of raw PCM, in and out.")] = RawFormat.s16le,
+    fast: Annotated[bool, typer.Option("--fast", help="Read a file without waiting, not at its own pace.")] = False,
+    on_bad: Annotated[OnBad, typer.Option(help="What NaN or infinity in the input becomes.")] = OnBad.silence,
+    live: Annotated[bool, typer.Option("--live", help="Listen to a sound device and play to one.")] = False,
+    input_device: Annotated[str | None, typer.Option(metavar="DEVICE", help="Live: index or part of a name.")] = None,
+    output_device: Annotated[str | None, typer.Option(metavar="DEVICE", help="Live: index or part of a name.")] = None,
+    list_devices: Annotated[bool, typer.Option("--list-devices", help="List sound devices and stop.")] = False,
+    block: Annotated[
+        float | None,
+        typer.Option(metavar="MS", help="Live: of the sound device, in ms; the model's hop (20 at most) if not given."),
+    ] = None,
+    statistics: Annotated[
+        bool, typer.Option("--statistics", "--stats", help="A line every second on standard error, one at the end.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Statistics as JSON lines.")] = False,
+    latency: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Of models that are not causal; less costs more.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of the CPU.")] = 1,
+    model: Model = "default",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    backend: Backend = "auto",
+) -> None:
+    """Separate audio while it arrives: raw PCM from standard input to standard output, a file, or live."""
+    if list_devices:
+        from ussfast.streaming.live import devices
+
+        print(devices.table(devices.load()))
+        return
+    _check_input(live, input, rate, channels, fast, input_device, output_device, block)
+    if stem is not None and all_stems:
+        raise InputError("--stem and --all exclude each other")
+    if residual and output is None:
+        raise InputError("--residual is a file: it needs -o DIR; to put the residual out, --stem residual")
+
+    from ussfast.streaming.live import command
+    from ussfast.streaming.live.card import Card
+    from ussfast.streaming.live.sources import FileSource, PipeSource
+
+    def open_session(sample_rate: int, channels: int) -> Any:
+        from ussfast.separator import Separator  # torch takes its time: what is wrong with the input comes first
+
+        separator: Any = Separator(model, prompt or (), device=device, dtype=dtype, backend=backend)
+        return separator.session(
+            sample_rate, channels=channels, on_bad=on_bad.value, latency=latency, threads=threads
+        )
+
+    shown = "json" if as_json else "text" if statistics else None
+    to = command.Destination(stem, all_stems, output, residual, shown)
+    if output_device is not None and not to.chosen:
+        raise InputError("with -o alone nothing is played: choose what goes to --output-device with --stem or --all")
+    if live:
+        card = Card(input_device, output_device, rate, channels or 1, plays=to.chosen)
+        command.live(card, open_session, to, None if block is None else block / 1000)
+    elif input in (None, "-"):
+        assert rate is not None
+        command.from_source(PipeSource(sys.stdin, rate, channels or 1, format.value), open_session, to, format.value)
+    else:
+        command.from_source(FileSource(Path(str(input)), fast), open_session, to, format.value)
+
+
+def _check_input(
+    live: bool,
+    input: str | None,
+    rate: int | None,
+    channels: int | None,
+    fast: bool,
+    input_device: str | None,
+    output_device: str | None,
+    block: float | None,
+) -> None:
+    """InputError for options of another kind of input, or one that this kind needs."""
+    only_live = {"--input-device": input_device, "--output-device": output_device, "--block": block}
+    if live:
+        _refuse("is not for --live", {"INPUT": input, "--fast": fast})
+        if block is not None and not 0 < block <= 1000:
+            raise InputError(f"--block must be above 0 and at most 1000 ms, not {block:g}")
+        return
+    _refuse("is for --live only", only_live)
+    if input in (None, "-"):
+        _refuse("is for files; raw PCM is never waited for", {"--fast": fast})
+        if rate is None:
+            raise InputError("raw PCM does not tell its sample rate: give --rate, in Hz")
+    else:
+        _refuse("is for raw PCM; a file has its own", {"--rate": rate, "--channels": channels})
+
+
+def _refuse(why: str, given: dict[str, Any]) -> None:
+    for name, value in given.items():
+        if value not in (None, False):
+            raise InputError(f"{name} {why}")

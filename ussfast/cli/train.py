@@ -1,0 +1,145 @@
+"""`ussfast train`: a recipe at once, or one of the commands around the audio to train on."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ussfast.cli.options import Device
+
+
+class _RecipeOrCommand(TyperGroup):
+    """`train RECIPE ...` is `train run RECIPE ...`: whatever does not begin with a command belongs to `run`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_RecipeOrCommand,
+    no_args_is_help=True,
+    subcommand_metavar="RECIPE --data MANIFEST ... | COMMAND [ARGS]...",
+    help="Train a model, or prepare the audio for it. RECIPE alone means the command run.",
+)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or 'default'.")],
+    data: Annotated[Path, typer.Option(metavar="MANIFEST", help="manifest.json of the training audio.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Run folder; resumed if it has one.")],
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after this long, with a checkpoint.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of the whole run, in place of the recipe's.")] = None,
+    device: Device = "auto",
+    start: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL", help="Weights that a new run begins with, as from `train keep`."),
+    ] = None,
+) -> None:
+    """Train a model; stops and resumes at checkpoints."""
+    from ussfast.train.run import train_recipe
+
+    train_recipe(recipe, data, output, max_minutes, device, steps, start)
+
+
+@app.command(short_help="Save a run's present weights, for another run to begin with.")
+def keep(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="Run folder.")],
+    output: Annotated[Path, typer.Argument(metavar="MODEL", help="Model directory to make or replace.")],
+) -> None:
+    """Save the weights of a run's newest checkpoint as they are, in float16: neither their mean nor the best ones.
+
+    `train RECIPE --start MODEL` goes on from them, with fresh moments and the recipe's warm-up.
+    """
+    from ussfast.train.export import keep_newest
+
+    print(keep_newest(run, output))
+
+
+@app.command(short_help="List a data set's audio for training, or join such lists.")
+def manifest(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="A data set, or 'merge'; see docs/data.md.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER|MANIFEST... OUTPUT", help="The data set, or manifests to join; the result."),
+    ],
+) -> None:
+    """Write the manifest of a data set on this disk, or join manifests (KIND merge).
+
+    KIND is musdb18hq, musdb18, fsd50k, esc50, vctk_demand, wham, fuss, dnr or slakh.
+    """
+    from ussfast.train.prepare import join_manifests, write_manifest_of
+
+    if kind == "merge":
+        table, problems = join_manifests(paths)
+    else:
+        table, problems = write_manifest_of(kind, paths)
+    _report(table, problems)
+
+
+@app.command(short_help="Shrink a manifest's audio to a given size.")
+def pack(
+    source: Annotated[Path, typer.Argument(metavar="MANIFEST", help="manifest.json of the audio.")],
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    max_size: Annotated[str, typer.Option(help="Of the whole folder: 40MiB, 40MB, 500KiB or bytes.")],
+    rate: Annotated[int, typer.Option(help="Highest sample rate to keep, in Hz.")] = 32000,
+    split: Annotated[list[str] | None, typer.Option(help="Only this split; repeat for more.")] = None,
+    license_class: Annotated[list[str] | None, typer.Option(help="Only this class; repeat for more.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a pack that is there.")] = False,
+) -> None:
+    """Pack a manifest's audio into a folder of Ogg Vorbis files of a given size, with its own manifest."""
+    from ussfast.train.prepare import pack_manifest
+
+    _report(*pack_manifest(source, output, max_size, rate, split or (), license_class or (), overwrite))
+
+
+@app.command(short_help="Put a share of a manifest's audio through lossy codecs.")
+def coded(
+    source: Annotated[Path, typer.Argument(metavar="MANIFEST", help="manifest.json of the audio.")],
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    share: Annotated[float, typer.Option(help="Of the training items, 0 to 1.")] = 0.3,
+    seed: Annotated[int, typer.Option(help="Which items, and how much they lose.")] = 0,
+) -> None:
+    """Encode a share of the training items as MP3 or Ogg Vorbis of low quality, with a manifest that has those instead.
+
+    Train on DIR/manifest.json: what people bring has mostly been through a codec.
+    """
+    from tqdm import tqdm
+
+    from ussfast.train.coded import code
+
+    some, every = code(source, output, share, seed, lambda rows: tqdm(rows, "encoding", disable=None))
+    print(f"{output / 'manifest.json'}: {every} items, {some} of them encoded")
+
+
+@app.command(short_help="Make further voices of a manifest's recorded speech.")
+def voices(
+    source: Annotated[Path, typer.Argument(metavar="MANIFEST", help="manifest.json of the audio.")],
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    share: Annotated[float, typer.Option(help="Of the recorded speech in the training split, 0 to 1.")] = 1.0,
+    full_band: Annotated[float, typer.Option(help="Share of the new voices that are full-band, 0 to 1.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="Which items, and which voices.")] = 0,
+) -> None:
+    """Copy recorded speech with other pitch, melody and formants (WORLD), with a manifest of all there is then.
+
+    Train on DIR/manifest.json: a model knows more voices for it. Needs `pip install 'ussfast[voices]'`.
+    """
+    from tqdm import tqdm
+
+    from ussfast.train.voices import make_voices
+
+    some, every = make_voices(source, output, share, full_band, seed, lambda rows: tqdm(rows, "voices", disable=None))
+    print(f"{output / 'manifest.json'}: {every} items, {some} of them changed voices")
+
+
+def _report(table: str, problems: list[str], shown: int = 10) -> None:
+    """The table on standard output, what could not be used on standard error."""
+    print(table)
+    for problem in problems[:shown]:
+        print(f"ussfast: left out: {problem}", file=sys.stderr)
+    if len(problems) > shown:
+        print(f"ussfast: left out: {len(problems) - shown} more files, {len(problems)} in all", file=sys.stderr)

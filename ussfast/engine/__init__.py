@@ -1,0 +1,1 @@
+"""Networks run on a device: batches of windows, graphs of recorded kernels, copies."""

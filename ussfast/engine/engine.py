@@ -1,0 +1,269 @@
+"""Running one model on windows of audio: device, dtype, backend, silence, channels."""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock
+
+import numpy as np
+import torch
+
+from ussfast.engine.batching import Batches, Ticket
+from ussfast.engine.copies import transfer_for
+from ussfast.engine.graphs import bucket, graphs_for
+from ussfast.errors import DeviceError, InputError, OutOfMemoryError
+from ussfast.long_audio.alignment import Groups, align_channels
+from ussfast.models import SpectralModel
+from ussfast.models._packed import prepare
+from ussfast.models.causal import CausalModel, Modulation
+from ussfast.models.causal.chunks import CausalChunks
+from ussfast.models.causal.step import fastest
+from ussfast.ops import use_reference
+
+BACKENDS = ("native", "reference")
+# Names for users -> precision of the matrix products.
+DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16", "int8": "int8"}
+# A standard deviation below a quarter of a 24-bit step: nothing to hear, and levels by division would explode.
+SILENCE = 2.0**-25
+KEPT_CONDITIONINGS = 32
+GPU_BATCH = 8
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name, "auto" being the best there is; DeviceError when this machine does not have it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        why = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
+        raise DeviceError(f"device {name!r} is not available: this machine (or this torch) has {why}; use cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    if name != "auto" and name not in DTYPES:
+        raise DeviceError(f"dtype must be one of auto, {', '.join(DTYPES)}, got {name!r}")
+    if name == "int8" and device.type != "cpu":
+        raise DeviceError(f"dtype int8 is for the CPU; on {device} use bf16")
+    return DTYPES.get(name, "float32")
+
+
+def pick_backend(name: str) -> str:
+    if name != "auto" and name not in BACKENDS:
+        raise DeviceError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
+    return "native" if name == "auto" else name
+
+
+class Engine:
+    """A model on its device, run window by window.
+
+    Args:
+        device, dtype, backend: names; "auto" takes the best that this machine has (float32, native kernels; streams of
+            causal models on the CPU multiply bfloat16 where it can). The model is moved and prepared for them: its
+            weights are packed here, once.
+        batch: windows that are computed together at most, of one file, of several threads and of streams; 1 computes
+            each in the thread that asks for it. None: GPU_BATCH on a GPU, less once they do not fit, and 1 on the CPU.
+    """
+
+    def __init__(self, model: SpectralModel, device: str, dtype: str, backend: str, batch: int | None = None):
+        if batch is not None and batch < 1:
+            raise InputError(f"batch must be at least 1, got {batch}")
+        self.device, self.backend = pick_device(device), pick_backend(backend)
+        self.precision = pick_precision(dtype, self.device)
+        if isinstance(model, CausalModel) and self.precision == "int8":
+            raise DeviceError("dtype int8 is not for the causal model: use auto, float32 or bf16")
+        self.stream_precision = "bfloat16" if dtype == "auto" else self.precision
+        # Our ops have precisions of their own and keep residual streams in float32. On a GPU, PyTorch chooses what else
+        # is safe in bfloat16: everything where plain PyTorch is asked for.
+        self.autocast = self.device.type != "cpu" and self.precision == "bfloat16"
+        plain = self.autocast and self.backend == "reference"
+        self.graphs, self.transfer = graphs_for(self.device), transfer_for(self.device)
+        self.batch = batch or (1 if self.device.type == "cpu" else GPU_BATCH)
+        self._batches = Batches(self._begin, self.batch) if self.batch > 1 else None
+        with _memory(self.device):
+            self.model = model.to(self.device).eval()
+            prepare(self.model, "float32" if plain else self.precision, pack=self.backend == "native")
+            if self.causal is not None and self.device.type == "cpu":
+                self.causal.use_precision(fastest(self.causal, self.precision))
+        self._known: dict[bytes, Modulation] = {}
+        self._knowing = Lock()
+
+    @property
+    def causal(self) -> CausalModel | None:
+        """The model, if it can carry on from chunk to chunk."""
+        return self.model if isinstance(self.model, CausalModel) else None
+
+    def condition(self, prompts: torch.Tensor) -> Modulation:
+        """What a causal model computes from prompt vectors [sources, dim]: once, for every stream and file."""
+        assert self.causal is not None
+        key = prompts.numpy(force=True).tobytes()
+        with self._knowing:
+            known = self._known.pop(key, None)
+            if known is None:
+                with self.computing():
+                    known = self.causal.condition(prompts.to(self.device))
+            self._known[key] = known  # the newest are last
+            if len(self._known) > KEPT_CONDITIONINGS:
+                self._known.pop(next(iter(self._known)))
+        return known
+
+    def carry_on(
+        self, blocks: Iterable[np.ndarray], prompts: torch.Tensor, seconds: float, shared: bool
+    ) -> Iterator[np.ndarray]:
+        """Blocks [channels, n] at the model's rate through a causal model -> [sources, channels, m], as many samples.
+
+        Args:
+            prompts: vectors [sources, dim].
+            seconds: that the model computes at once, for memory's sake; results do not depend on it.
+            shared: channels get the same masks, see `CausalChunks`.
+        """
+        assert self.causal is not None
+        config = self.causal.config
+        frames = max(1, round(seconds * config.sample_rate / config.stft.hop))
+        chunks = CausalChunks(self.causal, self.condition(prompts), frames, shared, self.autocast, self.graphs)
+        coming: deque[Callable[[], np.ndarray]] = deque()
+        for block in blocks:
+            with self.computing():
+                out = chunks.push(self.transfer.up(block))
+                if out.numel():
+                    coming.append(self.transfer.down(out))
+            while len(coming) > self.transfer.depth:
+                yield coming.popleft()().swapaxes(0, 1)
+        if chunks.taken:
+            with self.computing():
+                coming.append(self.transfer.down(chunks.flush()))
+        for wait in coming:
+            yield wait().swapaxes(0, 1)
+
+    @contextmanager
+    def computing(self, threads: int | None = None) -> Iterator[None]:
+        """No gradients, this engine's kernels, so many threads, and lack of memory as OutOfMemoryError."""
+        before = torch.get_num_threads()
+        try:
+            with _memory(self.device), torch.inference_mode(), use_reference(self.backend == "reference"):
+                if threads not in (None, before):
+                    torch.set_num_threads(threads)
+                try:
+                    yield
+                finally:
+                    if threads not in (None, before):
+                        torch.set_num_threads(before)
+        except OutOfMemoryError:
+            self.graphs.clear()  # their memory may be what lacks
+            raise
+
+    def present(self) -> AbstractContextManager[None]:
+        """Inside, this thread brings windows again and again: those of other threads may wait a little for them."""
+        return nullcontext() if self._batches is None else self._batches.present()
+
+    def check_channels(self, count: int) -> None:
+        """InputError for a number of channels that the model cannot take."""
+        if count not in (1, self.model.channels) and self.model.channels > 1:
+            raise InputError(
+                f"this model separates {self.model.channels} channels together: give it audio of "
+                f"{self.model.channels} channels or of 1, not of {count}"
+            )
+
+    def run(self, audio: np.ndarray, prompts: torch.Tensor | None, sources: int, groups: Groups) -> np.ndarray:
+        """One window: float32 [channels, samples] -> [sources, channels, samples]; silent channels give silence.
+
+        A model of several channels takes all of them as one item, which is silent if all are; to it, mono is the same
+        in every channel, and the mean of what comes out.
+
+        Raises:
+            OutOfMemoryError: the window does not fit.
+            InputError: see `check_channels`.
+        """
+        return self.run_many([audio], prompts, sources, groups)[0]
+
+    def run_many(
+        self, windows: list[np.ndarray], prompts: torch.Tensor | None, sources: int, groups: Groups
+    ) -> list[np.ndarray]:
+        """`run` of several windows, which may differ in length; those that do not are computed together."""
+        items = [self._items(window) for window in windows]
+        tickets = [Ticket(part, prompts) for part in items if len(part)]
+        stems = iter(self._alone(tickets) if self._batches is None else self._batches.run(tickets))
+        return [
+            self._whole(window, next(stems) if len(part) else None, sources, groups)
+            for window, part in zip(windows, items, strict=True)
+        ]
+
+    def _items(self, audio: np.ndarray) -> np.ndarray:
+        """What the model is to separate of a window: [items, (channels,) samples], without what is silent."""
+        loud = _loud(audio)
+        if self.model.channels == 1:
+            return audio[loud]
+        self.check_channels(len(audio))
+        whole = np.broadcast_to(audio, (self.model.channels, audio.shape[1]))[None]
+        return whole if len(loud) else whole[:0]
+
+    def _whole(self, audio: np.ndarray, stems: np.ndarray | None, sources: int, groups: Groups) -> np.ndarray:
+        """[sources, channels, samples] of a window, from what came of its items."""
+        out = np.zeros((sources, *audio.shape), np.float32)
+        if stems is None:
+            return out
+        if self.model.channels > 1:
+            out[:] = stems[0] if len(audio) > 1 else stems[0].mean(1, keepdims=True)
+        else:
+            # Only loud channels can tell which source is which.
+            out[:, _loud(audio)] = align_channels(stems.swapaxes(0, 1), groups)
+        return out
+
+    def _alone(self, tickets: list[Ticket]) -> list[np.ndarray]:
+        return [self._begin(ticket.items, ticket.prompts)() for ticket in tickets]
+
+    def _begin(self, items: np.ndarray, prompts: torch.Tensor | None) -> Callable[[], np.ndarray]:
+        """[items, (channels,) samples] -> what waits for [items, sources, (channels,) samples].
+
+        prompts: [sources, dim] or [items, sources, dim]. Their number and that of samples cannot be rounded up as that
+        of items is: norms of the band split and of TF-Locoformer span all frames, and prompts attend to one another.
+        """
+        with self.computing():
+            mixture = self.transfer.up(items)
+            if self.graphs.on:
+                mixture = _filled(mixture, bucket(len(items)))
+                prompts = prompts if prompts is None or prompts.dim() == 2 else _filled(prompts, len(mixture))
+            out = self.graphs.run("separate", self._separate, mixture, prompts)
+            return self.transfer.down(out[: len(items)])
+
+    def _separate(self, mixture: torch.Tensor, prompts: torch.Tensor | None) -> torch.Tensor:
+        return self.model.separate(mixture, prompts, self.autocast)
+
+
+def _loud(audio: np.ndarray) -> np.ndarray:
+    """Indices of channels that can be heard."""
+    # In float64: rounded to float32, the mean of a constant is not that constant.
+    return np.flatnonzero(audio.std(1, dtype=np.float64) > SILENCE)
+
+
+def _filled(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """So many rows, the last one repeated: zeros have no level to be divided by."""
+    more = count - len(rows)
+    return torch.cat((rows, rows[-1:].expand(more, *rows.shape[1:]))) if more else rows
+
+
+@contextmanager
+def _memory(device: torch.device) -> Iterator[None]:
+    """Turns every way in which memory runs out into OutOfMemoryError."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _out_of_memory(device) from error
+    except RuntimeError as error:
+        # The CPU allocator has no exception type of its own.
+        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+            raise _out_of_memory(device) from error
+        raise
+
+
+def _out_of_memory(device: torch.device) -> OutOfMemoryError:
+    if device.type == "cuda":
+        with contextlib.suppress(RuntimeError):
+            torch.cuda.empty_cache()
+    return OutOfMemoryError(f"out of memory on {device}: use a shorter segment")

@@ -1,0 +1,1 @@
+"""Recordings of any length: windows, where they meet, and blocks on their way through threads."""

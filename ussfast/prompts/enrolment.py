@@ -1,0 +1,49 @@
+"""Enrolment: example clips of a sound become a prompt."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ussfast.audio import read, resample, validate
+from ussfast.errors import InputError
+from ussfast.models import SpectralModel
+from ussfast.prompts.bank import Prompt
+
+SHORTEST = 0.1  # seconds
+SILENCE = 1e-5  # RMS
+
+
+def can_embed(model: SpectralModel) -> bool:
+    return hasattr(model, "embed")
+
+
+def enroll(
+    model: Any, model_rate: int, name: str, clips: Sequence[Any], sample_rate: int | None = None
+) -> Prompt:
+    """The mean of the clips' prompt vectors, each of unit length first; see `Separator.enroll`."""
+    if isinstance(clips, (str, Path)) or not len(clips):
+        raise InputError("enrolment needs a list of clips, at least one: paths or arrays")
+    found = []
+    for number, clip in enumerate(clips, 1):
+        if isinstance(clip, (str, Path)):
+            audio, rate = read(clip)
+        else:
+            audio, rate = validate(clip), model_rate if sample_rate is None else sample_rate
+        mono = audio.mean(0, keepdims=True)
+        mono = resample(mono, rate, model_rate) if rate != model_rate else mono
+        where = str(clip) if isinstance(clip, (str, Path)) else f"clip {number}"
+        if mono.shape[1] < SHORTEST * model_rate:
+            raise InputError(f"{where}: {mono.shape[1] / model_rate:.3f} s are too short; give at least {SHORTEST} s")
+        if float((mono**2).mean()) < SILENCE**2:
+            raise InputError(f"{where} is silent; give a clip with the sound")
+        with torch.inference_mode():
+            found.append(unit(model.embed(torch.from_numpy(mono).to(model.prompts.device))[0].float()))
+    return Prompt(name, torch.stack(found).mean(0).clone(), "enrolled")
+
+
+def unit(vector: Tensor) -> Tensor:
+    """Scaled to a root mean square of 1, the length at which models look at prompts."""
+    return vector / vector.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-6)

@@ -1,0 +1,124 @@
+"""What `ussfast stream` does once its options are read."""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ussfast.errors import InputError
+from ussfast.separation import Separation
+from ussfast.streaming.live.card import Card
+from ussfast.streaming.live.outputs import Selection, StemFiles
+from ussfast.streaming.live.pace import block_seconds
+from ussfast.streaming.live.pcm import RawWriter
+from ussfast.streaming.live.pump import pump
+from ussfast.streaming.live.sources import FileSource, PipeSource
+from ussfast.streaming.live.statistics import Statistics
+from ussfast.streaming.session import Session
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where stems go, and what is told about it.
+
+    stem, all_stems: as for Selection, for what is played or written to standard output.
+    directory: for a file per stem; with it, nothing is played or written to standard output unless chosen.
+    residual: a file for it too.
+    statistics: "text" or "json" lines on standard error, or None.
+    """
+
+    stem: str | None
+    all_stems: bool
+    directory: Path | None
+    residual: bool
+    statistics: str | None
+
+    @property
+    def chosen(self) -> bool:
+        """Whether something is played or written to standard output."""
+        return self.directory is None or self.stem is not None or self.all_stems
+
+    def selection(self, session: Session) -> Selection | None:
+        return Selection(session.labels, self.stem, self.all_stems) if self.chosen else None
+
+    def files(self, session: Session, sample_rate: int, channels: int, source: Path | None) -> StemFiles | None:
+        if self.directory is None:
+            return None
+        return StemFiles(self.directory, session.labels, self.residual, sample_rate, channels, source)
+
+
+def from_source(
+    source: PipeSource | FileSource, open_session: Callable[[int, int], Session], to: Destination, format: str
+) -> None:
+    """Separates a source to standard output in `format`, to files, or both.
+
+    Args:
+        open_session: makes the session for a sample rate in Hz and a number of channels.
+    Raises:
+        InputError: standard output is a terminal or closed. What the source, session and outputs raise.
+    """
+    if to.chosen and (sys.stdout is None or sys.stdout.isatty()):
+        what = "closed" if sys.stdout is None else "a terminal"
+        raise InputError(f"standard output is {what}: pipe or redirect the raw PCM, or write files with -o DIR")
+    session = open_session(source.sample_rate, source.channels)
+    selection = to.selection(session)
+    files = to.files(session, source.sample_rate, source.channels, source.path)
+    out = RawWriter(getattr(sys.stdout, "buffer", None), format)  # closed where only files are written
+    put = (lambda piece: out.write(selection.channels(piece))) if selection else None
+    blocks = source.blocks(session.hop_seconds)
+    _run(blocks, session, source.sample_rate, to, files, put, lambda: 0, lambda: out.clipped)
+
+
+def live(card: Card, open_session: Callable[[int, int], Session], to: Destination, block_s: float | None) -> None:
+    """Separates what a sound card hears and plays the chosen stems, or writes files, until an interrupt.
+
+    Args:
+        block_s: of the card, in seconds; default: the session's hop, 20 ms at most.
+    """
+    session = open_session(card.sample_rate, card.channels)
+    selection = to.selection(session)
+    outputs = card.channels * len(selection.names) if selection else 0
+    queues, stream = card.start(block_s or block_seconds(session.hop_seconds), session.hop_seconds, outputs)
+    put = (lambda piece: queues.write(selection.channels(piece))) if selection else None
+    with closing(stream):
+        files = to.files(session, card.sample_rate, card.channels, None)
+        _run(
+            queues.blocks(), session, card.sample_rate, to, files, put, lambda: queues.dropouts, lambda: queues.clipped
+        )
+
+
+def _run(
+    blocks: Iterable[np.ndarray],
+    session: Session,
+    sample_rate: int,
+    to: Destination,
+    files: StemFiles | None,
+    put: Callable[[Separation], None] | None,
+    dropouts: Callable[[], int],
+    clipped: Callable[[], int],
+) -> None:
+    """Pumps, with what happens on the way told on standard error: statistics, warnings, samples that were lost."""
+    write = _tell if to.statistics else None
+    as_json = to.statistics == "json"
+    statistics = Statistics(
+        session.latency, session.hop_seconds, write, as_json, dropouts=dropouts, clipped=clipped
+    )  # fmt: skip
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", RuntimeWarning)
+            warnings.showwarning = lambda message, *rest: _tell(f"ussfast: {message}")
+            pump(blocks, session, sample_rate, statistics, files, put)
+    finally:
+        if not to.statistics and (dropouts() or clipped()):
+            _tell(f"ussfast: {dropouts()} dropouts, {clipped()} clipped samples")
+        if files is not None and not to.chosen:  # standard output is not audio then
+            for path in files.written:
+                print(path)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
