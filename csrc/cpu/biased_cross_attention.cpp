@@ -12,7 +12,7 @@ namespace {
 using at::Tensor;
 
 constexpr double kLog2e = 1.44269504088896341;
-constexpr float kHidden = -1e30f;  // kMasked of kernels/attention.h: as good as -inf, but never gives NaN
+constexpr float kHidden = -1e30f;  // kHidden of kernels/attention.h: as good as -inf, but never gives NaN
 
 int64_t packed_size(int64_t heads, int64_t queries, int64_t keys) {
   return heads * round_up(queries, 2 * kernels().lanes) * keys * int64_t(sizeof(float));

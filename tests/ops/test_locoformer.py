@@ -74,22 +74,10 @@ def test_ffn_of_a_long_sequence(kernel, more, axis):
 
 
 @pytest.mark.parametrize("axis", [1, 2])
-@pytest.mark.parametrize(
-    "more",
-    [
-        {},
-        {"causal": True},
-        {"window": 100},
-        {"window": 1, "prefix": 1},
-        {"causal": True, "window": 37, "prefix": 5},
-        {"causal": True, "prefix": 150},
-        {"window": 20, "prefix": 331},
-    ],
-)
-def test_attention_of_a_long_sequence(more, axis):
+def test_attention_of_a_long_sequence(axis):
     x = torch.randn(1, 331, 2, 40)
     x = x if axis == 1 else x.transpose(1, 2)
-    same(locoformer_attention, x, *attention_weights(40, 48, 3), axis=axis, groups=4, heads=3, **more)
+    same(locoformer_attention, x, *attention_weights(40, 48, 3), axis=axis, groups=4, heads=3)
 
 
 SHAPES = {
@@ -124,17 +112,11 @@ def test_ffn_of_any_shape(batch, frames, bands, groups, group, axis, strided, hi
     heads=st.integers(1, 3),
     pairs=st.integers(1, 9),
     rope=st.booleans(),
-    causal=st.booleans(),
-    window=st.integers(0, 12),
-    prefix=st.integers(0, 12),
 )
-def test_attention_of_any_shape(
-    batch, frames, bands, groups, group, axis, strided, heads, pairs, rope, causal, window, prefix
-):  # fmt: skip
+def test_attention_of_any_shape(batch, frames, bands, groups, group, axis, strided, heads, pairs, rope):
     x = draw_input(batch, frames, bands, groups * group, strided)
     weights = attention_weights(groups * group, 2 * heads * pairs, heads, rope)
-    more = {"causal": causal, "window": window, "prefix": prefix}
-    same(locoformer_attention, x, *weights, axis=axis, groups=groups, heads=heads, eps=1e-2, **more)
+    same(locoformer_attention, x, *weights, axis=axis, groups=groups, heads=heads, eps=1e-2)
 
 
 def branch_error(actual, expected, x):
@@ -154,10 +136,10 @@ def test_reduced_precision(precision, least_snr, axis, kernel, more):
     assert branch_error(native, exact, x) < 10 ** (-least_snr / 20)
 
 
-@pytest.mark.parametrize("axis, more", [(1, {}), (2, {}), (1, {"causal": True, "window": 40, "prefix": 3})])
-def test_reduced_precision_of_attention(axis, more):
+@pytest.mark.parametrize("axis", [1, 2])
+def test_reduced_precision_of_attention(axis):
     x, weights = torch.randn(1, 150, 40, 32), attention_weights(32, 48, 2)
-    more = {"axis": axis, "groups": 4, "heads": 2, **more}
+    more = {"axis": axis, "groups": 4, "heads": 2}
     native, emulated = both(locoformer_attention, x, *weights, precision="int8", **more)
     exact = both(locoformer_attention, x, *weights, **more)[1]
     assert branch_error(native, emulated, x) < 1e-3
@@ -240,9 +222,6 @@ def test_attention_errors():
     for wrong in ({"axis": 3}, {"groups": 3}, {"heads": 5}, {"heads": 0}):
         with pytest.raises(InputError, match="locoformer_attention needs"):
             locoformer_attention(x, *weights, **(more | wrong))
-    for wrong in ({"window": -1}, {"prefix": -1}):
-        with pytest.raises(InputError, match="window and prefix are numbers of positions"):
-            locoformer_attention(x, *weights, **more, **wrong)
 
 
 @needs_kernel

@@ -86,9 +86,8 @@ struct CrossAttention {
         const int64_t head = first_head + h, first = i * kPanel, count = std::min<int64_t>(kPanel, a.queries - first);
         const Head keys = {k + h * copied, v + h * copied, a.width, 1, a.width, 1, a.width};
         const auto mix = [&](const auto& bias) __attribute__((always_inline)) {
-          const Visibility all = {a.keys, 0, 0, false};
-          if (count > kLanes) attend<2>(keys, all, panel, kPanel, first, count, bias, panel, kPanel, rest);
-          else attend<1>(keys, all, panel, kPanel, first, count, bias, panel, kPanel, rest);
+          if (count > kLanes) attend<2>(keys, a.keys, panel, kPanel, bias, panel, kPanel, rest);
+          else attend<1>(keys, a.keys, panel, kPanel, bias, panel, kPanel, rest);
         };
         to_panel(a.q.at(item, head) + first * a.q.row, count, panel);
         if (a.bias != nullptr) mix(PanelBias{a.bias + (head * panels + i) * a.keys * kPanel});

@@ -19,9 +19,6 @@ struct AttentionArgs {
   Sequences at;
   Norm norm;
   int64_t heads, head_width;
-  // Query l sees key k if k < prefix, or else if |l - k| < window (0: no limit) and, when causal, k <= l.
-  int64_t window, prefix;
-  bool causal;
   // Packed weights and rotation tables, see locoformer_attention.cpp. qkv is float, or int8 with a scale and the value
   // that cancels the activations' zero per row.
   const char* qkv;
