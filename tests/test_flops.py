@@ -30,13 +30,10 @@ MODELS = {
     "tflocoformer": TFLOCOFORMER,
     "sfc, stereo": dataclasses.replace(STEREO, first=POINTWISE),
     "sfc, learnable": dataclasses.replace(
-        TUSS_SFC, cross_prompt=POINTWISE, extraction=POINTWISE, sfc=dataclasses.replace(SFC, ffn=0, bias="edges")
+        TUSS_SFC, cross_prompt=POINTWISE, extraction=POINTWISE, sfc=dataclasses.replace(SFC, ffn=0)
     ),
     "sfc, adaptive": dataclasses.replace(
-        TUSS_SFC,
-        cross_prompt=POINTWISE,
-        extraction=POINTWISE,
-        sfc=dataclasses.replace(TUSS_SFC.sfc, encoder_time="none", decoder_time="past", ffn=3),
+        TUSS_SFC, cross_prompt=POINTWISE, extraction=POINTWISE, sfc=dataclasses.replace(TUSS_SFC.sfc, ffn=3)
     ),
     "causal": CAUSAL,
 }

@@ -30,13 +30,6 @@ struct NoBias {
   USSFAST_INLINE F operator()(F score, int64_t, int) const { return score; }
 };
 
-// The lanes' indices.
-USSFAST_INLINE I lane_index() {
-  I index;
-  for (int i = 0; i < kLanes; ++i) index[i] = i;
-  return index;
-}
-
 // Attention of NV vectors of queries to `keys` keys.
 // queries: [width] rows of NV vectors, q_row floats apart; out: the same shape, out_row apart, may be the same memory.
 // bias(score, key, v) gives the score with its bias; memory: attend_memory(width) floats.

@@ -47,10 +47,7 @@ struct CrossAttentionArgs {
   float* y;  // [batch, queries, heads, width]
   int64_t batch, queries, keys, heads, width;
   float scale;  // of queries: log2(e) / sqrt(width)
-  // At most one of bias (packed) and edges (with slopes in units of log2), see biased_cross_attention.cpp.
-  const float *bias, *edges, *slope;
-  int64_t bands;  // per row of the table of edges
-  bool bands_are_queries;
+  const float* bias;  // packed, see biased_cross_attention.cpp; null: none
 };
 
 // Frames [batch, frames, channels] whose channels are cut into bands, each normalised over all frames and its channels
