@@ -23,7 +23,7 @@ def bench_locoformer_attention(benchmark, interleaved, axis, precision):
         *weights,
         10000 ** (-torch.arange(half) / half),
         pack(gamma, *weights, HEADS, GROUPS, precision),
-        *(axis, GROUPS, 1e-5, HEADS, False, 0, 0, precision),
+        *(axis, GROUPS, 1e-5, HEADS, precision),
     )
     with torch.inference_mode():  # never time a wrong result
         # int8: what lies on the edge between two steps may fall to either side

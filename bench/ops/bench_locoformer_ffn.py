@@ -23,7 +23,7 @@ def bench_locoformer_ffn(benchmark, interleaved, kernel, axis, precision):
         torch.randn(HIDDEN, CHANNELS, kernel) * (HIDDEN * kernel) ** -0.5,
         torch.randn(CHANNELS) * 0.1,
     )
-    settings = axis, GROUPS, 1e-5, 1, False
+    settings = axis, GROUPS, 1e-5, 1
     args = x, *weights, pack(*weights, GROUPS, precision), *settings, precision
     exact = x, *weights, None, *settings, "float32"
     with torch.inference_mode():  # never time a wrong result

@@ -1,8 +1,6 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
-#include <vector>
-
 #include "pack.h"
 #include "shared.h"
 
@@ -12,7 +10,7 @@ namespace {
 using at::Tensor;
 
 constexpr double kLog2e = 1.44269504088896341;
-constexpr float kHidden = -1e30f;  // kMasked of kernels/attention.h: as good as -inf, but never gives NaN
+constexpr float kHidden = -1e30f;  // kHidden of kernels/attention.h: as good as -inf, but never gives NaN
 
 int64_t packed_size(int64_t heads, int64_t queries, int64_t keys) {
   return heads * round_up(queries, 2 * kernels().lanes) * keys * int64_t(sizeof(float));
@@ -40,44 +38,21 @@ Tensor pack(const Tensor& bias, const std::optional<Tensor>& slope) {
   return blob;
 }
 
-// First and last bin, middle and 1 / (half the width + 1) of every band: four rows of `padded`. edges: int64 [bands, 2].
-std::vector<float> edge_table(const Tensor& edges, int64_t padded) {
-  const auto rows = edges.contiguous();
-  const int64_t* at = rows.const_data_ptr<int64_t>();
-  const int64_t bands = rows.size(0);
-  std::vector<float> table(4 * padded);
-  for (int64_t band = 0; band < bands; ++band) {
-    const int64_t start = at[2 * band], end = at[2 * band + 1];
-    table[band] = start;
-    table[padded + band] = end - 1;
-    table[2 * padded + band] = (start + end) / 2;
-    table[3 * padded + band] = 1.0f / float((end - start) / 2 + 1);
-  }
-  return table;
-}
-
 HeadRows rows_of(const Tensor& x) {
   return {x.const_data_ptr<float>(), x.size(0) == 1 ? 0 : x.stride(0), x.stride(1), x.stride(2)};
 }
 
 Tensor biased_cross_attention(const Tensor& q, const Tensor& k, const Tensor& v, const std::optional<Tensor>& bias,
-                              const std::optional<Tensor>& edges, const std::optional<Tensor>& slope,
-                              const std::optional<Tensor>& packed, c10::string_view bands_are) {
+                              const std::optional<Tensor>& slope, const std::optional<Tensor>& packed) {
   if (q.scalar_type() == at::kDouble)
-    return reference("ussfast::biased_cross_attention", &biased_cross_attention, q, k, v, bias, edges, slope, packed,
-                     bands_are);
+    return reference("ussfast::biased_cross_attention", &biased_cross_attention, q, k, v, bias, slope, packed);
   TORCH_CHECK(q.dim() == 4 && k.dim() == 4 && k.sizes() == v.sizes() && q.sizes().slice(2) == k.sizes().slice(2) &&
                   (q.size(0) == 1 || q.size(0) == k.size(0)) && k.size(1) > 0 && k.size(2) > 0 && k.size(3) > 0,
               "biased_cross_attention: q ", q.sizes(), ", k ", k.sizes(), ", v ", v.sizes());
   const int64_t batch = k.size(0), queries = q.size(1), keys = k.size(1), heads = k.size(2), width = k.size(3);
-  const bool bands_are_queries = bands_are == "queries";
-  TORCH_CHECK(bands_are_queries || bands_are == "keys", "biased_cross_attention: bands_are must be queries or keys");
-  TORCH_CHECK(!bias || (!edges && bias->sizes() == at::IntArrayRef({heads, queries, keys})),
-              "biased_cross_attention: bias must be [heads, queries, keys], and excludes edges");
+  TORCH_CHECK(!bias || bias->sizes() == at::IntArrayRef({heads, queries, keys}),
+              "biased_cross_attention: bias must be [heads, queries, keys]");
   TORCH_CHECK(!slope || slope->sizes() == at::IntArrayRef({heads}), "biased_cross_attention: slope must be [heads]");
-  const int64_t bands = bands_are_queries ? queries : keys;
-  TORCH_CHECK(!edges || (edges->scalar_type() == at::kLong && edges->sizes() == at::IntArrayRef({bands, 2})),
-              "biased_cross_attention: edges must be int64 [", bands, ", 2]");
   const auto q32 = readable(q), k32 = readable(k), v32 = readable(v);
   auto y = result({batch, queries, heads * width});
   if (y.numel() == 0) return y.to(q.scalar_type());
@@ -94,24 +69,11 @@ Tensor biased_cross_attention(const Tensor& q, const Tensor& k, const Tensor& v,
       .width = width,
       .scale = float(kLog2e / std::sqrt(double(width))),
       .bias = nullptr,
-      .edges = nullptr,
-      .slope = nullptr,
-      .bands = round_up(bands, 2 * kernels().lanes),
-      .bands_are_queries = bands_are_queries,
   };
   Tensor blob;
-  std::vector<float> table, slopes(heads, float(kLog2e));
   if (bias) {
     blob = packed_or(packed, packed_size(heads, queries, keys), [&] { return pack(*bias, slope); });
     args.bias = reinterpret_cast<const float*>(blob.const_data_ptr<uint8_t>());
-  } else if (edges) {
-    table = edge_table(*edges, args.bands);
-    if (slope) {
-      const auto wide = dense(*slope);
-      for (int64_t head = 0; head < heads; ++head) slopes[head] = float(kLog2e * wide.const_data_ptr<float>()[head]);
-    }
-    args.edges = table.data();
-    args.slope = slopes.data();
   }
   run_blocks(kernels().cross_attention, args);
   return y.to(q.scalar_type());

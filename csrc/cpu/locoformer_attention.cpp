@@ -52,14 +52,13 @@ Tensor pack(const Tensor& norm_weight, const Tensor& qkv_weight, const Tensor& o
 Tensor locoformer_attention(const Tensor& x, const Tensor& norm_weight, const Tensor& qkv_weight,
                             const Tensor& out_weight, const std::optional<Tensor>& rope,
                             const std::optional<Tensor>& packed, int64_t axis, int64_t groups, double eps,
-                            int64_t heads, bool causal, int64_t window, int64_t prefix,
-                            c10::string_view precision) {
+                            int64_t heads, c10::string_view precision) {
   if (x.scalar_type() == at::kDouble)
     return reference("ussfast::locoformer_attention", &locoformer_attention, x, norm_weight, qkv_weight, out_weight,
-                     rope, packed, axis, groups, eps, heads, causal, window, prefix, precision);
+                     rope, packed, axis, groups, eps, heads, precision);
   const int64_t channels = out_weight.size(0), width = out_weight.size(1);
   TORCH_CHECK(x.dim() == 4 && (axis == 1 || axis == 2) && x.size(3) == channels && norm_weight.numel() == channels &&
-                  groups > 0 && channels % groups == 0 && heads > 0 && width % heads == 0 && window >= 0 && prefix >= 0,
+                  groups > 0 && channels % groups == 0 && heads > 0 && width % heads == 0,
               "locoformer_attention: x ", x.sizes(), ", axis ", axis, ", out ", out_weight.sizes(), ", heads ", heads);
   TORCH_CHECK(!rope || rope->numel() * 2 * heads == width, "locoformer_attention: rope must be [head width / 2]");
   const auto input = readable(x);
@@ -79,9 +78,6 @@ Tensor locoformer_attention(const Tensor& x, const Tensor& norm_weight, const Te
       .norm = {gamma.const_data_ptr<float>(), groups, float(eps)},
       .heads = heads,
       .head_width = width / heads,
-      .window = window,
-      .prefix = prefix,
-      .causal = causal,
   };
   p.point(args, base, int8);
   Tensor cosine, sine;

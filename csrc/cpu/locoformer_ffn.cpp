@@ -80,12 +80,11 @@ Tensor pack(const Tensor& norm_weight, const Tensor& conv_weight, const Tensor& 
 
 Tensor locoformer_ffn(const Tensor& x, const Tensor& norm_weight, const Tensor& conv_weight, const Tensor& conv_bias,
                       const Tensor& deconv_weight, const Tensor& deconv_bias, const std::optional<Tensor>& packed,
-                      int64_t axis, int64_t groups, double eps, int64_t stride, bool causal,
-                      c10::string_view precision_name) {
+                      int64_t axis, int64_t groups, double eps, int64_t stride, c10::string_view precision_name) {
   const auto precision = precision_of(precision_name);
   if (x.scalar_type() == at::kDouble)
     return reference("ussfast::locoformer_ffn", &locoformer_ffn, x, norm_weight, conv_weight, conv_bias, deconv_weight,
-                     deconv_bias, packed, axis, groups, eps, stride, causal, precision_name);
+                     deconv_bias, packed, axis, groups, eps, stride, precision_name);
   check(norm_weight, conv_weight, conv_bias, deconv_weight, deconv_bias, groups);
   TORCH_CHECK(x.dim() == 4 && (axis == 1 || axis == 2) && x.size(3) == deconv_weight.size(1) && stride > 0 &&
                   stride <= deconv_weight.size(2),
@@ -108,7 +107,6 @@ Tensor locoformer_ffn(const Tensor& x, const Tensor& norm_weight, const Tensor& 
       .hidden = deconv_weight.size(0),
       .kernel = deconv_weight.size(2),
       .stride = stride,
-      .causal = causal,
   };
   p.point(args, base);
   run_blocks(kernels().ffn[int(precision)], args);

@@ -14,9 +14,7 @@ from ussfast.models.sfc import SfcConfig
 from ussfast.stft import StftConfig
 
 SFC = SfcConfig(dim=8, heads=2, count=4, query="adaptive", learned_slope=True)
-WITH_SFC = replace(
-    preset("tuss-medium"), sfc=replace(SFC, bands="widths", widths=(25,) * 41)
-)
+WITH_SFC = replace(preset("tuss-medium"), sfc=replace(SFC, bands="widths", widths=(25,) * 41))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +112,6 @@ def stack(**settings):
         lambda: replace(WITH_SFC, sfc=replace(SFC, bands="mel")),
         lambda: replace(SFC, widths=(1, 2)),
         lambda: replace(SFC, heads=3),
-        lambda: replace(SFC, mask_outside=True, bias="edges"),
     ],
 )
 def test_values_that_cannot_work(make):

@@ -13,6 +13,7 @@ from tiny import RATE, SFC, STEREO, TUSS_SFC, noise, tiny_manifest, tiny_model, 
 from ussfast import CheckpointError, InputError, Separator
 from ussfast.checkpoints.store import load_model, save_model
 from ussfast.models.config import to_dict
+from ussfast.models.sfc import edge_bias
 from ussfast.ops import use_reference
 from ussfast.train.data import AudioPool, read_manifest
 from ussfast.train.recipe import recipe_from_dict
@@ -21,7 +22,7 @@ from ussfast.train.trainer import Trainer
 KINDS = {
     "learnable": replace(TUSS_SFC, sfc=SFC),
     "adaptive": TUSS_SFC,
-    "edges, no look-ahead": replace(TUSS_SFC, sfc=replace(SFC, bias="edges", encoder_time="past", decoder_time="none")),
+    "stored bias": replace(TUSS_SFC, sfc=replace(SFC, bias="stored", ffn=0)),
     "stereo": STEREO,
 }
 
@@ -30,6 +31,20 @@ def given(model, batch=2, samples=3000):
     audio = torch.from_numpy(noise(batch * model.channels, samples))
     prompts = model.prompt_vectors(("speech", "sfx", "bass")) if model.prompt_names else None
     return audio.view(batch, 2, samples) if model.channels == 2 else audio, prompts
+
+
+def plain_distance(start, end, at):
+    if at < start:
+        return start - at
+    if at >= end:
+        return at - (end - 1)
+    return abs((start + end) // 2 - at) / ((end - start) // 2 + 1)
+
+
+def test_edge_bias_is_the_formula():
+    edges = [(0, 1), (0, 2), (3, 8), (4, 10), (11, 11), (29, 30)]
+    expected = [[-plain_distance(s, e, b) for b in range(30)] for s, e in edges]
+    torch.testing.assert_close(edge_bias(torch.tensor(edges), 30), torch.tensor(expected))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ussfast._ext import cpu_isa
 from ussfast.errors import InputError
 from ussfast.ops import biased_cross_attention, use_reference
-from ussfast.ops.biased_cross_attention import edge_bias, pack
+from ussfast.ops.biased_cross_attention import pack
 
 pytestmark = pytest.mark.usefixtures("nan_filled_empty")
 TOL = {"rtol": 1e-5, "atol": 1e-5}
@@ -29,21 +29,6 @@ def draw(batch, queries, keys, heads, width, shared=False):
     return q, *(torch.randn(batch, keys, heads, width) for _ in range(2))
 
 
-def some_edges(bands, bins):
-    """Bands of growing width; each reaches into its neighbours."""
-    cuts = (torch.linspace(0, 1, bands + 1).square() * bins).long()
-    return torch.stack([(cuts[:-1] - 3).clamp(min=0), (cuts[1:] + 2).clamp(max=bins)], 1)
-
-
-def plain_distance(start, end, at):
-    width = end - start
-    if at < start:
-        return start - at
-    if at >= end:
-        return at - (end - 1)
-    return abs((start + end) // 2 - at) / (width // 2 + 1)
-
-
 def plain(q, k, v, bias):
     """The definition, in float64."""
     q, k, v, bias = (t.double() for t in (q, k, v, bias))
@@ -51,23 +36,17 @@ def plain(q, k, v, bias):
     return torch.einsum("bhqk,bkhc->bqhc", scores.softmax(-1), v).flatten(2)
 
 
-def test_edge_bias_is_the_formula():
-    edges = [(0, 1), (0, 2), (3, 8), (4, 10), (11, 11), (29, 30)]
-    expected = [[-plain_distance(s, e, b) for b in range(30)] for s, e in edges]
-    torch.testing.assert_close(edge_bias(torch.tensor(edges), 30), torch.tensor(expected))
+def distances(queries, keys):
+    """A bias like that of spectral feature compression: it hides nothing, but reaches far below any score."""
+    query, key = torch.arange(queries)[:, None] / queries, torch.arange(keys) / keys
+    return -max(queries, keys) * (query - key).abs()
 
 
-@pytest.mark.parametrize("bands_are", ["queries", "keys"])
-@pytest.mark.parametrize("bands, bins", [(33, 300), (64, 1025), (200, 230)])
-def test_edges_are_the_bias_built_from_them(bands_are, bands, bins):
-    queries, keys = (bands, bins) if bands_are == "queries" else (bins, bands)
+@pytest.mark.parametrize("queries, keys", [(33, 300), (64, 1025), (230, 200), (1025, 64)])
+def test_a_bias_with_slopes(queries, keys):
     q, k, v = draw(2, queries, keys, 3, 16, shared=True)
-    edges, slope = some_edges(bands, bins), torch.tensor([1.0, 0.25, -0.01])
-    distance = edge_bias(edges, bins)
-    bias = (distance if bands_are == "queries" else distance.t()).expand(3, -1, -1)
+    bias, slope = distances(queries, keys).expand(3, -1, -1), torch.tensor([1.0, 0.25, -0.01])
     expected = plain(q, k, v, bias * slope[:, None, None]).float()
-    for actual in both(q, k, v, edges=edges, slope=slope, bands_are=bands_are):
-        torch.testing.assert_close(actual, expected, **TOL)
     for actual in both(q, k, v, bias, slope=slope):
         torch.testing.assert_close(actual, expected, **TOL)
 
@@ -108,19 +87,13 @@ def test_the_lowest_number_hides_too():
     keys=st.integers(1, 110),
     heads=st.integers(1, 3),
     width=st.integers(1, 35),
-    kind=st.sampled_from(["none", "bias", "queries", "keys"]),
+    biased=st.booleans(),
     shared=st.booleans(),
 )
-def test_any_shape(batch, queries, keys, heads, width, kind, shared):
+def test_any_shape(batch, queries, keys, heads, width, biased, shared):
     torch.manual_seed(queries * keys + width)
     q, k, v = draw(batch, queries, keys, heads, width, shared)
-    more = {}
-    if kind == "bias":
-        more = {"bias": torch.randn(heads, queries, keys), "slope": torch.randn(heads)}
-    elif kind != "none":
-        bands, bins = (queries, keys) if kind == "queries" else (keys, queries)
-        # A slope below 0 would favour the farthest bins, with scores of a hundred, of which float32 rounds 1e-5 away.
-        more = {"edges": some_edges(bands, bins), "slope": torch.rand(heads), "bands_are": kind}
+    more = {"bias": torch.randn(heads, queries, keys), "slope": torch.randn(heads)} if biased else {}
     native, reference = both(q, k, v, **more)
     torch.testing.assert_close(native, reference, **TOL)
 
@@ -146,19 +119,18 @@ def test_threads_do_not_change_a_bit(batch):
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            results.append(both(q, k, v, edges=some_edges(64, 300))[0])
+            results.append(both(q, k, v, distances(64, 300).expand(4, -1, -1))[0])
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*results)
 
 
 @needs_kernel
-@pytest.mark.parametrize("bands_are", ["queries", "keys"])
-def test_an_item_does_not_depend_on_the_batch(bands_are):
+@pytest.mark.parametrize("queries, keys", [(64, 300), (300, 64)])
+def test_an_item_does_not_depend_on_the_batch(queries, keys):
     """The kernel cuts small and large batches into other blocks."""
-    queries, keys = (64, 300) if bands_are == "queries" else (300, 64)
     q, k, v = draw(20, queries, keys, 3, 16)
-    more = {"edges": some_edges(64, 300), "slope": torch.tensor([1.0, 0.1, 0.0]), "bands_are": bands_are}
+    more = {"bias": distances(queries, keys).expand(3, -1, -1), "slope": torch.tensor([1.0, 0.1, 0.0])}
     native, reference = both(q, k, v, **more)
     torch.testing.assert_close(native, reference, **TOL)
     for part in (slice(0, 1), slice(7, 12)):
@@ -185,7 +157,7 @@ def test_gradients_of_bias_and_slope():
 
 def test_errors():
     q, k, v = draw(2, 3, 5, 2, 4)
-    bias, edges = torch.zeros(2, 3, 5), some_edges(3, 5)
+    bias = torch.zeros(2, 3, 5)
     for shapes in (
         (q[0], k, v, None),
         (q[:, :, :1], k, v, None),
@@ -199,14 +171,6 @@ def test_errors():
             biased_cross_attention(*shapes)
     with pytest.raises(InputError, match=r"slope \[3\]"):
         biased_cross_attention(q, k, v, bias, slope=torch.ones(3))
-    with pytest.raises(InputError, match="bands_are must be one of queries, keys, got 'bins'"):
-        biased_cross_attention(q, k, v, edges=edges, bands_are="bins")
-    for wrong, side in ((edges, "keys"), (edges.int(), "queries"), (edges[:, :1], "queries")):
-        with pytest.raises(InputError, match="edges must be int64"):
-            biased_cross_attention(q, k, v, edges=wrong, bands_are=side)
-    with pytest.raises(InputError, match="exclude each other"):
-        biased_cross_attention(q, k, v, bias, edges)
-    with pytest.raises(InputError, match="neither bias nor edges"):
-        biased_cross_attention(q, k, v, slope=torch.ones(2))
-    with pytest.raises(InputError, match="no bias was given"):
-        biased_cross_attention(q, k, v, edges=edges, packed=torch.zeros(4, dtype=torch.uint8))
+    for more in ({"slope": torch.ones(2)}, {"packed": torch.zeros(4, dtype=torch.uint8)}):
+        with pytest.raises(InputError, match="no bias was given"):
+            biased_cross_attention(q, k, v, **more)

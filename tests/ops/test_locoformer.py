@@ -65,8 +65,6 @@ def same(op, *args, **more):
         (8, {"stride": 2}),
         (4, {"stride": 4}),
         (8, {"stride": 4}),
-        (4, {"causal": True}),
-        (8, {"causal": True}),
     ],
 )
 def test_ffn_of_a_long_sequence(kernel, more, axis):
@@ -76,22 +74,10 @@ def test_ffn_of_a_long_sequence(kernel, more, axis):
 
 
 @pytest.mark.parametrize("axis", [1, 2])
-@pytest.mark.parametrize(
-    "more",
-    [
-        {},
-        {"causal": True},
-        {"window": 100},
-        {"window": 1, "prefix": 1},
-        {"causal": True, "window": 37, "prefix": 5},
-        {"causal": True, "prefix": 150},
-        {"window": 20, "prefix": 331},
-    ],
-)
-def test_attention_of_a_long_sequence(more, axis):
+def test_attention_of_a_long_sequence(axis):
     x = torch.randn(1, 331, 2, 40)
     x = x if axis == 1 else x.transpose(1, 2)
-    same(locoformer_attention, x, *attention_weights(40, 48, 3), axis=axis, groups=4, heads=3, **more)
+    same(locoformer_attention, x, *attention_weights(40, 48, 3), axis=axis, groups=4, heads=3)
 
 
 SHAPES = {
@@ -113,14 +99,11 @@ def draw_input(batch, frames, bands, channels, strided):
 
 
 @settings(max_examples=40, deadline=None)
-@given(**SHAPES, hidden=st.integers(1, 40), kernel=st.integers(1, 9), stride=st.integers(1, 4), causal=st.booleans())
-def test_ffn_of_any_shape(
-    batch, frames, bands, groups, group, axis, strided, hidden, kernel, stride, causal
-):  # fmt: skip
+@given(**SHAPES, hidden=st.integers(1, 40), kernel=st.integers(1, 9), stride=st.integers(1, 4))
+def test_ffn_of_any_shape(batch, frames, bands, groups, group, axis, strided, hidden, kernel, stride):
     x = draw_input(batch, frames, bands, groups * group, strided)
-    stride = 1 if causal else min(stride, kernel)
     weights = ffn_weights(groups * group, hidden, kernel)
-    same(locoformer_ffn, x, *weights, axis=axis, groups=groups, stride=stride, causal=causal, eps=1e-2)
+    same(locoformer_ffn, x, *weights, axis=axis, groups=groups, stride=min(stride, kernel), eps=1e-2)
 
 
 @settings(max_examples=40, deadline=None)
@@ -129,17 +112,11 @@ def test_ffn_of_any_shape(
     heads=st.integers(1, 3),
     pairs=st.integers(1, 9),
     rope=st.booleans(),
-    causal=st.booleans(),
-    window=st.integers(0, 12),
-    prefix=st.integers(0, 12),
 )
-def test_attention_of_any_shape(
-    batch, frames, bands, groups, group, axis, strided, heads, pairs, rope, causal, window, prefix
-):  # fmt: skip
+def test_attention_of_any_shape(batch, frames, bands, groups, group, axis, strided, heads, pairs, rope):
     x = draw_input(batch, frames, bands, groups * group, strided)
     weights = attention_weights(groups * group, 2 * heads * pairs, heads, rope)
-    more = {"causal": causal, "window": window, "prefix": prefix}
-    same(locoformer_attention, x, *weights, axis=axis, groups=groups, heads=heads, eps=1e-2, **more)
+    same(locoformer_attention, x, *weights, axis=axis, groups=groups, heads=heads, eps=1e-2)
 
 
 def branch_error(actual, expected, x):
@@ -147,9 +124,7 @@ def branch_error(actual, expected, x):
     return ((actual - expected).norm() / (expected - x).norm()).item()
 
 
-@pytest.mark.parametrize(
-    "axis, kernel, more", [(1, 4, {}), (2, 8, {"stride": 4}), (1, 1, {}), (1, 4, {"causal": True})]
-)
+@pytest.mark.parametrize("axis, kernel, more", [(1, 4, {}), (2, 8, {"stride": 4}), (1, 1, {})])
 @pytest.mark.parametrize("precision, least_snr", [("int8", 30), ("bfloat16", 40)])
 def test_reduced_precision(precision, least_snr, axis, kernel, more):
     """Rounding is that of the emulation, but for ties; and it costs no more than it should."""
@@ -161,10 +136,10 @@ def test_reduced_precision(precision, least_snr, axis, kernel, more):
     assert branch_error(native, exact, x) < 10 ** (-least_snr / 20)
 
 
-@pytest.mark.parametrize("axis, more", [(1, {}), (2, {}), (1, {"causal": True, "window": 40, "prefix": 3})])
-def test_reduced_precision_of_attention(axis, more):
+@pytest.mark.parametrize("axis", [1, 2])
+def test_reduced_precision_of_attention(axis):
     x, weights = torch.randn(1, 150, 40, 32), attention_weights(32, 48, 2)
-    more = {"axis": axis, "groups": 4, "heads": 2, **more}
+    more = {"axis": axis, "groups": 4, "heads": 2}
     native, emulated = both(locoformer_attention, x, *weights, precision="int8", **more)
     exact = both(locoformer_attention, x, *weights, **more)[1]
     assert branch_error(native, emulated, x) < 1e-3
@@ -233,7 +208,7 @@ def test_ffn_errors():
         locoformer_ffn(x[0], *weights, **more)
     with pytest.raises(InputError, match="precision must be one of float32, bfloat16, int8, got 'int4'"):
         locoformer_ffn(x, *weights, **more, precision="int4")
-    for wrong in ({"stride": 2, "causal": True}, {"stride": 0}, {"stride": 5}):
+    for wrong in ({"stride": 0}, {"stride": 5}):
         with pytest.raises(InputError, match=f"stride {wrong['stride']}: 1 to the kernel"):
             locoformer_ffn(x, *weights, **more, **wrong)
 
@@ -247,9 +222,6 @@ def test_attention_errors():
     for wrong in ({"axis": 3}, {"groups": 3}, {"heads": 5}, {"heads": 0}):
         with pytest.raises(InputError, match="locoformer_attention needs"):
             locoformer_attention(x, *weights, **(more | wrong))
-    for wrong in ({"window": -1}, {"prefix": -1}):
-        with pytest.raises(InputError, match="window and prefix are numbers of positions"):
-            locoformer_attention(x, *weights, **more, **wrong)
 
 
 @needs_kernel

@@ -1,4 +1,4 @@
-"""Triton kernels of biased_cross_attention in the interpreter: many blocks, hidden keys, edges, gradients."""
+"""Triton kernels of biased_cross_attention in the interpreter: many blocks, hidden keys, gradients."""
 
 import importlib.util
 from dataclasses import replace
@@ -53,25 +53,15 @@ def draw(batch, queries, keys, heads, width, shared=False, dtype=torch.float32):
     return [t.to(dtype) for t in (q, *(torch.randn(batch, keys, heads, width) for _ in range(2)))]
 
 
-def some_edges(bands, bins):
-    cuts = (torch.linspace(0, 1, bands + 1).square() * bins).long()
-    return torch.stack([(cuts[:-1] - 3).clamp(min=0), (cuts[1:] + 2).clamp(max=bins)], 1)
-
-
 def case(kind, batch=2, queries=18, keys=20, heads=1, width=5, shared=False, dtype=torch.float32, slope=True):
     q, k, v = draw(batch, queries, keys, heads, width, shared, dtype)
-    bias = edges = None
-    side = "keys" if kind == "keys" else "queries"
-    if kind in ("queries", "keys"):
-        edges = some_edges(*((queries, keys) if kind == "queries" else (keys, queries)))
-    elif kind != "none":
-        bias = torch.randn(heads, queries, keys)
+    bias = torch.randn(heads, queries, keys) if kind != "none" else None
     if kind == "hidden":  # whole blocks before the first key that is seen, a query with a single key
         bias[:, :, : keys - 3] = float("-inf")
         bias[:, 1] = float("-inf")
         bias[:, 1, 1] = 0.5
     factor = torch.tensor([0.7, 0.0, 1.3])[:heads] if slope and kind != "none" else None
-    return q, k, v, bias, edges, factor, None, side
+    return q, k, v, bias, factor, None
 
 
 def gradients(args, grad):
@@ -94,7 +84,7 @@ def check_gradients(args, tolerance=TOL):
             torch.testing.assert_close(one, other, rtol=tolerance["rtol"], atol=tolerance["atol"] * scale)
 
 
-KINDS = ["none", "bias", "hidden", "queries", "keys"]
+KINDS = ["none", "bias", "hidden"]
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -128,13 +118,12 @@ def test_any_shape(batch, queries, keys, heads, width, kind, shared, slope):
         check_gradients(args)
 
 
-@pytest.mark.parametrize("kind", ["hidden", "queries"])
-def test_all_candidates_agree(monkeypatch, kind):
-    args, counts, first = case(kind, batch=1, queries=67, keys=40), [], []
+def test_all_candidates_agree(monkeypatch):
+    args, counts, first = case("hidden", batch=1, queries=67, keys=40), [], []
     for i in range(4):
         run_with(monkeypatch, lambda call, i=i: counts.append(len(call.tiles)) or call.tiles[i % len(call.tiles)])
         found = module.biased_cross_attention(*args), *module.biased_cross_attention_backward(
-            torch.ones(1, 67, 5), args, (True,) * 3 + (kind == "hidden", False, True)
+            torch.ones(1, 67, 5), args, (True,) * 5 + (False,)
         )  # fmt: skip
         found = [value for value in found if value is not None]
         first = first or found
@@ -143,7 +132,7 @@ def test_all_candidates_agree(monkeypatch, kind):
     assert min(counts) >= 2
 
 
-@pytest.mark.parametrize("kind", ["hidden", "keys"])
+@pytest.mark.parametrize("kind", ["hidden", "bias"])
 def test_bfloat16(small_tiles, kind):
     args = case(kind, dtype=torch.bfloat16, shared=True)
     actual = module.biased_cross_attention(*args)
@@ -153,11 +142,11 @@ def test_bfloat16(small_tiles, kind):
 
 
 def test_types_may_differ(small_tiles):
-    q, k, v, bias, _, slope, *rest = case("bias")
-    args = q, k, v, bias.bfloat16(), None, slope.double(), *rest
+    q, k, v, bias, slope, packed = case("bias")
+    args = q, k, v, bias.bfloat16(), slope.double(), packed
     torch.testing.assert_close(module.biased_cross_attention(*args), reference(*args), **TOL)
     check_gradients(args, COARSE)
-    mixed = q.bfloat16(), k, v, bias, None, slope, *rest
+    mixed = q.bfloat16(), k, v, bias, slope, packed
     torch.testing.assert_close(module.biased_cross_attention(*mixed), reference(*mixed), **COARSE)
 
 
@@ -166,12 +155,12 @@ def test_strides(small_tiles):
     k, v = torch.randn(2, 20, 2, 2, 5).unbind(2)
     q = torch.randn(2, 2, 18, 10).transpose(1, 2)[..., ::2]
     bias, slope = torch.randn(2, 20, 18).transpose(1, 2), torch.tensor([1.0, 9.0, 2.0, 9.0])[::2]
-    args = q, k, v, bias, None, slope, None, "queries"
+    args = q, k, v, bias, slope, None
     torch.testing.assert_close(module.biased_cross_attention(*args), reference(*args), **TOL)
     check_gradients(args)
     expanded = (args[0][:1].expand(2, -1, -1, -1), *args[1:])
     grad = torch.ones(1).expand(2, 18, 10)
-    found = module.biased_cross_attention_backward(grad, expanded, (True,) * 3 + (False,) * 5)
+    found = module.biased_cross_attention_backward(grad, expanded, (True,) * 3 + (False,) * 3)
     for one, other in zip(found[:3], gradients(expanded, grad)[:3], strict=True):
         torch.testing.assert_close(one, other, **TOL)
 
@@ -185,5 +174,5 @@ def test_a_shared_query_sums_over_parts_of_the_batch(monkeypatch, small_tiles, p
 def test_what_has_no_kernel_runs_the_reference(small_tiles):
     for args in (case("bias", width=129), [t.double() if torch.is_tensor(t) else t for t in case("bias")]):
         torch.testing.assert_close(module.biased_cross_attention(*args), reference(*args))
-        assert module.biased_cross_attention_backward(torch.ones(()), tuple(args), (True,) * 8) is None
+        assert module.biased_cross_attention_backward(torch.ones(()), tuple(args), (True,) * 6) is None
     assert not small_tiles

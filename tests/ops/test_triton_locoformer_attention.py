@@ -1,8 +1,7 @@
-"""Triton kernels of locoformer_attention in the interpreter: odd shapes, both paths, masks, tiles, backward pass."""
+"""Triton kernels of locoformer_attention in the interpreter: odd shapes, both paths, tiles, backward pass."""
 
 import importlib
 import importlib.util
-import itertools
 from functools import partial
 
 import pytest
@@ -27,16 +26,14 @@ TOL = {"float32": 2e-5, "bfloat16": 5e-3}
 GRADIENT_TOL = {"float32": 1e-4, "bfloat16": 3e-2}
 
 
-def case(
-    x, groups=2, heads=2, head=4, axis=1, rope=True, causal=False, window=0, prefix=0, precision="float32", eps=1e-5
-):
+def case(x, groups=2, heads=2, head=4, axis=1, rope=True, precision="float32", eps=1e-5):
     """Arguments in schema order."""
     channels, width = x.shape[3], heads * head
     frequencies = torch.rand(head // 2, device=DEVICE) if rope else None
     return (
         x, torch.rand(channels, device=DEVICE) + 0.5, torch.randn(3 * width, channels, device=DEVICE) * channels**-0.5,
-        torch.randn(channels, width, device=DEVICE) * width**-0.5, frequencies, None, axis, groups, eps, heads, causal,
-        window, prefix, precision,
+        torch.randn(channels, width, device=DEVICE) * width**-0.5, frequencies, None, axis, groups, eps, heads,
+        precision,
     )  # fmt: skip
 
 
@@ -79,17 +76,15 @@ SHAPES = {
     "head": st.sampled_from([2, 6, 24, 34]),
     "axis": st.sampled_from([1, 2]),
     "rope": st.booleans(),
-    "mask": st.tuples(st.booleans(), st.integers(0, 9), st.integers(0, 9)),
     "precision": st.sampled_from(["float32", "bfloat16"]),
 }
 
 
-def drawn(length, groups, group, heads, head, axis, rope, mask, precision):
+def drawn(length, groups, group, heads, head, axis, rope, precision):
     torch.manual_seed(length)
     shape = (2, length, 2) if axis == 1 else (2, 2, length)
-    masks = dict(zip(("causal", "window", "prefix"), mask, strict=True))
     x = draw(*shape, groups * group)
-    return case(x, groups, heads, head, axis, rope, **masks, precision=precision, eps=1e-2)
+    return case(x, groups, heads, head, axis, rope, precision=precision, eps=1e-2)
 
 
 @settings(max_examples=8, deadline=None)
@@ -105,27 +100,18 @@ def test_gradient_of_any_shape(**shape):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("masks", [{}, {"causal": True, "window": 4, "prefix": 2}])
-def test_both_paths_agree(monkeypatch, masks, precision):
+def test_both_paths_agree(monkeypatch, precision):
     """Seven positions: nine sequences to a program of the short path, with a row to spare, and a last one with less."""
-    args = case(draw(2, 7, 5, 12), heads=3, head=6, precision=precision, **masks)
+    args = case(draw(2, 7, 5, 12), heads=3, head=6, precision=precision)
     force(monkeypatch, long=False, short={"ROWS": 64})
     short = check(args)
     force(monkeypatch, long=True)
     same(check(args), short, TOL[precision])
 
 
-MASKS = list(itertools.product([False, True], [0, 5, 21], [0, 18]))
-
-
-@pytest.mark.parametrize("causal, window, prefix", MASKS)
-def test_every_mask_over_several_blocks(small_blocks, causal, window, prefix):
-    check(case(draw(1, 1, 53, 8), heads=1, axis=2, causal=causal, window=window, prefix=prefix))
-
-
-@pytest.mark.parametrize("masks", [{}, {"causal": True}, {"window": 7}, {"causal": True, "window": 11, "prefix": 18}])
-def test_gradients_over_several_blocks(small_blocks, masks):
-    check_gradients(case(draw(1, 37, 1, 8), heads=1, **masks))
+def test_several_blocks(small_blocks):
+    check(case(draw(1, 1, 53, 8), heads=1, axis=2))
+    check_gradients(case(draw(1, 37, 1, 8), heads=1))
 
 
 @pytest.mark.parametrize("long", [False, True])
@@ -140,7 +126,7 @@ def test_input_of_any_strides(monkeypatch, long):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_every_candidate_tile_gives_the_same(monkeypatch, precision):
-    args, used = case(draw(1, 70, 1, 8), heads=1, causal=True, window=40, precision=precision), set()
+    args, used = case(draw(1, 70, 1, 8), heads=1, precision=precision), set()
     force(monkeypatch, long=True)
 
     def each(choose, call, device):
@@ -176,7 +162,7 @@ def test_types_of_input_and_weights():
 def test_positions_in_the_thousands(monkeypatch):
     """Angles of thousands of radians: only a float32 product, then an exact cosine, is the reference's rotation."""
     force(monkeypatch, long=True, rows={"ROWS": 1024}, flash={"ROWS": 512, "KEYS": 512})
-    check(case(draw(1, 2100, 1, 4), heads=1, head=2, groups=1, causal=True, window=3))
+    check(case(draw(1, 2100, 1, 4), heads=1, head=2, groups=1))
 
 
 def test_changed_weights_are_laid_out_again():
@@ -196,7 +182,7 @@ def test_silence_and_what_no_kernel_takes():
     double = tuple(a.double() if torch.is_tensor(a) else a for a in case(draw(1, 3, 2, 8)))
     for args in (wide, int8, double, case(draw(1, 3, 2, 8), head=130), case(draw(0, 3, 2, 8))):
         assert torch.equal(module.locoformer_attention(*args), reference(*args))
-        assert module.locoformer_attention_backward(args[0], list(args), (True,) + 13 * (False,)) is None
+        assert module.locoformer_attention_backward(args[0], list(args), (True,) + 10 * (False,)) is None
 
 
 def gradients(args, tol, need=(True, True, True, True)):
@@ -221,7 +207,7 @@ def check_gradients(args):
 @pytest.mark.parametrize("number, args", list(enumerate(samples(DEVICE, torch.float32))))
 def test_gradients_of_the_samples(number, args):
     if not args[0].numel():
-        assert module.locoformer_attention_backward(args[0], list(args), (True,) + 13 * (False,)) is None
+        assert module.locoformer_attention_backward(args[0], list(args), (True,) + 10 * (False,)) is None
         return
     check_gradients(args)
 
@@ -233,7 +219,7 @@ def test_only_the_gradient_that_is_needed(which):
 
 def test_frequencies_are_left_to_the_reference():
     args = case(draw(1, 6, 2, 8))
-    assert module.locoformer_attention_backward(args[0], list(args), (True, *3 * (False,), True, *9 * (False,))) is None
+    assert module.locoformer_attention_backward(args[0], list(args), (True, *3 * (False,), True, *6 * (False,))) is None
 
 
 def test_gradient_in_bfloat16_throughout():

@@ -31,13 +31,10 @@ MODELS = {
     "tflocoformer": TFLOCOFORMER,
     "sfc, stereo": dataclasses.replace(STEREO, first=POINTWISE),
     "sfc, learnable": dataclasses.replace(
-        TUSS_SFC, cross_prompt=POINTWISE, extraction=POINTWISE, sfc=dataclasses.replace(SFC, ffn=0, bias="edges")
+        TUSS_SFC, cross_prompt=POINTWISE, extraction=POINTWISE, sfc=dataclasses.replace(SFC, ffn=0)
     ),
     "sfc, adaptive": dataclasses.replace(
-        TUSS_SFC,
-        cross_prompt=POINTWISE,
-        extraction=POINTWISE,
-        sfc=dataclasses.replace(TUSS_SFC.sfc, encoder_time="none", decoder_time="past", ffn=3),
+        TUSS_SFC, cross_prompt=POINTWISE, extraction=POINTWISE, sfc=dataclasses.replace(TUSS_SFC.sfc, ffn=3)
     ),
     "causal": CAUSAL,
 }
@@ -122,7 +119,7 @@ def test_the_feed_forward_layers_of_a_stack(axis):
     shape, hidden, kernel = (2, 10, 20, 8), 6, 4
     x, w1, w2 = torch.zeros(shape), torch.zeros(2 * hidden, 8, kernel), torch.zeros(hidden, 8, kernel)
     for stride in (1, 2):
-        bias, args = torch.zeros(8), (None, axis, 2, 1e-5, stride, False, "float32")
+        bias, args = torch.zeros(8), (None, axis, 2, 1e-5, stride, "float32")
         count = OPS["locoformer_ffn"].flop(x, bias, w1, torch.zeros(2 * hidden), w2, bias, *args)
         length, others = shape[axis], 2 * 10 * 20 // shape[axis]
         steps = -(-(length + kernel - stride) // stride)

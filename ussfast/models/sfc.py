@@ -17,7 +17,7 @@ from ussfast.errors import InputError
 from ussfast.models._packed import PackedModule
 from ussfast.models.band_split import tuss_bands
 from ussfast.models.locoformer import widened
-from ussfast.ops.biased_cross_attention import biased_cross_attention, edge_bias
+from ussfast.ops.biased_cross_attention import biased_cross_attention
 from ussfast.ops.biased_cross_attention import pack as pack_bias
 from ussfast.stft import StftConfig
 
@@ -33,11 +33,10 @@ class SfcConfig:
     bands: "musical" (`count` overlapping bands, equally spaced in pitch), "bsroformer" (bands side by side, by the
         rule of `tuss_bands`) or "widths" (side by side, of these `widths` in bins).
     query: "learnable" (one vector per band or bin) or "adaptive" (from the frame itself).
-    bias: "learned" (dense, starts from `edge_bias`), "stored" (dense, not trained) or "edges" (always `edge_bias`).
+    bias: "learned" (starts from `edge_bias`) or "stored" (not trained).
     learned_slope: whether the factors of the bias, one per head, are trained.
     mask_outside: bands see only their own bins.
     ffn: hidden width of the layer after the attention in multiples of dim; 0 leaves it out.
-    encoder_time, decoder_time: what the convolutions see: "both" neighbouring frames, the "past" two, or "none".
     """
 
     dim: int
@@ -46,12 +45,10 @@ class SfcConfig:
     count: int = 64
     widths: tuple[int, ...] | None = None
     query: Literal["learnable", "adaptive"] = "learnable"
-    bias: Literal["learned", "stored", "edges"] = "learned"
+    bias: Literal["learned", "stored"] = "learned"
     learned_slope: bool = False
     mask_outside: bool = False
     ffn: int = 2
-    encoder_time: Literal["both", "past", "none"] = "both"
-    decoder_time: Literal["both", "past", "none"] = "both"
 
     def __post_init__(self) -> None:
         if self.bands not in ("musical", "bsroformer", "widths"):
@@ -60,8 +57,6 @@ class SfcConfig:
             raise InputError("SFC widths are needed with bands 'widths', and only there")
         if self.heads < 1 or self.dim < 1 or self.dim % self.heads or self.count < 2 or self.ffn < 0:
             raise InputError(f"SFC needs heads that divide dim, count >= 2 and ffn >= 0, got {self}")
-        if self.mask_outside and self.bias == "edges":
-            raise InputError("SFC mask_outside needs a dense bias: learned or stored")
 
 
 def musical_edges(n_fft: int, sample_rate: int, count: int) -> Edges:
@@ -93,6 +88,20 @@ def band_edges(config: SfcConfig, stft: StftConfig, sample_rate: int) -> Edges:
     return edges
 
 
+def edge_bias(edges: Tensor, bins: int) -> Tensor:
+    """Minus the distance from each band to each bin: [bands, bins].
+
+    Outside a band it counts bins to the nearest one inside; inside it grows from 0 in the middle to less than 1.
+    """
+    start, end = edges[:, :1], edges[:, 1:]
+    at = torch.arange(bins, device=edges.device)
+    outside = torch.maximum(start - at, at - (end - 1)).float()
+    middle = torch.div(start + end, 2, rounding_mode="floor")
+    half = torch.div(end - start, 2, rounding_mode="floor")
+    inside = (middle - at).abs().float() / (half + 1).float()
+    return -torch.where((at < start) | (at >= end), outside, inside)
+
+
 class RmsNorm(nn.RMSNorm):
     """In the type of its weight, whatever autocast has made of the input: PyTorch has no kernel for two types."""
 
@@ -105,24 +114,20 @@ def rms_norm(dim: int) -> RmsNorm:
 
 
 class Conv(nn.Module):
-    """3 x 3 convolution over (frame, position), zeros around; along time it sees what `time` says.
+    """3 x 3 convolution over (frame, position), zeros around.
 
-    weight is [out, in, frames, 3]: that of an ordinary convolution, also where a checkpoint had a transposed one.
+    weight is [out, in, 3, 3]: that of an ordinary convolution, also where a checkpoint had a transposed one.
     """
 
-    def __init__(self, width_in: int, width_out: int, time: str):
+    def __init__(self, width_in: int, width_out: int):
         super().__init__()
-        frames = 1 if time == "none" else 3
-        self.before, self.after = {"both": (1, 1), "past": (2, 0), "none": (0, 0)}[time]
-        self.weight = nn.Parameter(torch.randn(width_out, width_in, frames, 3) / math.sqrt(3 * frames * width_in))
+        self.weight = nn.Parameter(torch.randn(width_out, width_in, 3, 3) / math.sqrt(9 * width_in))
         self.bias = nn.Parameter(torch.zeros(width_out))
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, frames, positions, in] -> [..., out]."""
-        if self.before or self.after:
-            x = F.pad(x, (0, 0, 0, 0, self.before, self.after))
         # Channels-last memory is what the convolution takes anyway: nothing is copied by the permutations.
-        y = F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, padding=(0, 1))
+        y = F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, padding=1)
         return y.permute(0, 2, 3, 1)
 
 
@@ -147,23 +152,20 @@ class CrossAttention(PackedModule):
 
     bias: Tensor
     slope: Tensor
-    edges: Tensor
     mask: Tensor | None
 
     def __init__(self, config: SfcConfig, edges: Edges, bins: int, bands_are: Literal["queries", "keys"]):
         super().__init__()
         dim, heads = config.dim, config.heads
-        self.heads, self.bands_are, self.kind = heads, bands_are, config.bias
+        self.heads = heads
         self.norm_q, self.norm_kv = rms_norm(dim), rms_norm(dim)
         self.q, self.kv = nn.Linear(dim, dim, bias=False), nn.Linear(dim, 2 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
         self.norm_ffn = rms_norm(dim) if config.ffn else None
         self.ffn = SwiGlu(dim, config.ffn * dim) if config.ffn else None
-        self.register_buffer("edges", torch.tensor(edges), persistent=False)
-        distance = edge_bias(self.edges, bins)
+        distance = edge_bias(torch.tensor(edges), bins)
         dense = distance if bands_are == "queries" else distance.t()
-        if config.bias != "edges":
-            self._keep("bias", dense.expand(heads, -1, -1).clone(), config.bias == "learned")
+        self._keep("bias", dense.expand(heads, -1, -1).clone(), config.bias == "learned")
         self._keep("slope", torch.ones(heads), config.learned_slope)
         inside = torch.where(dense > -1, 0.0, float("-inf"))
         self.register_buffer("mask", inside.expand(heads, -1, -1).clone() if config.mask_outside else None)
@@ -176,21 +178,17 @@ class CrossAttention(PackedModule):
             self.register_buffer(name, value)
 
     def op_weights(self) -> tuple[Any, ...]:
-        """bias (None if it follows from the edges), slope."""
-        bias = None if self.kind == "edges" else self.bias
-        return bias if bias is None or self.mask is None else bias + self.mask, self.slope
+        """bias, slope."""
+        return self.bias if self.mask is None else self.bias + self.mask, self.slope
 
     def pack(self, weights: tuple[Any, ...]) -> Tensor | None:
-        bias, slope = weights
-        return None if bias is None else pack_bias(bias, slope)
+        return pack_bias(*weights)
 
     def forward(self, query: Tensor, tokens: Tensor) -> Tensor:
         """query [rows or 1, queries, dim], tokens [rows, keys, dim] -> [rows, queries, dim]."""
         q = self.q(self.norm_q(query)).unflatten(-1, (self.heads, -1))
         k, v = self.kv(self.norm_kv(tokens)).unflatten(-1, (2, self.heads, -1)).unbind(-3)
-        bias, slope, packed = self.weights_and_packed()
-        edges = self.edges if bias is None else None
-        x = self.out(biased_cross_attention(q, k, v, bias, edges, slope, packed, bands_are=self.bands_are))
+        x = self.out(biased_cross_attention(q, k, v, *self.weights_and_packed()))
         return x if self.ffn is None or self.norm_ffn is None else x + self.ffn(self.norm_ffn(x))
 
 
@@ -198,10 +196,10 @@ class SfcEncoder(nn.Module):
     def __init__(self, config: SfcConfig, edges: Edges, bins: int, channels: int, dim: int):
         """channels: of the input; dim: width of the band tokens."""
         super().__init__()
-        self.input_conv = Conv(channels, config.dim, config.encoder_time)
+        self.input_conv = Conv(channels, config.dim)
         self.input_norm = rms_norm(config.dim)
         self.attention = CrossAttention(config, edges, bins, "queries")
-        self.output_conv = Conv(config.dim, dim, config.encoder_time)
+        self.output_conv = Conv(config.dim, dim)
         self.output_norm = rms_norm(dim)
         self.edges = edges
         if config.query == "learnable":
@@ -233,9 +231,9 @@ class SfcDecoder(nn.Module):
     def __init__(self, config: SfcConfig, edges: Edges, bins: int, channels: int, dim: int):
         """channels: of the output; dim: width of the band tokens."""
         super().__init__()
-        self.input_conv = Conv(dim, config.dim, config.decoder_time)
+        self.input_conv = Conv(dim, config.dim)
         self.attention = CrossAttention(config, edges, bins, "keys")
-        self.output_conv = Conv(config.dim, channels, config.decoder_time)
+        self.output_conv = Conv(config.dim, channels)
         self.query: Tensor | None = None
         if config.query == "learnable":
             self.query = nn.Parameter(torch.randn(bins, config.dim))

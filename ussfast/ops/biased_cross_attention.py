@@ -1,4 +1,4 @@
-"""Cross-attention between bands and bins, with a bias per head that is given or follows from the bands' edges."""
+"""Cross-attention between bands and bins, with a bias per head."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,19 +10,14 @@ from ussfast.errors import InputError
 from ussfast.ops._op import OpSpec, define
 from ussfast.ops.locoformer_attention import mix
 
-SIDES = ("queries", "keys")
-
 
 def biased_cross_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     bias: Tensor | None = None,
-    edges: Tensor | None = None,
     slope: Tensor | None = None,
     packed: Tensor | None = None,
-    *,
-    bands_are: str = "queries",
 ) -> Tensor:
     """softmax(q k^T / sqrt(width) + slope * bias) v for every head.
 
@@ -31,19 +26,14 @@ def biased_cross_attention(
         k, v: [batch, keys, heads, width], at least one key.
         bias: [heads, queries, keys], added to the scores (so in nats); -inf hides a key whatever the slope. Every
             query must see at least one key.
-        edges: instead of a bias: int64 [bands, 2], first bin of every band and the bin after its last. The bias of
-            every head is then `edge_bias`, which the CPU kernel never has in memory.
         slope: [heads], multiplies the bias; None is 1 for every head.
         packed: of bias and slope, from `pack`; without it the CPU kernel packs them in every call. Other devices and
             the reference do not look at it.
-        bands_are: with edges, the side that has the bands: "queries" (bins are keys: an encoder) or "keys" (a
-            decoder).
     Returns:
         [batch, queries, heads * width], dtype of q, contiguous; computed in float32, or float64 for float64. The
         CPU kernel never has the scores of all keys in memory at once.
     Raises:
-        InputError (a ValueError): shapes that do not fit together, bias and edges both, slope without one of them,
-            packed without bias, an unknown side.
+        InputError (a ValueError): shapes that do not fit together, slope or packed without bias.
     Source: Saijo & Bando, "Spectral Feature Compression", IEEE TASLP 2026 (arXiv 2602.08671); Press et al., "Train
         Short, Test Long" (ALiBi), 2022; Dao et al., "FlashAttention", 2022 (softmax over blocks of keys).
     """
@@ -62,22 +52,11 @@ def biased_cross_attention(
             f"bias [heads, queries, keys] and slope [heads], got q {list(q.shape)}, k {list(k.shape)}, v "
             f"{list(v.shape)}, bias {_shape(bias)}, slope {_shape(slope)}"
         )
-    if bands_are not in SIDES:
-        raise InputError(f"bands_are must be one of {', '.join(SIDES)}, got {bands_are!r}")
-    if edges is not None:
-        bands = (q if bands_are == "queries" else k).shape[1]
-        if edges.dtype != torch.int64 or list(edges.shape) != [bands, 2]:
-            raise InputError(
-                f"edges must be int64 [{bands}, 2], as many as there are {bands_are}, got {edges.dtype} "
-                f"{list(edges.shape)}"
-            )
-    if bias is not None and edges is not None:
-        raise InputError("bias and edges exclude each other, got both")
-    if bias is None and edges is None and slope is not None:
-        raise InputError("slope multiplies a bias, but neither bias nor edges were given")
+    if bias is None and slope is not None:
+        raise InputError("slope multiplies a bias, but no bias was given")
     if bias is None and packed is not None:
         raise InputError("packed is made from a bias, but no bias was given")
-    return SPEC(q, k, v, bias, edges, slope, packed, bands_are)
+    return SPEC(q, k, v, bias, slope, packed)
 
 
 def _shape(x: Tensor | None) -> list[int] | None:
@@ -89,35 +68,16 @@ def pack(bias: Tensor, slope: Tensor | None = None) -> Tensor:
     return torch.ops.ussfast._pack_biased_cross_attention(bias, slope)
 
 
-def edge_bias(edges: Tensor, bins: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Minus the distance from each band to each bin: [bands, bins].
-
-    Outside a band it counts bins to the nearest one inside; inside it grows from 0 in the middle to less than 1.
-    """
-    start, end = edges[:, :1], edges[:, 1:]
-    at = torch.arange(bins, device=edges.device)
-    outside = torch.maximum(start - at, at - (end - 1)).to(dtype)
-    middle = torch.div(start + end, 2, rounding_mode="floor")
-    half = torch.div(end - start, 2, rounding_mode="floor")
-    inside = (middle - at).abs().to(dtype) / (half + 1).to(dtype)
-    return -torch.where((at < start) | (at >= end), outside, inside)
-
-
 def reference(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, edges: Tensor | None, slope: Tensor | None,
-    packed: Tensor | None, bands_are: str,
-) -> Tensor:  # fmt: skip
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, slope: Tensor | None, packed: Tensor | None
+) -> Tensor:
     wide, dtype = torch.promote_types(q.dtype, torch.float32), q.dtype
-    hidden = None
-    if edges is not None:
-        distance = edge_bias(edges, (k if bands_are == "queries" else q).shape[1], wide)
-        bias = (distance if bands_are == "queries" else distance.t()).expand(k.shape[2], -1, -1)
-    elif bias is not None:  # -inf stays out of products: with a slope of 0 it would give NaN, and so would gradients
+    if bias is not None:
+        # -inf stays out of products: with a slope of 0 it would give NaN, and so would gradients.
         hidden = bias == float("-inf")
         bias = bias.to(wide).masked_fill(hidden, 0)
-    if bias is not None and slope is not None:
-        bias = bias * slope.to(wide)[:, None, None]
-    if bias is not None and hidden is not None:
+        if slope is not None:
+            bias = bias * slope.to(wide)[:, None, None]
         bias = bias.masked_fill(hidden, float("-inf"))
     q, k, v = (t.to(wide).transpose(1, 2) for t in (q.expand(k.shape[0], -1, -1, -1), k, v))
     return mix(q, k, v, None if bias is None else bias[None]).transpose(1, 2).flatten(2).to(dtype)
@@ -128,42 +88,33 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
         return torch.randn(size, device=device, dtype=torch.float64).to(dtype)
 
     def case(
-        batch: int, queries: int, keys: int, heads: int, width: int, bias: Tensor | None = None,
-        edges: list[list[int]] | None = None, slope: bool = False, bands_are: str = "queries", shared: bool = False,
+        batch: int, queries: int, keys: int, heads: int, width: int, bias: Tensor | None = None, slope: bool = False,
+        shared: bool = False,
     ):  # fmt: skip
         return (
             draw(1 if shared else batch, queries, heads, width),
             draw(batch, keys, heads, width),
             draw(batch, keys, heads, width),
             bias,
-            None if edges is None else torch.tensor(edges, device=device),
             draw(heads).abs() if slope else None,
             None,
-            bands_are,
         )
 
-    overlapping = [[0, 1], [0, 4], [2, 7], [5, 11]]
     yield case(2, 3, 5, 2, 4, bias=draw(2, 3, 5), slope=True, shared=True)
     yield case(2, 19, 37, 1, 3)  # no bias; tails everywhere
     hidden = draw(3, 5, 9)
     hidden[:, :, 4] = hidden[0, 1, 1:] = float("-inf")
     yield case(1, 5, 9, 3, 5, bias=hidden)
     yield case(2, 5, 9, 3, 2, bias=hidden, slope=True)
-    yield case(3, 4, 11, 2, 4, edges=overlapping, slope=True, shared=True)
-    yield case(2, 11, 4, 2, 4, edges=overlapping, slope=True, bands_are="keys")
-    yield case(1, 4, 12, 1, 7, edges=overlapping)  # a bin after the last band
-    yield case(1, 1, 1, 1, 1, edges=[[0, 1]], bands_are="keys")  # one query, one key
+    yield case(1, 1, 1, 1, 1, bias=draw(1, 1, 1))  # one query, one key
     yield case(0, 3, 4, 2, 4, shared=True)  # empty batch
     # Heads before positions, then scattered channels and a bias with queries innermost.
     q, k, v = draw(2, 3, 4, 5).transpose(1, 2), draw(2, 3, 6, 5).transpose(1, 2), draw(2, 6, 3, 10)[..., ::2]
-    yield q, k, v, draw(3, 6, 4).transpose(1, 2), None, None, None, "queries"
-    yield draw(1, 5, 5, 3).transpose(2, 3), k, v, None, None, None, None, "keys"
+    yield q, k, v, draw(3, 6, 4).transpose(1, 2), None, None
+    yield draw(1, 5, 5, 3).transpose(2, 3), k, v, None, None, None
 
 
-def flop(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, edges: Tensor | None, slope: Tensor | None,
-    packed: Tensor | None, bands_are: str,
-) -> int:  # fmt: skip
+def flop(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, slope: Tensor | None, packed: Tensor | None) -> int:
     """Scores and the mixture of values."""
     return 2 * q.shape[1] * (k.numel() + v.numel())
 
@@ -171,8 +122,7 @@ def flop(
 SPEC = define(
     OpSpec(
         "biased_cross_attention",
-        "(Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor? edges, Tensor? slope, Tensor? packed, str bands_are) "
-        "-> Tensor",
+        "(Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor? slope, Tensor? packed) -> Tensor",
         reference,
         samples,
         train_on_reference=True,

@@ -25,9 +25,6 @@ def locoformer_attention(
     groups: int,
     heads: int,
     eps: float = 1e-5,
-    causal: bool = False,
-    window: int = 0,
-    prefix: int = 0,
     precision: str = "float32",
 ) -> Tensor:
     """x + out(softmax(q k^T / sqrt(head width)) v) with q, k, v = qkv(RMSGroupNorm(x)), along time or frequency.
@@ -42,9 +39,6 @@ def locoformer_attention(
         packed: of these weights, from `pack`; without it the CPU kernel packs them in every call.
         axis: 1 runs along frames, 2 along bands.
         groups, eps: of the norm, see `rms_group_norm`.
-        causal: position l sees keys up to l.
-        window: it sees keys less than `window` away; 0 is unlimited.
-        prefix: the first `prefix` positions are visible to all, whatever causal and window say.
         precision: "int8" runs the qkv projection in int8 (weights per output channel; normalised activations have a
             known range); everything else, and all with "bfloat16", is float32. But on a GPU, "bfloat16" and bfloat16
             tensors have 16-bit factors in all products (float16, whose range the norm keeps to) and float32 sums.
@@ -52,7 +46,7 @@ def locoformer_attention(
         [batch, frames, bands, channels], dtype of x, contiguous; computed in float32, or float64 for float64. The
         scores of all keys are never in memory at once.
     Raises:
-        InputError (a ValueError): shapes that do not fit together, negative window or prefix, unknown precision.
+        InputError (a ValueError): shapes that do not fit together, unknown precision.
     Source: Saijo et al., "TF-Locoformer", IWAENC 2024; Su et al., "RoFormer", 2021; Dao et al., "FlashAttention",
         2022 (softmax over blocks of keys).
     """
@@ -76,11 +70,9 @@ def locoformer_attention(
             f"{list(out_weight.shape)}, heads {heads}, groups {groups}, "
             f"rope {None if rope is None else list(rope.shape)}"
         )
-    if window < 0 or prefix < 0:
-        raise InputError(f"window and prefix are numbers of positions, at least 0, got {window} and {prefix}")
     return SPEC(
         x, norm_weight, qkv_weight, out_weight, rope, packed,
-        axis, groups, eps, heads, causal, window, prefix, under_autocast(x, precision),
+        axis, groups, eps, heads, under_autocast(x, precision),
     )  # fmt: skip
 
 
@@ -100,44 +92,28 @@ def rotate(x: Tensor, frequencies: Tensor) -> Tensor:
     return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).flatten(-2)
 
 
-def visible(length: int, causal: bool, window: int, prefix: int, device: torch.device) -> Tensor | None:
-    """[queries, keys], True where a key is seen; None when all are."""
-    if not causal and not window:
-        return None
-    position = torch.arange(length, device=device)
-    behind = position[:, None] - position
-    seen = behind >= 0 if causal else torch.ones_like(behind, dtype=torch.bool)
-    if window:
-        seen = seen & (behind.abs() < window)
-    return seen | (position < prefix)
-
-
 def mix(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(width) + bias) v; a boolean bias is True where a key is seen."""
+    """softmax(q k^T / sqrt(width) + bias) v."""
     if q.dtype != torch.float64:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     # PyTorch's fused kernel has no second derivative, and who computes in float64 wants to check derivatives.
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     if bias is not None:
-        scores = scores.masked_fill(~bias, float("-inf")) if bias.dtype == torch.bool else scores + bias
+        scores = scores + bias
     return scores.softmax(-1) @ v
 
 
-def attend(
-    rows: Tensor, qkv_weight: Tensor, out_weight: Tensor, rope: Tensor | None, heads: int, mask: Tensor | None = None
-) -> Tensor:
+def attend(rows: Tensor, qkv_weight: Tensor, out_weight: Tensor, rope: Tensor | None, heads: int) -> Tensor:
     """The layer between norm and residual: [sequences, length, channels] -> the same shape."""
     q, k, v = F.linear(rows, qkv_weight).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     if rope is not None:
         q, k = rotate(q, rope), rotate(k, rope)
-    mixed = mix(q, k, v, mask)
-    return F.linear(mixed.transpose(1, 2).flatten(-2), out_weight)
+    return F.linear(mix(q, k, v).transpose(1, 2).flatten(-2), out_weight)
 
 
 def reference(
     x: Tensor, norm_weight: Tensor, qkv_weight: Tensor, out_weight: Tensor, rope: Tensor | None,
-    packed: Tensor | None, axis: int, groups: int, eps: float, heads: int, causal: bool, window: int, prefix: int,
-    precision: str,
+    packed: Tensor | None, axis: int, groups: int, eps: float, heads: int, precision: str,
 ) -> Tensor:  # fmt: skip
     wide = torch.promote_types(x.dtype, torch.float32)
     x, dtype = x.to(wide), x.dtype
@@ -150,8 +126,7 @@ def reference(
         qkv = round_int8(qkv, qkv.abs().amax(1, keepdim=True))
     else:
         rows = rms_reference(rows, norm_weight, groups, eps)
-    mask = visible(x.shape[axis], causal, window, prefix, x.device)
-    y = attend(rows, qkv, out_weight.to(wide), rope, heads, mask)
+    y = attend(rows, qkv, out_weight.to(wide), rope, heads)
     out = turned + y.unflatten(0, turned.shape[:2])
     return (out.transpose(1, 2) if axis == 1 else out).to(dtype)
 
@@ -160,13 +135,12 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
     def draw(*size: int) -> Tensor:
         return torch.randn(size, device=device, dtype=torch.float64).to(dtype)
 
-    def case(x: Tensor, width: int, heads: int, axis: int, causal: bool = False, window: int = 0, prefix: int = 0):
+    def case(x: Tensor, width: int, heads: int, axis: int):
         channels = x.shape[-1]
         rope = torch.rand(width // heads // 2, device=device, dtype=torch.float64).to(dtype)
         return (
             x, draw(channels).abs() + 0.5, draw(3 * width, channels) * channels**-0.5,
-            draw(channels, width) * width**-0.5, rope, None, axis, 2, 1e-5, heads, causal, window, prefix,
-            "float32",
+            draw(channels, width) * width**-0.5, rope, None, axis, 2, 1e-5, heads, "float32",
         )  # fmt: skip
 
     yield case(draw(1, 2, 7, 8), 8, 2, 2)
@@ -175,9 +149,7 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
     no_positions[4] = None
     yield tuple(no_positions)
     yield case(draw(1, 1, 1, 8), 8, 2, 2)  # one frame, one band
-    yield case(draw(1, 6, 2, 8), 8, 2, 1, causal=True)
-    yield case(draw(1, 9, 1, 8), 8, 2, 1, causal=True, window=3, prefix=2)
-    yield case(draw(1, 2, 9, 8), 8, 1, 2, window=2)
+    yield case(draw(1, 2, 9, 8), 8, 1, 2)
     yield case(draw(0, 2, 3, 8), 8, 2, 1)  # empty batch
     x = draw(2, 4, 8, 6)  # strided bins, then scattered channels
     yield case(x.permute(0, 3, 1, 2)[:, ::2], 8, 2, 2)
@@ -186,10 +158,9 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
 
 def flop(
     x: Tensor, norm_weight: Tensor, qkv_weight: Tensor, out_weight: Tensor, rope: Tensor | None,
-    packed: Tensor | None, axis: int, groups: int, eps: float, heads: int, causal: bool, window: int, prefix: int,
-    precision: str,
+    packed: Tensor | None, axis: int, groups: int, eps: float, heads: int, precision: str,
 ) -> int:  # fmt: skip
-    """Projections, scores and the mixture of values; all keys count, also those that causal and window hide."""
+    """Projections, scores and the mixture of values."""
     batch, frames, bands, _ = x.shape
     projections = qkv_weight.numel() + out_weight.numel()
     return 2 * batch * frames * bands * (projections + 2 * x.shape[axis] * out_weight.shape[1])
@@ -199,7 +170,7 @@ SPEC = define(
     OpSpec(
         "locoformer_attention",
         "(Tensor x, Tensor norm_weight, Tensor qkv_weight, Tensor out_weight, Tensor? rope, Tensor? packed, int axis, "
-        "int groups, float eps, int heads, bool causal, int window, int prefix, str precision) -> Tensor",
+        "int groups, float eps, int heads, str precision) -> Tensor",
         reference,
         samples,
         train_on_reference=True,

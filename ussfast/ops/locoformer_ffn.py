@@ -26,14 +26,12 @@ def locoformer_ffn(
     groups: int,
     eps: float = 1e-5,
     stride: int = 1,
-    causal: bool = False,
     precision: str = "float32",
 ) -> Tensor:
     """x + deconv(value * SiLU(gate)), where (value, gate) = conv(RMSGroupNorm(x)), along time or frequency.
 
     The convolution sees kernel - stride zeros before the sequence, and after it as many as it needs; the transposed
-    convolution's output is cut by kernel - stride on the left, so both are centred together. The causal variant cuts
-    nothing on the left: output l then depends on inputs up to l.
+    convolution's output is cut by kernel - stride on the left, so both are centred together.
 
     Args:
         x: [batch, frames, bands, channels], any floating dtype, any strides.
@@ -50,7 +48,7 @@ def locoformer_ffn(
     Returns:
         [batch, frames, bands, channels], dtype of x, contiguous.
     Raises:
-        InputError (a ValueError): shapes that do not fit together, an unknown precision, causal with stride > 1.
+        InputError (a ValueError): shapes that do not fit together, an unknown precision, a stride out of range.
     Source: Saijo et al., "TF-Locoformer", IWAENC 2024.
     """
     check_precision(precision)
@@ -70,11 +68,11 @@ def locoformer_ffn(
             f"x {list(x.shape)}, axis {axis}, conv_weight {list(conv_weight.shape)}, "
             f"deconv_weight {list(deconv_weight.shape)}, groups {groups}"
         )
-    if not 1 <= stride <= deconv_weight.shape[2] or (causal and stride > 1):
-        raise InputError(f"stride {stride}: 1 to the kernel ({deconv_weight.shape[2]}), and 1 if causal, is possible")
+    if not 1 <= stride <= deconv_weight.shape[2]:
+        raise InputError(f"stride {stride}: 1 to the kernel ({deconv_weight.shape[2]}) is possible")
     return SPEC(
         x, norm_weight, conv_weight, conv_bias, deconv_weight, deconv_bias, packed,
-        axis, groups, eps, stride, causal, under_autocast(x, precision),
+        axis, groups, eps, stride, under_autocast(x, precision),
     )  # fmt: skip
 
 
@@ -90,8 +88,7 @@ def pack(
 
 def reference(
     x: Tensor, norm_weight: Tensor, conv_weight: Tensor, conv_bias: Tensor, deconv_weight: Tensor,
-    deconv_bias: Tensor, packed: Tensor | None, axis: int, groups: int, eps: float, stride: int, causal: bool,
-    precision: str,
+    deconv_bias: Tensor, packed: Tensor | None, axis: int, groups: int, eps: float, stride: int, precision: str,
 ) -> Tensor:  # fmt: skip
     wide = torch.promote_types(x.dtype, torch.float32)
     x, dtype = x.to(wide), x.dtype
@@ -107,15 +104,14 @@ def reference(
         normal = rms_reference(rows, gamma, groups, eps)
     if precision == "bfloat16":
         normal, w1, w2 = (round_bfloat16(t) for t in (normal, w1, w2))
-    y = convolve(normal, w1, b1, w2, b2, stride, causal, precision)
+    y = convolve(normal, w1, b1, w2, b2, stride, precision)
     out = turned + y.unflatten(0, turned.shape[:2])
     return (out.transpose(1, 2) if axis == 1 else out).to(dtype)
 
 
 def convolve(
-    x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, stride: int = 1, causal: bool = False,
-    precision: str = "float32",
-) -> Tensor:  # fmt: skip
+    x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, stride: int = 1, precision: str = "float32"
+) -> Tensor:
     """The layer between norm and residual: [sequences, length, channels] -> the same shape."""
     kernel, length = w1.shape[2], x.shape[1]
 
@@ -138,12 +134,8 @@ def convolve(
     # The transposed convolution: one product into kernel * channels columns, then shifted adds.
     columns = F.linear(hidden(taps), w2.transpose(1, 2).flatten(1).t()).unflatten(-1, (kernel, -1))
     if stride == 1:
-        # Row n of `columns`, tap j, belongs to position n + j - edge, or to n + j if causal.
-        cut = [max((0 if causal else edge) - j, -length) for j in range(kernel)]
-        parts = [
-            columns[:, c : c + length, j] if c >= 0 else F.pad(columns[:, : length + c, j], (0, 0, -c, 0))
-            for j, c in enumerate(cut)
-        ]
+        # Row n of `columns`, tap j, belongs to position n + j - edge.
+        parts = [columns[:, edge - j : edge - j + length, j] for j in range(kernel)]
         out = parts[0]
         for part in parts[1:]:
             out = out + part
@@ -155,13 +147,15 @@ def convolve(
 
 
 def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:
-    def case(shape: tuple[int, ...], hidden: int, kernel: int, groups: int, axis: int, stride: int = 1, **more: Any):
+    def case(
+        shape: tuple[int, ...], hidden: int, kernel: int, groups: int, axis: int, stride: int = 1,
+        x: Tensor | None = None,
+    ):  # fmt: skip
         channels = shape[-1]
 
         def draw(*size: int) -> Tensor:
             return torch.randn(size, device=device, dtype=torch.float64).to(dtype)
 
-        x = more.get("x")
         return (
             draw(*shape) if x is None else x,
             torch.rand(channels, device=device, dtype=torch.float64).to(dtype) + 0.5,
@@ -169,15 +163,14 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
             draw(2 * hidden) * 0.1,
             draw(hidden, channels, kernel) * (hidden * kernel) ** -0.5,
             draw(channels) * 0.1,
-            None, axis, groups, 1e-5, stride, more.get("causal", False), "float32",
+            None, axis, groups, 1e-5, stride, "float32",
         )  # fmt: skip
 
     yield case((1, 3, 5, 8), 6, 4, 2, 2)
     yield case((2, 7, 3, 8), 5, 4, 2, 1)  # hidden and channels with tails
     yield case((1, 2, 9, 12), 8, 1, 3, 2)  # kernel 1
     yield case((1, 1, 1, 6), 4, 4, 2, 1)  # one frame of one band, kernel longer than the sequence
-    yield case((1, 6, 2, 8), 4, 3, 2, 1, causal=True)
-    yield case((3, 2, 2, 8), 4, 4, 2, 2, causal=True)  # kernel longer than the sequence
+    yield case((3, 2, 2, 8), 4, 4, 2, 2)  # kernel longer than the sequence
     yield case((1, 7, 2, 8), 4, 5, 2, 1, stride=2)
     yield case((1, 2, 10, 8), 4, 8, 2, 2, stride=4)
     yield case((0, 2, 4, 8), 4, 4, 2, 2)  # empty batch
@@ -188,8 +181,7 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
 
 def flop(
     x: Tensor, norm_weight: Tensor, conv_weight: Tensor, conv_bias: Tensor, deconv_weight: Tensor,
-    deconv_bias: Tensor, packed: Tensor | None, axis: int, groups: int, eps: float, stride: int, causal: bool,
-    precision: str,
+    deconv_bias: Tensor, packed: Tensor | None, axis: int, groups: int, eps: float, stride: int, precision: str,
 ) -> int:  # fmt: skip
     """Both convolutions, with the rows that they have in common with the border."""
     batch, frames, bands, _ = x.shape
@@ -202,8 +194,8 @@ SPEC = define(
     OpSpec(
         "locoformer_ffn",
         "(Tensor x, Tensor norm_weight, Tensor conv_weight, Tensor conv_bias, Tensor deconv_weight, "
-        "Tensor deconv_bias, Tensor? packed, int axis, int groups, float eps, int stride, bool causal, "
-        "str precision) -> Tensor",
+        "Tensor deconv_bias, Tensor? packed, int axis, int groups, float eps, int stride, str precision) "
+        "-> Tensor",
         reference,
         samples,
         train_on_reference=True,

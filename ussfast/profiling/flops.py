@@ -80,19 +80,19 @@ def _ends(
 def _sfc_encoder(sfc: SfcConfig, rows: int, bins: int, bands: int, channels: int, dim: int) -> int:
     adaptive = sfc.query == "adaptive"
     means = 2 * rows * bands * bins * sfc.dim if adaptive else 0
-    convolutions = _conv(sfc.encoder_time, channels, sfc.dim, bins) + _conv(sfc.encoder_time, sfc.dim, dim, bands)
+    convolutions = _conv(channels, sfc.dim, bins) + _conv(sfc.dim, dim, bands)
     return means + rows * convolutions + _cross_attention(sfc, rows, rows if adaptive else 1, bands, bins)
 
 
 def _sfc_decoder(sfc: SfcConfig, rows: int, copies: int, bins: int, bands: int, dim: int, channels: int) -> int:
     adaptive, every = sfc.query == "adaptive", rows * copies
     queries = 2 * rows * bins * 3 * sfc.dim * 2 * sfc.dim if adaptive else 0
-    convolutions = _conv(sfc.decoder_time, dim, sfc.dim, bands) + _conv(sfc.decoder_time, sfc.dim, channels, bins)
+    convolutions = _conv(dim, sfc.dim, bands) + _conv(sfc.dim, channels, bins)
     return queries + every * convolutions + _cross_attention(sfc, every, every if adaptive else 1, bins, bands)
 
 
-def _conv(time: str, width_in: int, width_out: int, positions: int) -> int:
-    return 2 * (3 if time == "none" else 9) * width_in * width_out * positions
+def _conv(width_in: int, width_out: int, positions: int) -> int:
+    return 2 * 9 * width_in * width_out * positions
 
 
 def _cross_attention(sfc: SfcConfig, rows: int, query_rows: int, queries: int, keys: int) -> int:

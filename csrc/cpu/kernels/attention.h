@@ -14,7 +14,7 @@ namespace ussfast {
 namespace {
 
 constexpr int64_t kKeys = 24 * kStep;  // keys per block: their scores stay in the first-level cache
-constexpr float kMasked = -1e30f;      // not -inf: a block without any visible key must not give NaN
+constexpr float kHidden = -1e30f;      // not -inf: a block of keys that are all hidden must not give NaN
 
 // One head. Element (i, c) of keys lies at keys[i * key_row + c * key_column], of values at
 // values[i * value_row + c * value_column].
@@ -24,61 +24,29 @@ struct Head {
   int64_t width;  // of the head
 };
 
-// Which keys a query sees; see AttentionArgs.
-struct Visibility {
-  int64_t keys, window, prefix;
-  bool causal;
-
-  // Keys at or after the prefix that any query of first .. last sees.
-  int64_t begin(int64_t first) const { return window ? std::max(prefix, first - window + 1) : prefix; }
-  int64_t end(int64_t last) const {
-    return std::min(keys, causal ? last + 1 : window ? last + window : keys);
-  }
-  bool limits(int64_t first, int64_t last, int64_t key, int64_t key_end) const {
-    if (key_end <= prefix) return false;
-    return (causal && key_end - 1 > first) || (window && (last - key >= window || key_end - 1 - first >= window));
-  }
-  USSFAST_INLINE I visible(I query, int32_t key) const {
-    if (key < prefix) return splat(-1);
-    const I behind = query - key;
-    I yes = splat(-1);
-    if (causal) yes &= behind >= 0;
-    if (window) yes &= (behind < int32_t(window)) & (behind > -int32_t(window));
-    return yes;
-  }
-};
-
 // Bias that adds nothing; others have kChanges true.
 struct NoBias {
   static constexpr bool kChanges = false;
   USSFAST_INLINE F operator()(F score, int64_t, int) const { return score; }
 };
 
-// The lanes' indices.
-USSFAST_INLINE I lane_index() {
-  I index;
-  for (int i = 0; i < kLanes; ++i) index[i] = i;
-  return index;
-}
-
-// Attention of NV vectors of queries starting at query `first`, of which `count` exist.
+// Attention of NV vectors of queries to `keys` keys.
 // queries: [width] rows of NV vectors, q_row floats apart; out: the same shape, out_row apart, may be the same memory.
 // bias(score, key, v) gives the score with its bias; memory: attend_memory(width) floats.
 template <int NV, class Bias>
-USSFAST_INLINE void attend(const Head& head, const Visibility& seen, const float* queries, int64_t q_row,
-                           int64_t first, int64_t count, const Bias& bias, float* out, int64_t out_row, float* memory) {
+USSFAST_INLINE void attend(const Head& head, int64_t keys, const float* queries, int64_t q_row, const Bias& bias,
+                           float* out, int64_t out_row, float* memory) {
   constexpr int64_t kRow = NV * kLanes;
   float* scores = memory;
   float* mixed = scores + (kKeys + 3 * kStep) * kRow;
   std::memset(mixed, 0, head.width * kRow * sizeof(float));
   F top[NV], sum[NV];
   for (int v = 0; v < NV; ++v) {
-    top[v] = splat(kMasked);
+    top[v] = splat(kHidden);
     sum[v] = splat(0.0f);
   }
-  const int64_t last = first + count - 1;
-  const auto block = [&](int64_t key, int64_t n) {
-    const bool limited = seen.limits(first, last, key, key + n);
+  for (int64_t key = 0; key < keys; key += kKeys) {
+    const int64_t n = std::min(kKeys, keys - key);
     F best[NV];
     for (int v = 0; v < NV; ++v) best[v] = top[v];
     product<Float32, NV, false>(n, head.keys + key * head.key_row, head.key_row * 4, head.key_column * 4, queries,
@@ -86,12 +54,8 @@ USSFAST_INLINE void attend(const Head& head, const Visibility& seen, const float
     for (int64_t j = 0; j < n; ++j)
       for (int v = 0; v < NV; ++v) {
         float* at = scores + j * kRow + v * kLanes;
-        F score = bias(load(at), key + j, v);
-        if (limited) {
-          const I query = lane_index() + int32_t(first + v * kLanes);
-          score = seen.visible(query, int32_t(key + j)) ? score : splat(kMasked);
-        }
-        if (Bias::kChanges || limited) store(at, score);
+        const F score = bias(load(at), key + j, v);
+        if constexpr (Bias::kChanges) store(at, score);
         best[v] = max(best[v], score);
       }
     F fade[NV], total[NV];  // copies, so that the loop has them in registers
@@ -117,16 +81,6 @@ USSFAST_INLINE void attend(const Head& head, const Visibility& seen, const float
       }
     product<Float32, NV, true>(head.width, head.values + key * head.value_row, head.value_column * 4,
                                head.value_row * 4, scores, kRow * 4, n, mixed, kRow * 4);
-  };
-  const auto range = [&](int64_t begin, int64_t end) {
-    for (int64_t key = begin; key < end; key += kKeys) block(key, std::min(kKeys, end - key));
-  };
-  const int64_t begin = seen.begin(first), end = seen.end(last), prefix = std::min(seen.prefix, seen.keys);
-  if (begin > prefix) {
-    range(0, prefix);
-    range(begin, end);
-  } else {
-    range(0, std::max(end, prefix));
   }
   for (int v = 0; v < NV; ++v) sum[v] = reciprocal(sum[v]);
   for (int64_t c = 0; c < head.width; ++c)

@@ -18,48 +18,6 @@ struct PanelBias {
   }
 };
 
-// Adds slope times minus the distance of a bin from a band [start, last]. With the middle rounded up and half the width
-// rounded down, the fraction of the way to the outside is below 1 inside, and at most the number of bins outside: the
-// largest of the three is always the right one.
-USSFAST_INLINE F add_distance(F score, F bin, F start, F last, F middle, F inverse, F slope) {
-  const F way = middle - bin;
-  return score - max(max(start - bin, bin - last), max(way, -way) * inverse) * slope;
-}
-
-// Lanes are bands, keys are bins.
-struct BandQueries {
-  static constexpr bool kChanges = true;
-  F start[2], last[2], middle[2], inverse[2], slope;
-  BandQueries(const CrossAttentionArgs& a, int64_t first, float slope) : slope(splat(slope)) {
-    for (int v = 0; v < 2; ++v, first += kLanes) {
-      start[v] = load(a.edges + first);
-      last[v] = load(a.edges + a.bands + first);
-      middle[v] = load(a.edges + 2 * a.bands + first);
-      inverse[v] = load(a.edges + 3 * a.bands + first);
-    }
-  }
-  USSFAST_INLINE F operator()(F score, int64_t key, int v) const {
-    return add_distance(score, splat(float(key)), start[v], last[v], middle[v], inverse[v], slope);
-  }
-};
-
-// Lanes are bins, keys are bands.
-struct BandKeys {
-  static constexpr bool kChanges = true;
-  const float* edges;
-  int64_t bands;
-  F bin[2], slope;
-  BandKeys(const CrossAttentionArgs& a, int64_t first, float slope)
-      : edges(a.edges), bands(a.bands), slope(splat(slope)) {
-    for (int v = 0; v < 2; ++v) bin[v] = __builtin_convertvector(lane_index() + int32_t(first + v * kLanes), F);
-  }
-  USSFAST_INLINE F operator()(F score, int64_t key, int v) const {
-    const float* at = edges + key;
-    return add_distance(score, bin[v], splat(at[0]), splat(at[bands]), splat(at[2 * bands]), splat(at[3 * bands]),
-                        slope);
-  }
-};
-
 struct CrossAttention {
   const CrossAttentionArgs& a;
   const int64_t panels, together, copied;  // copied: floats of a copy of one head's keys or values, whole cache lines
@@ -86,15 +44,12 @@ struct CrossAttention {
         const int64_t head = first_head + h, first = i * kPanel, count = std::min<int64_t>(kPanel, a.queries - first);
         const Head keys = {k + h * copied, v + h * copied, a.width, 1, a.width, 1, a.width};
         const auto mix = [&](const auto& bias) __attribute__((always_inline)) {
-          const Visibility all = {a.keys, 0, 0, false};
-          if (count > kLanes) attend<2>(keys, all, panel, kPanel, first, count, bias, panel, kPanel, rest);
-          else attend<1>(keys, all, panel, kPanel, first, count, bias, panel, kPanel, rest);
+          if (count > kLanes) attend<2>(keys, a.keys, panel, kPanel, bias, panel, kPanel, rest);
+          else attend<1>(keys, a.keys, panel, kPanel, bias, panel, kPanel, rest);
         };
         to_panel(a.q.at(item, head) + first * a.q.row, count, panel);
         if (a.bias != nullptr) mix(PanelBias{a.bias + (head * panels + i) * a.keys * kPanel});
-        else if (a.edges == nullptr) mix(NoBias());
-        else if (a.bands_are_queries) mix(BandQueries(a, first, a.slope[head]));
-        else mix(BandKeys(a, first, a.slope[head]));
+        else mix(NoBias());
         from_panel(panel, count, a.y + ((item * a.queries + first) * a.heads + head) * a.width);
       }
   }

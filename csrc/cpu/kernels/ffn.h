@@ -23,7 +23,7 @@ struct Ffn {
   static constexpr int kAhead = 8;   // rows fetched before they are needed
 
   const FfnArgs& a;
-  const int64_t steps, channels, out_width, hidden_width, in_words, hidden_words, edge, crop;
+  const int64_t steps, channels, out_width, hidden_width, in_words, hidden_words, edge;
   const bool whole;        // a block is `per` whole sequences; otherwise a part of one
   const int64_t per, parts;  // sequences per block; blocks per sequence
 
@@ -36,7 +36,6 @@ struct Ffn {
         in_words((a.kernel * channels + P::kGroup - 1) / P::kGroup),
         hidden_words(hidden_width / P::kGroup),
         edge(a.kernel - a.stride),
-        crop(a.causal ? 0 : edge),
         whole(steps <= kRows),
         per(whole ? kRows / steps : 1),
         parts(whole ? 1 : (steps + kRows - 1) / kRows) {}
@@ -73,8 +72,8 @@ struct Ffn {
     const int64_t part = whole ? 0 : block % parts;
     const int64_t from = a.at.length * part / parts, to = a.at.length * (part + 1) / parts;  // output positions
     // Hidden rows that reach them.
-    const int64_t low = std::max<int64_t>(0, (from + crop - a.kernel + a.stride) / a.stride);
-    const int64_t high = whole ? steps : std::min(steps, (to - 1 + crop) / a.stride + 1);
+    const int64_t low = from / a.stride;
+    const int64_t high = whole ? steps : std::min(steps, (to - 1 + edge) / a.stride + 1);
     const int64_t rows = (sequences - 1) * steps + high - low;
 
     for (int64_t s = 0; s < sequences; ++s) {
@@ -83,15 +82,9 @@ struct Ffn {
     }
     if constexpr (kInt8) expand_int8(in, rows, (uint8_t*)hidden, scales, few);
     else expand(in, rows, hidden);
-    if (a.causal)  // the tail of a sequence must not reach the start of the next
-      for (int64_t s = 0; s < sequences; ++s)
-        for (int64_t n = std::max(a.at.length, low); n < high; ++n) {
-          if (kInt8) scales[s * steps + n - low] = 0;
-          else std::memset(hidden + (s * steps + n - low) * hidden_width * sizeof(Element), 0, hidden_width * sizeof(Element));
-        }
 
     // Output row of position l of sequence s.
-    const auto place = [&](int64_t s, int64_t l) { return (s * steps - low) * a.stride + l + crop; };
+    const auto place = [&](int64_t s, int64_t l) { return (s * steps - low) * a.stride + l + edge; };
     std::memset(out, 0, ((rows - 1) * a.stride + a.kernel) * out_width * sizeof(float));
     for (int64_t s = 0; s < sequences; ++s)
       for (int64_t l = from; l < to; ++l) {

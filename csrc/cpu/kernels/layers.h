@@ -29,7 +29,6 @@ struct FfnArgs {
   Sequences at;
   Norm norm;
   int64_t hidden, kernel, stride;
-  bool causal;
   // Packed weights, see locoformer_ffn.cpp.
   const char *conv, *deconv;
   const float *conv_bias, *conv_scale, *deconv_bias, *deconv_scale;

@@ -61,15 +61,13 @@ struct LocoformerAttention {
       if (a.cosine != nullptr) rotate(qkv + at, at);
     }
 
-    const Visibility seen = {length, a.window, a.prefix, a.causal};
     for (int64_t h = 0; h < a.heads; ++h) {
       float* q = qkv + h * a.head_width * padded;
       const float *k = q + width * padded, *v = k + width * padded;
       const Head head = {k, v, 1, padded, 1, padded, a.head_width};
       for (int64_t at = 0; at < length; at += kPanel) {
-        const int64_t count = std::min<int64_t>(kPanel, length - at);
-        if (count > kLanes) attend<2>(head, seen, q + at, padded, at, count, NoBias(), q + at, padded, rest);
-        else attend<1>(head, seen, q + at, padded, at, count, NoBias(), q + at, padded, rest);
+        if (length - at > kLanes) attend<2>(head, length, q + at, padded, NoBias(), q + at, padded, rest);
+        else attend<1>(head, length, q + at, padded, NoBias(), q + at, padded, rest);
       }
     }
 

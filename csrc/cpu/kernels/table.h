@@ -19,9 +19,6 @@ struct AttentionArgs {
   Sequences at;
   Norm norm;
   int64_t heads, head_width;
-  // Query l sees key k if k < prefix, or else if |l - k| < window (0: no limit) and, when causal, k <= l.
-  int64_t window, prefix;
-  bool causal;
   // Packed weights and rotation tables, see locoformer_attention.cpp. qkv is float, or int8 with a scale and the value
   // that cancels the activations' zero per row.
   const char* qkv;
@@ -50,10 +47,7 @@ struct CrossAttentionArgs {
   float* y;  // [batch, queries, heads, width]
   int64_t batch, queries, keys, heads, width;
   float scale;  // of queries: log2(e) / sqrt(width)
-  // At most one of bias (packed) and edges (with slopes in units of log2), see biased_cross_attention.cpp.
-  const float *bias, *edges, *slope;
-  int64_t bands;  // per row of the table of edges
-  bool bands_are_queries;
+  const float* bias;  // packed, see biased_cross_attention.cpp; null: none
 };
 
 // Frames [batch, frames, channels] whose channels are cut into bands, each normalised over all frames and its channels

@@ -87,7 +87,6 @@ struct TrunkLayers : TrunkRows<P> {
     const int64_t rows = items * bands, row = round_up(3 * dim, kPanel), size = dim / a.heads;
     norms(room.x, rows, layer.attention_norm, room.in, dim);
     Rows::template map<false>(rows, room.in, dim, layer.qkv, 3 * dim, dim, room.wide, row);
-    const Visibility all = {bands, 0, 0, false};
     for (int64_t item = 0; item < items; ++item)
       for (int64_t q = 0; q < bands; q += kPanel) {
         const float* qkv = room.wide + item * bands * row;
@@ -97,7 +96,7 @@ struct TrunkLayers : TrunkRows<P> {
         for (int64_t h = 0; h < a.heads; ++h) {
           const float* keys = qkv + dim + h * size;
           float* lanes = room.queries + h * size * kPanel;
-          attend<2>({keys, keys + dim, row, 1, row, 1, size}, all, lanes, kPanel, q, count, NoBias(), lanes, kPanel,
+          attend<2>({keys, keys + dim, row, 1, row, 1, size}, bands, lanes, kPanel, NoBias(), lanes, kPanel,
                     room.more);
         }
         gather(room.queries, count, room.in + (item * bands + q) * dim);

@@ -23,35 +23,17 @@ def rows(x, index, count, stride, WIDTH: tl.constexpr, BLOCK_W: tl.constexpr):
 
 
 @triton.jit
-def band(edges, index, bands):
-    """First and last bin, middle and 1 / (half the width + 1) of bands; what lies beyond gets the last band."""
-    at = edges + 2 * tl.minimum(index, bands - 1)
-    start, end = tl.load(at), tl.load(at + 1)
-    half = ((end - start) >> 1) + 1
-    middle = ((start + end) >> 1).to(tl.float32)
-    return start.to(tl.float32), (end - 1).to(tl.float32), middle, 1.0 / half.to(tl.float32)
-
-
-@triton.jit
-def bias_block(bias, edges, factor, query, key, queries, keys, first, last, middle, inverse, KIND: tl.constexpr):
+def bias_block(bias, factor, query, key, queries, keys):
     """What is added to scores, in powers of two: slope * bias, -inf where a key is hidden or beyond the last.
 
-    query and key are a column and a row, or a row and a column. first .. inverse: of `band` where queries are bands.
+    bias: of one head, or None. query and key are a column and a row, or a row and a column.
     """
-    if KIND == "bias":
+    if bias is not None:
         value = tl.load(bias + (query * keys + key), (query < queries) & (key < keys), 0.0).to(tl.float32)
         # -inf stays out of products: a slope of 0 would make it NaN.
         added = tl.where(value == float("-inf"), value, value * factor)
-    elif KIND == "none":
-        added = tl.where(query < queries, 0.0, 0.0)
     else:
-        if KIND == "queries":
-            at = key.to(tl.float32)
-        else:
-            at = query.to(tl.float32)
-            first, last, middle, inverse = band(edges, key, keys)
-        outside = tl.maximum(first - at, at - last)
-        added = -factor * tl.where(outside > 0, outside, tl.abs(middle - at) * inverse)
+        added = tl.where(query < queries, 0.0, 0.0)
     return tl.where(key < keys, added, float("-inf"))
 
 
@@ -71,7 +53,7 @@ def taken(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 
 def common(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, edges: Tensor | None, slope: Tensor | None, bands_are: str
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, slope: Tensor | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments and constants of every kernel. q, k and v may have any strides but that of their last axis."""
     width = q.shape[3]
@@ -84,7 +66,6 @@ def common(
         strides["q_item"] = 0
     arguments = tensors | {
         "bias": None if bias is None else bias.contiguous(),
-        "edges": None if edges is None else edges.contiguous(),
         "slope": None if slope is None else slope.contiguous(),
         "batch": k.shape[0],
         "queries": q.shape[1],
@@ -92,10 +73,9 @@ def common(
         "heads": q.shape[2],
         "scale": LOG2_E * width**-0.5,
     }
-    kind = "bias" if bias is not None else "none" if edges is None else bands_are
     widest = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
     dot, precision = dot_types(widest)
-    constants = {"KIND": kind, "WIDTH": width, "BLOCK_W": max(16, triton.next_power_of_2(width)), "DOT": dot}
+    constants = {"WIDTH": width, "BLOCK_W": max(16, triton.next_power_of_2(width)), "DOT": dot}
     return arguments | strides, constants | {"PRECISION": precision}
 
 

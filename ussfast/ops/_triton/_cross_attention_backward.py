@@ -8,9 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ussfast.ops._triton._cross_attention import band, bias_block, rows, slope_factor, tiles
+from ussfast.ops._triton._cross_attention import bias_block, rows, slope_factor, tiles
 from ussfast.ops._triton._launch import Call, launch
-from ussfast.ops.biased_cross_attention import edge_bias
 
 # Programs that should exist where the batch is summed: it is cut into so many parts. Whatever the device, so that
 # results do not depend on it.
@@ -30,8 +29,8 @@ def weights_and_slopes(one, other, value, wanted, added, lse, delta, scale, PREC
 
 @triton.jit
 def _biased_cross_attention_bwd_q_kernel(
-    q, k, v, bias, edges, slope, grad, lse, delta, out, batch, queries, keys, heads, scale, per, q_item, q_row, q_head,
-    k_item, k_row, k_head, v_item, v_row, v_head, KIND: tl.constexpr, WIDTH: tl.constexpr, BLOCK_W: tl.constexpr,
+    q, k, v, bias, slope, grad, lse, delta, out, batch, queries, keys, heads, scale, per, q_item, q_row, q_head,
+    k_item, k_row, k_head, v_item, v_row, v_head, WIDTH: tl.constexpr, BLOCK_W: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     program, head = tl.program_id(0) // heads, tl.program_id(0) % heads
@@ -39,10 +38,7 @@ def _biased_cross_attention_bwd_q_kernel(
     query = program % blocks * BLOCK_Q + tl.arange(0, BLOCK_Q)
     part = program // blocks
     factor = slope_factor(slope, head)
-    bands = (0.0, 0.0, 0.0, 0.0)
-    if KIND == "queries":
-        bands = band(edges, query[:, None], queries)
-    if KIND == "bias":
+    if bias is not None:
         bias += head.to(tl.int64) * queries * keys
     found = tl.zeros((BLOCK_Q, BLOCK_W), tl.float32)
     start = part.to(tl.int64) * per
@@ -58,10 +54,7 @@ def _biased_cross_attention_bwd_q_kernel(
             key = at + tl.arange(0, BLOCK_K)
             known = rows(k + item * k_item + head * k_head, key, keys, k_row, WIDTH, BLOCK_W).to(DOT)
             value = rows(v + item * v_item + head * v_head, key, keys, v_row, WIDTH, BLOCK_W).to(DOT)
-            added = bias_block(
-                bias, edges, factor, query[:, None], key[None, :], queries, keys,
-                bands[0], bands[1], bands[2], bands[3], KIND,
-            )  # fmt: skip
+            added = bias_block(bias, factor, query[:, None], key[None, :], queries, keys)
             _, change = weights_and_slopes(asked, known, wanted, value, added, top, mean, scale, PRECISION)
             found = tl.dot(change.to(DOT), known, found, input_precision=PRECISION)
     column = tl.arange(0, BLOCK_W)[None, :]
@@ -72,8 +65,8 @@ def _biased_cross_attention_bwd_q_kernel(
 
 @triton.jit
 def _biased_cross_attention_bwd_kv_kernel(
-    q, k, v, bias, edges, slope, grad, lse, delta, k_out, v_out, batch, queries, keys, heads, scale, q_item, q_row,
-    q_head, k_item, k_row, k_head, v_item, v_row, v_head, KIND: tl.constexpr, WIDTH: tl.constexpr,
+    q, k, v, bias, slope, grad, lse, delta, k_out, v_out, batch, queries, keys, heads, scale, q_item, q_row,
+    q_head, k_item, k_row, k_head, v_item, v_row, v_head, WIDTH: tl.constexpr,
     BLOCK_W: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     program, head = tl.program_id(0) // heads, tl.program_id(0) % heads
@@ -81,7 +74,7 @@ def _biased_cross_attention_bwd_kv_kernel(
     key = program % blocks * BLOCK_K + tl.arange(0, BLOCK_K)
     item = (program // blocks).to(tl.int64)
     factor = slope_factor(slope, head)
-    if KIND == "bias":
+    if bias is not None:
         bias += head.to(tl.int64) * queries * keys
     known = rows(k + item * k_item + head * k_head, key, keys, k_row, WIDTH, BLOCK_W).to(DOT)
     value = rows(v + item * v_item + head * v_head, key, keys, v_row, WIDTH, BLOCK_W).to(DOT)
@@ -90,18 +83,12 @@ def _biased_cross_attention_bwd_kv_kernel(
     base = (item * queries * heads + head) * WIDTH
     for at in range(0, queries, BLOCK_Q):
         query = at + tl.arange(0, BLOCK_Q)
-        bands = (0.0, 0.0, 0.0, 0.0)
-        if KIND == "queries":
-            bands = band(edges, query[None, :], queries)
         asked = rows(q + item * q_item + head * q_head, query, queries, q_row, WIDTH, BLOCK_W).to(DOT)
         wanted = rows(grad + base, query, queries, heads * WIDTH, WIDTH, BLOCK_W).to(DOT)
         row = (item * heads + head) * queries + query
         top = tl.load(lse + row, query < queries, float("inf"))[None, :]
         mean = tl.load(delta + row, query < queries, 0.0)[None, :]
-        added = bias_block(
-            bias, edges, factor, query[None, :], key[:, None], queries, keys,
-            bands[0], bands[1], bands[2], bands[3], KIND,
-        )  # fmt: skip
+        added = bias_block(bias, factor, query[None, :], key[:, None], queries, keys)
         weight, change = weights_and_slopes(known, asked, value, wanted, added, top, mean, scale, PRECISION)
         v_found = tl.dot(weight.to(DOT), wanted, v_found, input_precision=PRECISION)
         k_found = tl.dot(change.to(DOT), asked, k_found, input_precision=PRECISION)
@@ -114,8 +101,8 @@ def _biased_cross_attention_bwd_kv_kernel(
 
 @triton.jit
 def _biased_cross_attention_bwd_scores_kernel(
-    q, k, v, bias, edges, slope, grad, lse, delta, out, batch, queries, keys, heads, scale, per, q_item, q_row, q_head,
-    k_item, k_row, k_head, v_item, v_row, v_head, KIND: tl.constexpr, WIDTH: tl.constexpr, BLOCK_W: tl.constexpr,
+    q, k, v, bias, slope, grad, lse, delta, out, batch, queries, keys, heads, scale, per, q_item, q_row, q_head,
+    k_item, k_row, k_head, v_item, v_row, v_head, WIDTH: tl.constexpr, BLOCK_W: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     program, head = tl.program_id(0) // heads, tl.program_id(0) % heads
@@ -123,15 +110,9 @@ def _biased_cross_attention_bwd_scores_kernel(
     key = program % across * BLOCK_K + tl.arange(0, BLOCK_K)
     query = program // across % down * BLOCK_Q + tl.arange(0, BLOCK_Q)
     part = program // across // down
-    bands = (0.0, 0.0, 0.0, 0.0)
-    if KIND == "queries":
-        bands = band(edges, query[:, None], queries)
-    if KIND == "bias":
+    if bias is not None:
         bias += head.to(tl.int64) * queries * keys
-    added = bias_block(
-        bias, edges, slope_factor(slope, head), query[:, None], key[None, :], queries, keys,
-        bands[0], bands[1], bands[2], bands[3], KIND,
-    )  # fmt: skip
+    added = bias_block(bias, slope_factor(slope, head), query[:, None], key[None, :], queries, keys)
     found = tl.zeros((BLOCK_Q, BLOCK_K), tl.float32)
     start = part.to(tl.int64) * per
     for i in range(tl.minimum(per, batch - part * per)):
@@ -154,24 +135,21 @@ def gradients(
     arguments: dict[str, Any], constants: dict[str, Any], args: tuple, need: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
     """Of q, k, v, bias and slope where they are needed; arguments as for the forward kernel, with its statistics."""
-    q, k, v, bias, edges, slope, _, bands_are = args
+    q, k, v, bias, slope, _ = args
     found: list[Tensor | None] = [None] * len(args)
     if need[0]:
         found[0] = _of_queries(arguments, constants, q)
     if need[1] or need[2]:
         both = _of_keys(arguments, constants, k, v)
         found[1], found[2] = (value if n else None for value, n in zip(both, need[1:3], strict=True))
-    if need[3] or need[5]:
+    if need[3] or need[4]:
         scores = _of_scores(arguments, constants)
         if need[3]:
             scaled = scores if slope is None else scores * slope.float()[:, None, None]
             found[3] = scaled.to(bias.dtype)
-        if need[5]:
-            if bias is None:
-                distance = edge_bias(edges, (k if bands_are == "queries" else q).shape[1])
-                bias = distance if bands_are == "queries" else distance.t()
+        if need[4]:
             seen = bias.float().masked_fill(bias == -math.inf, 0)
-            found[5] = (scores * seen).sum((1, 2)).to(slope.dtype)
+            found[4] = (scores * seen).sum((1, 2)).to(slope.dtype)
     return tuple(found)
 
 

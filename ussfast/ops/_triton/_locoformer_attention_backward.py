@@ -9,14 +9,11 @@ import triton.language as tl
 
 from ussfast.ops._triton._locoformer_attention_parts import (
     angles,
-    block_of_visit,
     load_rows,
     matrix,
     mix,
     places,
-    sees,
     store_rows,
-    visits,
 )
 
 LN2 = tl.constexpr(0.6931471805599453)
@@ -46,8 +43,8 @@ def _keep(pointer, position, length, value, HEAD: tl.constexpr):
 @triton.jit
 def _locoformer_attention_bwd_mixed_kernel(
     grad, scratch, out, mixed, d_mixed, spread, delta, rows, length, across, g_outer, g_middle, g_along, heads,
-    ahead, back, prefix, WIDTH: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr,
-    HALF: tl.constexpr, MASKED: tl.constexpr, DOT: tl.constexpr, PREC: tl.constexpr,
+    WIDTH: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr,
+    HALF: tl.constexpr, DOT: tl.constexpr, PREC: tl.constexpr,
     ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """The forward pass again, for the logarithm of each softmax's sum (spread), and the mixed values' gradient.
@@ -59,16 +56,12 @@ def _locoformer_attention_bwd_mixed_kernel(
     sequence, head, first = _program(length, heads, ROWS)
     query = first + tl.arange(0, ROWS)
     seen = query < length
-    leading, start, turns = visits(first, ROWS, length, ahead, back, prefix, MASKED, KEYS)
     head_size = tl.cast(rows, tl.int64)
     lines = head * head_size + sequence * length
     q = _block(scratch + lines * HEAD, query, length, HEAD)
     k = scratch + (heads * head_size + lines) * HEAD
     v = scratch + (2 * heads * head_size + lines) * HEAD
-    value, total, largest = mix(
-        q, k, v, query, length, leading, start, turns, ahead, back, prefix, MASKED, DOT, PREC, KEYS
-    )
-    total = tl.where(seen, total, 1.0)
+    value, total, largest = mix(q, k, v, length, DOT, PREC, KEYS)
     value = value / total[:, None]
     at = places(sequence * length + query, length, across, g_outer, g_middle, g_along)
     change = load_rows(grad, at, seen, WIDTH, COUNT, GROUP, GROUPS).to(DOT)
@@ -82,11 +75,11 @@ def _locoformer_attention_bwd_mixed_kernel(
 
 @triton.jit
 def _locoformer_attention_bwd_keys_kernel(
-    scratch, d_mixed, spread, delta, gradients, rows, length, heads, ahead, back, prefix,
-    HALF: tl.constexpr, MASKED: tl.constexpr, DOT: tl.constexpr, PREC: tl.constexpr,
+    scratch, d_mixed, spread, delta, gradients, rows, length, heads,
+    HALF: tl.constexpr, DOT: tl.constexpr, PREC: tl.constexpr,
     ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of a block of keys and values, of all queries that see them; KEYS of these, ROWS of those at a time."""
+    """Gradients of a block of keys and values, of all queries; KEYS of these, ROWS of those at a time."""
     HEAD: tl.constexpr = 2 * HALF
     sequence, head, first = _program(length, heads, KEYS)
     key = first + tl.arange(0, KEYS)
@@ -94,21 +87,14 @@ def _locoformer_attention_bwd_keys_kernel(
     lines = head * head_size + sequence * length
     k_at, v_at = (heads * head_size + lines) * HEAD, (2 * heads * head_size + lines) * HEAD
     k, v = _block(scratch + k_at, key, length, HEAD), _block(scratch + v_at, key, length, HEAD)
-    from_, to = 0, length
-    if MASKED:
-        if first >= prefix:
-            from_ = tl.maximum(first - ahead, 0) // ROWS * ROWS
-            to = tl.minimum(first + KEYS + back, length)
     dk, dv = tl.zeros((KEYS, HEAD), tl.float32), tl.zeros((KEYS, HEAD), tl.float32)
-    for begin in range(from_, to, ROWS):
+    for begin in range(0, length, ROWS):
         query = begin + tl.arange(0, ROWS)
         q = _block(scratch + lines * HEAD, query, length, HEAD)
         d_value = _block(d_mixed + lines * HEAD, query, length, HEAD)
         # Queries beyond the end have no gradient, so whatever weights they get here adds nothing.
         weights = tl.dot(k, tl.trans(q), input_precision=PREC)
         weights = tl.exp2(weights - tl.load(spread + lines + query, query < length, 0.0)[None, :])
-        if MASKED:
-            weights = tl.where(sees(query[None, :], key[:, None], ahead, back, prefix), weights, 0.0)
         dv = tl.dot(weights.to(DOT), d_value, dv, input_precision=PREC)
         d_weights = tl.dot(v, tl.trans(d_value), input_precision=PREC)
         d_scores = weights * (d_weights - tl.load(delta + lines + query, query < length, 0.0)[None, :])
@@ -119,14 +105,13 @@ def _locoformer_attention_bwd_keys_kernel(
 
 @triton.jit
 def _locoformer_attention_bwd_queries_kernel(
-    scratch, d_mixed, spread, delta, gradients, rows, length, heads, ahead, back, prefix,
-    HALF: tl.constexpr, MASKED: tl.constexpr, DOT: tl.constexpr, PREC: tl.constexpr,
+    scratch, d_mixed, spread, delta, gradients, rows, length, heads,
+    HALF: tl.constexpr, DOT: tl.constexpr, PREC: tl.constexpr,
     ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     HEAD: tl.constexpr = 2 * HALF
     sequence, head, first = _program(length, heads, ROWS)
     query = first + tl.arange(0, ROWS)
-    leading, start, turns = visits(first, ROWS, length, ahead, back, prefix, MASKED, KEYS)
     head_size = tl.cast(rows, tl.int64)
     lines = head * head_size + sequence * length
     k_from, v_from = scratch + (heads * head_size + lines) * HEAD, scratch + (2 * heads * head_size + lines) * HEAD
@@ -135,14 +120,11 @@ def _locoformer_attention_bwd_queries_kernel(
     largest = tl.load(spread + lines + query, query < length, 0.0)
     middle = tl.load(delta + lines + query, query < length, 0.0)
     dq = tl.zeros((ROWS, HEAD), tl.float32)
-    for turn in range(turns):
-        key = block_of_visit(turn, leading, start, KEYS) + tl.arange(0, KEYS)
+    for begin in range(0, length, KEYS):
+        key = begin + tl.arange(0, KEYS)
         k, v = _block(k_from, key, length, HEAD), _block(v_from, key, length, HEAD)
-        seen = (key < length)[None, :]
-        if MASKED:
-            seen = seen & sees(query[:, None], key[None, :], ahead, back, prefix)
         weights = tl.exp2(tl.dot(q, tl.trans(k), input_precision=PREC) - largest[:, None])
-        weights = tl.where(seen, weights, 0.0)
+        weights = tl.where((key < length)[None, :], weights, 0.0)
         d_scores = weights * (tl.dot(d_value, tl.trans(v), input_precision=PREC) - middle[:, None])
         dq = tl.dot(d_scores.to(DOT), k, dq, input_precision=PREC)
     _keep(gradients + lines * HEAD, query, length, dq * LN2, HEAD)

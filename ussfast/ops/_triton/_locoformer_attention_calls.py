@@ -34,8 +34,6 @@ class Setting:
     qkv: Tensor
     out: Tensor
     angles: dict[str, Tensor | None]
-    mask: dict[str, int]
-    masked: bool
     eps: float
 
     def launch(
@@ -47,7 +45,7 @@ class Setting:
         programs: Callable[[Tile], int],
     ) -> None:
         """Fills in sizes and constants, of which it takes those that the kernel has."""
-        more = self.lay.sizes() | self.mask | self.angles | {"eps": self.eps, "heads": self.lay.heads}
+        more = self.lay.sizes() | self.angles | {"eps": self.eps, "heads": self.lay.heads}
         given = {k: v for k, v in (more | arguments).items() if k in kernel.arg_names}
         constants = {k: v for k, v in (self.lay.constants() | constants).items() if k in kernel.arg_names}
         launch(Call(kernel, lambda t: (programs(t),), given, constants, candidates, matrix=True), self.x.device)
@@ -60,14 +58,12 @@ class Setting:
 
 def setting(
     x: Tensor, norm_weight: Tensor, qkv_weight: Tensor, out_weight: Tensor, rope: Tensor | None, axis: int,
-    groups: int, eps: float, heads: int, causal: bool, window: int, prefix: int, precision: str,
-    backward: bool = False,
+    groups: int, eps: float, heads: int, precision: str, backward: bool = False,
 ) -> Setting:  # fmt: skip
     x = x if x.stride(3) == 1 else x.contiguous()
     lay = layout(x, out_weight, axis, groups, heads, precision, backward)
     qkv, out = weights(lay, norm_weight, qkv_weight, out_weight)
-    mask, masked = lay.mask(causal, window, prefix), lay.masked(causal, window)
-    return Setting(x, lay, qkv, out, rotations(lay, rope), mask, masked, eps)
+    return Setting(x, lay, qkv, out, rotations(lay, rope), eps)
 
 
 def project(now: Setting, normals: Tensor | None = None) -> Tensor:

@@ -13,7 +13,6 @@ from ussfast.ops._triton._locoformer_attention_parts import (
     places,
     projected_pair,
     store_rows,
-    visits,
 )
 
 
@@ -57,8 +56,8 @@ def _locoformer_attention_fwd_qkv_kernel(
 @triton.jit
 def _locoformer_attention_fwd_flash_kernel(
     x, y, scratch, out, rows, length, across, x_outer, x_middle, x_along, y_outer, y_middle, y_along, heads,
-    ahead, back, prefix, WIDTH: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr,
-    HALF: tl.constexpr, MASKED: tl.constexpr, DOT: tl.constexpr, PREC: tl.constexpr,
+    WIDTH: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr,
+    HALF: tl.constexpr, DOT: tl.constexpr, PREC: tl.constexpr,
     ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """All heads of one block of queries; neighbouring programs share a sequence, whose keys then stay in the cache."""
@@ -69,17 +68,14 @@ def _locoformer_attention_fwd_flash_kernel(
     first = (tl.program_id(0) - sequence * blocks) * ROWS
     query = first + tl.arange(0, ROWS)
     seen = query < length
-    leading, start, turns = visits(first, ROWS, length, ahead, back, prefix, MASKED, KEYS)
     head_size = tl.cast(rows, tl.int64) * HEAD
     base = scratch + (sequence * length).to(tl.int64) * HEAD
     change = tl.zeros((ROWS, CHANNELS), tl.float32)
     for head in range(heads):
         q = tl.load(base + query[:, None] * HEAD + tl.arange(0, HEAD)[None, :], seen[:, None], 0.0)
         k, v = base + heads * head_size, base + 2 * heads * head_size
-        mixed, total, largest = mix(
-            q, k, v, query, length, leading, start, turns, ahead, back, prefix, MASKED, DOT, PREC, KEYS
-        )
-        # Positions beyond the end may see nothing at all; they are not stored.
+        mixed, total, largest = mix(q, k, v, length, DOT, PREC, KEYS)
+        # The selection changes nothing that is stored, but without it sm_80 spills registers.
         mixed = (mixed / tl.where(seen, total, 1.0)[:, None]).to(DOT)
         change = tl.dot(mixed, matrix(out + head * HEAD * CHANNELS, HEAD, CHANNELS), change, input_precision=PREC)
         base += head_size

@@ -21,13 +21,10 @@ from ussfast.ops._triton._locoformer_attention_layout import weight_gradients
 def locoformer_attention_backward(
     grad: Tensor, args: list[Any], need: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...] | None:
-    x, norm_weight, qkv_weight, out_weight, rope, _, axis, groups, eps, heads, causal, window, prefix, precision = args
+    x, norm_weight, qkv_weight, out_weight, rope, _, axis, groups, eps, heads, precision = args
     if not takes(x, out_weight, groups, heads, precision) or need[4]:  # nobody trains rotation frequencies
         return None
-    now = setting(
-        x, norm_weight, qkv_weight, out_weight, rope, axis, groups, eps, heads, causal, window, prefix, precision,
-        backward=True,
-    )  # fmt: skip
+    now = setting(x, norm_weight, qkv_weight, out_weight, rope, axis, groups, eps, heads, precision, backward=True)
     grad = grad if grad.stride(3) == 1 else grad.contiguous()
     lay, of_weights = now.lay, need[1] or need[2]
     normals = now.x.new_empty((lay.rows, lay.padded_channels), dtype=lay.dtype) if of_weights else None
@@ -55,16 +52,15 @@ def locoformer_attention_backward(
 def _run_mixed(now: Setting, grad: Tensor, arguments: dict[str, Any]) -> None:
     arguments = {"grad": grad, "out": now.out, **arguments, **now.lay.strides("g", grad)}
     candidates, programs = tiles.mixed(capability(now.x), now.lay), blocks(now.lay, "ROWS", now.lay.heads)
-    now.launch(_locoformer_attention_bwd_mixed_kernel, arguments, {"MASKED": now.masked}, candidates, programs)
+    now.launch(_locoformer_attention_bwd_mixed_kernel, arguments, {}, candidates, programs)
 
 
 def _run_scores(now: Setting, arguments: dict[str, Any]) -> None:
-    constants = {"MASKED": now.masked}
     for kernel, size, candidates in (
         (_locoformer_attention_bwd_keys_kernel, "KEYS", tiles.keys(capability(now.x), now.lay)),
         (_locoformer_attention_bwd_queries_kernel, "ROWS", tiles.queries(capability(now.x), now.lay)),
     ):
-        now.launch(kernel, arguments, constants, candidates, blocks(now.lay, size, now.lay.heads))
+        now.launch(kernel, arguments, {}, candidates, blocks(now.lay, size, now.lay.heads))
 
 
 def _run_input(now: Setting, grad: Tensor, dx: Tensor, gradients: Tensor, keep: bool) -> None:

@@ -81,14 +81,6 @@ class Layout:
         along, middle = inner if self.axis == 1 else reversed(inner)
         return {f"{name}_outer": outer, f"{name}_middle": middle, f"{name}_along": along}
 
-    def mask(self, causal: bool, window: int, prefix: int) -> dict[str, int]:
-        """How far a query sees after and before itself, and how many leading positions it always sees."""
-        reach = window - 1 if 0 < window < self.length else self.length
-        return {"ahead": 0 if causal else reach, "back": reach, "prefix": min(prefix, self.length)}
-
-    def masked(self, causal: bool, window: int) -> bool:
-        return causal or 0 < window < self.length
-
     def pad_channels(self, weight: Tensor) -> Tensor:
         """[..., channels] with a gap of zeros after each group and after all groups."""
         grouped = weight.unflatten(-1, (self.groups, -1))

@@ -1,4 +1,4 @@
-"""What the Triton kernels of locoformer_attention share: addresses, norm, rotation, and which keys a query sees.
+"""What the Triton kernels of locoformer_attention share: addresses, norm, rotation, and the softmax.
 
 Rows are the positions of all sequences one after the other: row = sequence * length + position. Weights come laid out
 by _locoformer_attention_layout: even and odd members of the rotated channel pairs apart, norm and scale folded in.
@@ -93,32 +93,8 @@ def projected_pair(
 
 
 @triton.jit
-def sees(query, key, ahead, back, prefix):
-    """Whether queries see keys: up to `ahead` after and `back` before themselves, and the prefix."""
-    return ((key - query <= ahead) & (query - key <= back)) | (key < prefix)
-
-
-@triton.jit
-def visits(first, count, length, ahead, back, prefix, MASKED: tl.constexpr, BK: tl.constexpr):
-    """Blocks of keys that `count` queries from `first` on may see: (blocks of the prefix, first other, how many)."""
-    if MASKED:
-        leading = tl.cdiv(tl.minimum(prefix, length), BK)
-        start = tl.maximum(tl.maximum(first - back, 0) // BK, leading)
-        end = tl.cdiv(tl.minimum(first + count + ahead, length), BK)
-        return leading, start, leading + tl.maximum(end - start, 0)
-    return 0, 0, tl.cdiv(length, BK)
-
-
-@triton.jit
-def block_of_visit(turn, leading, start, BK: tl.constexpr):
-    """First key of the block that is visited at this turn."""
-    return tl.where(turn < leading, turn, turn - leading + start) * BK
-
-
-@triton.jit
 def mix(
-    q, k, v, query, length, leading, start, turns, ahead, back, prefix,
-    MASKED: tl.constexpr, DOT: tl.constexpr, PREC: tl.constexpr, BK: tl.constexpr,
+    q, k, v, length, DOT: tl.constexpr, PREC: tl.constexpr, BK: tl.constexpr
 ):  # fmt: skip
     """softmax(q k^T) v of one block of queries, one block of keys at a time; q carries scale and log2(e).
 
@@ -126,19 +102,15 @@ def mix(
     """
     WIDTH: tl.constexpr = q.shape[1]
     column = tl.arange(0, WIDTH)[None, :]
-    # Finite, so that rows that see nothing of a block do not subtract infinities.
-    largest = tl.full((q.shape[0],), -1e30, tl.float32)
+    largest = tl.full((q.shape[0],), float("-inf"), tl.float32)
     total = tl.zeros((q.shape[0],), tl.float32)
     mixed = tl.zeros(q.shape, tl.float32)
-    for turn in range(turns):
-        key = block_of_visit(turn, leading, start, BK) + tl.arange(0, BK)
+    for begin in range(0, length, BK):
+        key = begin + tl.arange(0, BK)
         inside = key < length
         keys = tl.load(k + key[:, None] * WIDTH + column, inside[:, None], 0.0)
         values = tl.load(v + key[:, None] * WIDTH + column, inside[:, None], 0.0)
-        seen = inside[None, :]
-        if MASKED:
-            seen = seen & sees(query[:, None], key[None, :], ahead, back, prefix)
-        scores = tl.where(seen, tl.dot(q, tl.trans(keys), input_precision=PREC), float("-inf"))
+        scores = tl.where(inside[None, :], tl.dot(q, tl.trans(keys), input_precision=PREC), float("-inf"))
         above = tl.maximum(largest, tl.max(scores, 1))
         weights = tl.exp2(scores - above[:, None])
         shrink = tl.exp2(largest - above)

@@ -11,7 +11,6 @@ from ussfast.ops._triton._locoformer_attention_parts import (
     normalise,
     places,
     projected_pair,
-    sees,
     store_rows,
 )
 
@@ -19,8 +18,8 @@ from ussfast.ops._triton._locoformer_attention_parts import (
 @triton.jit
 def _locoformer_attention_fwd_short_kernel(
     x, y, qkv, out, cos, sin, rows, length, across, x_outer, x_middle, x_along, y_outer, y_middle, y_along, eps, heads,
-    ahead, back, prefix, WIDTH: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr,
-    HALF: tl.constexpr, MASKED: tl.constexpr, DOT: tl.constexpr, PREC: tl.constexpr, ROWS: tl.constexpr,
+    WIDTH: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr,
+    HALF: tl.constexpr, DOT: tl.constexpr, PREC: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     CHANNELS: tl.constexpr = GROUPS * GROUP
     ROTATE: tl.constexpr = cos is not None
@@ -34,9 +33,6 @@ def _locoformer_attention_fwd_short_kernel(
     c, s = angles(cos, sin, index % length, HALF)
     # Rows beyond the last whole sequence see each other, so that their softmax is not empty; they are not stored.
     visible = (index // length)[:, None] == (index // length)[None, :]
-    if MASKED:
-        position = index % length
-        visible = visible & sees(position[:, None], position[None, :], ahead, back, prefix)
     for head in range(heads):
         weight = qkv + head * (6 * CHANNELS * HALF)
         q_even, q_odd = projected_pair(normal, weight, c, s, ROTATE, HALF, DOT, PREC)

@@ -28,10 +28,10 @@ def _locoformer_ffn_bwd_kernel(
     length, steps, total, others, hidden, eps,
     x_batch, x_other, x_step, grad_batch, grad_other, grad_step, dx_batch, dx_other, dx_step,
     GROUPS: tl.constexpr, WIDTH: tl.constexpr, BG: tl.constexpr, BW: tl.constexpr,
-    TAPS: tl.constexpr, BT: tl.constexpr, CAUSAL: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    TAPS: tl.constexpr, BT: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
     BN: tl.constexpr, BH: tl.constexpr, BC: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    # Tiles as in the forward pass. A hidden row sees the same positions of x and, unless causal, of the gradient.
+    # Tiles as in the forward pass. A hidden row sees the same positions of x and of the gradient.
     # hidden_rows and the four after it, by virtual rows: for gradients of weights, or None.
     edge: tl.constexpr = TAPS - 1
     channels: tl.constexpr = BG * BW
@@ -42,7 +42,6 @@ def _locoformer_ffn_bwd_kernel(
     batch, other, row = (sequence // others).to(tl.int64), (sequence % others).to(tl.int64), n.to(tl.int64)
     rows = x + batch * x_batch + other * x_other + row * x_step
     grads = grad + batch * grad_batch + other * grad_other + row * grad_step
-    later: tl.constexpr = 0 if CAUSAL else -edge
     taps = empty()
     d_taps = empty()
     if BC == 0:
@@ -50,7 +49,7 @@ def _locoformer_ffn_bwd_kernel(
             tap = normal_tap(
                 rows, n, inside, j - edge, 0, length, x_step, gamma, eps, channels, GROUPS, WIDTH, BW
             )  # fmt: skip
-            d_tap = load_tap(grads, n, inside, later + j, 0, length, grad_step, channels, GROUPS, WIDTH, BW)
+            d_tap = load_tap(grads, n, inside, j - edge, 0, length, grad_step, channels, GROUPS, WIDTH, BW)
             taps += (tap.to(DOT),)
             d_taps += (d_tap.to(DOT),)
     q, c = tl.arange(0, width), tl.arange(0, channels)
@@ -79,7 +78,7 @@ def _locoformer_ffn_bwd_kernel(
             for i in range(TAPS * channels // BC):
                 j, c0 = i // (channels // BC), i % (channels // BC) * BC
                 part = i * BC + tl.arange(0, BC)
-                d_tap = load_tap(grads, n, inside, later + j, c0, length, grad_step, BC, GROUPS, WIDTH, BW)
+                d_tap = load_tap(grads, n, inside, j - edge, c0, length, grad_step, BC, GROUPS, WIDTH, BW)
                 weight = tl.load(w2 + unit[:, None] * width + part[None, :])
                 dh = tl.dot(d_tap.to(DOT), tl.trans(weight), dh, input_precision=PRECISION)
         both += tl.load(b1 + pair)[None, :]
@@ -89,11 +88,8 @@ def _locoformer_ffn_bwd_kernel(
         d_both = tl.join(dh * silu, dh * value * (open_ + silu * (1 - open_)))
         d_both = tl.reshape(d_both, (BN, 2 * BH)).to(DOT)
         if hidden_rows is not None:
-            h = value * silu
-            if CAUSAL:  # rows after the last position belong to nothing, but others are compared with them
-                h = tl.where((n < length)[:, None], h, 0.0)
             at = v.to(tl.int64)[:, None] * hidden
-            tl.store(hidden_rows + at + unit[None, :], h.to(DOT), mine[:, None])
+            tl.store(hidden_rows + at + unit[None, :], (value * silu).to(DOT), mine[:, None])
             tl.store(d_rows + 2 * at + pair[None, :], d_both.to(DOT), mine[:, None])
         if COLUMNS:
             weight = tl.load(w1 + pair[:, None] * width + q[None, :])
@@ -198,22 +194,21 @@ def _of_weights(
     p: Problem, grad: Tensor, args: tuple[Any, ...], rows: dict[str, Tensor], need: tuple[bool, ...]
 ) -> list[Tensor | None]:
     """Gradients of norm_weight to deconv_bias, from what the kernel left: one product per tap."""
-    edge, hidden, groups, causal = p.edge, p.hidden, p.groups, p.constants["CAUSAL"]
+    edge, hidden, groups = p.edge, p.hidden, p.groups
     width, bg, bw = p.constants["WIDTH"], p.constants["BG"], p.constants["BW"]
 
-    def products(left: Tensor, right: Tensor, shifts: list[int]) -> Tensor:
-        """[left columns, channels, taps]: sums over v of left[v + shift] and right[v]."""
+    def products(left: Tensor, right: Tensor) -> Tensor:
+        """[left columns, channels, taps]: sums over v of left[v + edge - tap] and right[v]."""
         # Rows that are next to another sequence's by such a shift are zero in one of the two.
-        found = [left[max(s, 0) : p.total + min(s, 0)].t() @ right[max(-s, 0) : p.total - max(s, 0)] for s in shifts]
+        found = [left[edge - j :].t() @ right[: p.total - edge + j] for j in range(p.taps)]
         return torch.stack([f.view(-1, bg, bw)[:, :groups, :width].flatten(1) for f in found], -1)
 
     def conv() -> Tensor:
-        every = products(rows["d_rows"], rows["normal_rows"], [edge - j for j in range(p.taps)])
+        every = products(rows["d_rows"], rows["normal_rows"])
         return every.view(-1, 2, *every.shape[1:])[:hidden].transpose(0, 1).flatten(0, 1)
 
     def deconv() -> Tensor:
-        shifts = [-j if causal else edge - j for j in range(p.taps)]
-        return products(rows["hidden_rows"], rows["grad_rows"], shifts)[:hidden]
+        return products(rows["hidden_rows"], rows["grad_rows"])[:hidden]
 
     make = (
         lambda: rows["gamma_rows"].sum(0).view(bg, bw)[:groups, :width].flatten(),

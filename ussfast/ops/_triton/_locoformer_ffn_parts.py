@@ -152,7 +152,7 @@ def padded(channels: int, groups: int) -> tuple[int, int]:
 
 def problem(args: tuple[Any, ...]) -> Problem | None:
     """What the kernels need to know, or None where the reference has to do it."""
-    x, gamma, w1, b1, w2, b2, _, axis, groups, eps, stride, causal, precision = args
+    x, gamma, w1, b1, w2, b2, _, axis, groups, eps, stride, precision = args
     hidden, channels, taps = w2.shape
     bg, bw = padded(channels, groups)
     length, others = x.shape[axis], x.shape[3 - axis]
@@ -165,7 +165,7 @@ def problem(args: tuple[Any, ...]) -> Problem | None:
     weights = laid_out((w1, gamma, b1, w2, b2), lambda: arranged(gamma, w1, b1, w2, b2, groups, dot), (groups, dot))
     arguments = {"length": length, "steps": length + taps - 1, "total": total, "others": others, "eps": eps}
     constants = {"GROUPS": groups, "WIDTH": channels // groups, "BG": bg, "BW": bw, "TAPS": taps}
-    constants |= {"BT": triton.next_power_of_2(taps), "CAUSAL": causal, "DOT": dot, "PRECISION": product}
+    constants |= {"BT": triton.next_power_of_2(taps), "DOT": dot, "PRECISION": product}
     return Problem(x, weights, axis, groups, taps, hidden, arguments, constants)
 
 

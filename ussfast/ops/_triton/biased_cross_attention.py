@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ussfast.ops._triton._cross_attention import band, bias_block, common, rows, slope_factor, taken, tiles
+from ussfast.ops._triton._cross_attention import bias_block, common, rows, slope_factor, taken, tiles
 from ussfast.ops._triton._cross_attention_backward import gradients
 from ussfast.ops._triton._launch import Call, capability, launch
 from ussfast.ops._triton._tuples import empty
@@ -16,8 +16,8 @@ from ussfast.ops.biased_cross_attention import reference
 
 @triton.jit
 def _biased_cross_attention_fwd_kernel(
-    q, k, v, bias, edges, slope, y, grad, lse, delta, batch, queries, keys, heads, scale,
-    q_item, q_row, q_head, k_item, k_row, k_head, v_item, v_row, v_head, KIND: tl.constexpr, WIDTH: tl.constexpr,
+    q, k, v, bias, slope, y, grad, lse, delta, batch, queries, keys, heads, scale,
+    q_item, q_row, q_head, k_item, k_row, k_head, v_item, v_row, v_head, WIDTH: tl.constexpr,
     BLOCK_W: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, ITEMS: tl.constexpr, BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -27,10 +27,7 @@ def _biased_cross_attention_fwd_kernel(
     query = program % blocks * BLOCK_Q + tl.arange(0, BLOCK_Q)
     start = program // blocks * ITEMS
     factor = slope_factor(slope, head)
-    bands = (0.0, 0.0, 0.0, 0.0)
-    if KIND == "queries":
-        bands = band(edges, query[:, None], queries)
-    if KIND == "bias":
+    if bias is not None:
         bias += head.to(tl.int64) * queries * keys
     asked, mixed, highest, total = empty(), empty(), empty(), empty()
     for i in tl.static_range(ITEMS):
@@ -41,11 +38,8 @@ def _biased_cross_attention_fwd_kernel(
         total += (tl.zeros((BLOCK_Q,), tl.float32),)
     for at in range(0, keys, BLOCK_K):
         key = at + tl.arange(0, BLOCK_K)
-        # One block of the bias for several items: reading or computing it costs more than their products.
-        added = bias_block(
-            bias, edges, factor, query[:, None], key[None, :], queries, keys,
-            bands[0], bands[1], bands[2], bands[3], KIND,
-        )  # fmt: skip
+        # One block of the bias for several items: reading it costs more than their products.
+        added = bias_block(bias, factor, query[:, None], key[None, :], queries, keys)
         mixed_next, highest_next, total_next = empty(), empty(), empty()
         for i in tl.static_range(ITEMS):
             item = tl.minimum(start + i, batch - 1).to(tl.int64)
@@ -100,14 +94,13 @@ def _call(arguments: dict, constants: dict, **more: Tensor | None) -> Call:
 
 
 def biased_cross_attention(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, edges: Tensor | None, slope: Tensor | None,
-    packed: Tensor | None, bands_are: str,
-) -> Tensor:  # fmt: skip
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, slope: Tensor | None, packed: Tensor | None
+) -> Tensor:
     if not taken(q, k, v):
-        return reference(q, k, v, bias, edges, slope, packed, bands_are).contiguous()
+        return reference(q, k, v, bias, slope, packed).contiguous()
     y = q.new_empty(k.shape[0], q.shape[1], q.shape[2] * q.shape[3])
     if y.numel():
-        arguments, constants = common(q, k, v, bias, edges, slope, bands_are)
+        arguments, constants = common(q, k, v, bias, slope)
         launch(_call(arguments, constants, y=y), q.device)
     return y
 
@@ -115,10 +108,10 @@ def biased_cross_attention(
 def biased_cross_attention_backward(
     grad: Tensor, args: tuple, need: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...] | None:
-    q, k, v, bias, edges, slope, _, bands_are = args
+    q, k, v, bias, slope, _ = args
     if not taken(q, k, v) or not k.shape[0] or not q.numel():
         return None
-    arguments, constants = common(q, k, v, bias, edges, slope, bands_are)
+    arguments, constants = common(q, k, v, bias, slope)
     grad = grad.contiguous()
     lse, delta = grad.new_empty(2, k.shape[0], q.shape[2], q.shape[1], dtype=torch.float32).unbind()
     launch(_call(arguments, constants, grad=grad, lse=lse, delta=delta), q.device)
@@ -126,25 +119,18 @@ def biased_cross_attention_backward(
 
 
 def specimens() -> Iterator[tuple[str, Callable[..., object], tuple]]:
-    """Ends of SFC (1000 frames, 1025 bins, 64 bands) and of the default model, which has edges and narrow heads."""
+    """Ends of SFC (1000 frames, 1025 bins, 64 bands)."""
 
-    def ends(dtype: torch.dtype, queries: int, keys: int, width: int, shared: bool) -> tuple[Tensor, ...]:
-        q = torch.empty(1 if shared else 1000, queries, 4, width, dtype=dtype, device="meta")
-        return q, *q.new_empty(1000, keys, 2, 4, width).unbind(2)
-
-    def dense(dtype: torch.dtype, queries: int, keys: int) -> tuple:
+    def end(dtype: torch.dtype, queries: int, keys: int) -> tuple:
+        q = torch.empty(1 if queries < keys else 1000, queries, 4, 16, dtype=dtype, device="meta")
         bias = torch.empty(4, queries, keys, device="meta")
-        return *ends(dtype, queries, keys, 16, queries < keys), bias, None, bias.new_empty(4), None, "queries"
+        return q, *q.new_empty(1000, keys, 2, 4, 16).unbind(2), bias, bias.new_empty(4), None
 
     def backward(*args) -> object:
         grad = args[1].new_empty(1000, args[0].shape[1], 4 * args[0].shape[3])
-        return biased_cross_attention_backward(grad, args, (True,) * 4 + (False, True, False, False))
+        return biased_cross_attention_backward(grad, args, (True,) * 5 + (False,))
 
     for dtype in (torch.bfloat16, torch.float32):
-        name = str(dtype)[6:]
-        edges = torch.empty(28, 2, dtype=torch.int64, device="meta")
-        default = *ends(dtype, 28, 641, 8, True), None, edges, torch.empty(4, device="meta"), None, "queries"
-        yield f"encoder {name}", biased_cross_attention, dense(dtype, 64, 1025)
-        yield f"default {name}", biased_cross_attention, default
-    yield "decoder bfloat16", biased_cross_attention, dense(torch.bfloat16, 1025, 64)
-    yield "encoder, backward", backward, dense(torch.bfloat16, 64, 1025)
+        yield f"encoder {str(dtype)[6:]}", biased_cross_attention, end(dtype, 64, 1025)
+    yield "decoder bfloat16", biased_cross_attention, end(torch.bfloat16, 1025, 64)
+    yield "encoder, backward", backward, end(torch.bfloat16, 64, 1025)

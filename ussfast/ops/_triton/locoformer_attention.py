@@ -20,17 +20,13 @@ __all__ = ["locoformer_attention", "locoformer_attention_backward", "specimens"]
 
 def locoformer_attention(
     x: Tensor, norm_weight: Tensor, qkv_weight: Tensor, out_weight: Tensor, rope: Tensor | None,
-    packed: Tensor | None, axis: int, groups: int, eps: float, heads: int, causal: bool, window: int, prefix: int,
-    precision: str,
+    packed: Tensor | None, axis: int, groups: int, eps: float, heads: int, precision: str,
 ) -> Tensor:  # fmt: skip
     if not takes(x, out_weight, groups, heads, precision):
         return reference(
-            x, norm_weight, qkv_weight, out_weight, rope, packed, axis, groups, eps, heads, causal, window, prefix,
-            precision,
-        ).contiguous()  # fmt: skip
-    now = setting(
-        x, norm_weight, qkv_weight, out_weight, rope, axis, groups, eps, heads, causal, window, prefix, precision
-    )
+            x, norm_weight, qkv_weight, out_weight, rope, packed, axis, groups, eps, heads, precision
+        ).contiguous()
+    now = setting(x, norm_weight, qkv_weight, out_weight, rope, axis, groups, eps, heads, precision)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if now.lay.length <= tiles.longest_short(capability(x), now.lay):
         _run_short(now, y)
@@ -47,7 +43,7 @@ def _run_short(now: Setting, y: Tensor) -> None:
         return triton.cdiv(lay.rows, t["ROWS"] // lay.length * lay.length)
 
     candidates = tiles.short(capability(now.x), lay)
-    now.launch(_locoformer_attention_fwd_short_kernel, arguments, {"MASKED": now.masked}, candidates, programs)
+    now.launch(_locoformer_attention_fwd_short_kernel, arguments, {}, candidates, programs)
 
 
 def _run_flash(now: Setting, y: Tensor, scratch: Tensor) -> None:
@@ -55,28 +51,23 @@ def _run_flash(now: Setting, y: Tensor, scratch: Tensor) -> None:
     arguments = {"x": now.x, "y": y, "scratch": scratch, "out": now.out, **strides}
     candidates = tiles.flash(capability(now.x), now.lay)
     programs = blocks(now.lay, "ROWS")
-    now.launch(_locoformer_attention_fwd_flash_kernel, arguments, {"MASKED": now.masked}, candidates, programs)
+    now.launch(_locoformer_attention_fwd_flash_kernel, arguments, {}, candidates, programs)
 
 
 def specimens() -> Iterator[tuple[str, Callable[..., object], tuple]]:
-    """TUSS medium along bands and frames, TUSS large and SFC small along bands, a causal window along frames."""
+    """TUSS medium and SFC small along bands and frames, TUSS large along bands."""
 
-    def case(
-        channels: int, groups: int, heads: int, head: int, axis: int, precision: str, rope: bool = True,
-        window: int = 0, prefix: int = 0,
-    ) -> tuple:  # fmt: skip
+    def case(channels: int, groups: int, heads: int, head: int, axis: int, precision: str, rope: bool = True) -> tuple:
         x = torch.empty(2, 565, 62, channels, device="meta")
         norm, qkv, out = (x.new_empty(s) for s in (channels, (3 * heads * head, channels), (channels, heads * head)))
         frequencies = x.new_empty(head // 2) if rope else None
-        return (
-            x, norm, qkv, out, frequencies, None, axis, groups, 1e-5, heads, window > 0, window, prefix, precision
-        )  # fmt: skip
+        return x, norm, qkv, out, frequencies, None, axis, groups, 1e-5, heads, precision
 
     def gradient(*args: Any) -> object:
-        return locoformer_attention_backward(args[0], list(args), (True,) + 13 * (False,))
+        return locoformer_attention_backward(args[0], list(args), (True,) + 10 * (False,))
 
     def gradients(*args: Any) -> object:
-        return locoformer_attention_backward(args[0], list(args), 4 * (True,) + 10 * (False,))
+        return locoformer_attention_backward(args[0], list(args), 4 * (True,) + 7 * (False,))
 
     yield "medium bands", locoformer_attention, case(64, 8, 4, 32, 2, "bfloat16")
     for precision in ("bfloat16", "float32"):  # along bands float32 runs the same code
@@ -85,8 +76,6 @@ def specimens() -> Iterator[tuple[str, Callable[..., object], tuple]]:
     # Heads of the medium extraction, 24 wide, are padded to 32: the same code.
     yield "large bands", locoformer_attention, case(128, 8, 8, 32, 2, "bfloat16")
     yield "sfc small bands", locoformer_attention, case(96, 4, 4, 24, 2, "bfloat16", rope=False)
-    causal = case(96, 4, 4, 24, 1, "bfloat16", rope=False, window=100, prefix=8)
-    yield "causal frames", locoformer_attention, causal
-    default = case(64, 4, 2, 32, 1, "float32", rope=False, window=150, prefix=2)
-    yield "causal frames float32", locoformer_attention, default
-    yield "causal frames backward", gradients, causal
+    small = case(96, 4, 4, 24, 1, "bfloat16", rope=False)
+    yield "sfc small frames", locoformer_attention, small
+    yield "sfc small backward", gradients, small

@@ -33,7 +33,7 @@ def _locoformer_ffn_fwd_kernel(
     x, gamma, w1, b1, w2, b2, y, length, steps, total, others, hidden, eps,
     x_batch, x_other, x_step, y_batch, y_other, y_step,
     GROUPS: tl.constexpr, WIDTH: tl.constexpr, BG: tl.constexpr, BW: tl.constexpr,
-    TAPS: tl.constexpr, BT: tl.constexpr, CAUSAL: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    TAPS: tl.constexpr, BT: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
     BN: tl.constexpr, BH: tl.constexpr, BC: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     # BC: columns of a tap that each chunk of hidden units loads and normalises at a time; 0: all taps stay on the chip.
@@ -46,13 +46,11 @@ def _locoformer_ffn_fwd_kernel(
     sequence, n = v // steps, v % steps
     batch, other = (sequence // others).to(tl.int64), (sequence % others).to(tl.int64)
     rows = x + batch * x_batch + other * x_other + n.to(tl.int64) * x_step
-    # A result needs hidden units from its own row to `edge` rows on, so the causal ones begin `edge` earlier.
-    first: tl.constexpr = -2 * edge if CAUSAL else -edge
     taps = empty()
     if BC == 0:
         for j in tl.static_range(TAPS):
             tap = normal_tap(
-                rows, n, inside, first + j, 0, length, x_step, gamma, eps, channels, GROUPS, WIDTH, BW
+                rows, n, inside, j - edge, 0, length, x_step, gamma, eps, channels, GROUPS, WIDTH, BW
             )  # fmt: skip
             taps += (tap.to(DOT),)
     out = tl.zeros((BN, width if COLUMNS else channels), tl.float32)
@@ -70,16 +68,13 @@ def _locoformer_ffn_fwd_kernel(
             for i in range(TAPS * channels // BC):
                 j, c0 = i // (channels // BC), i % (channels // BC) * BC
                 tap = normal_tap(
-                    rows, n, inside, first + j, c0, length, x_step, gamma, eps, BC, GROUPS, WIDTH, BW
+                    rows, n, inside, j - edge, c0, length, x_step, gamma, eps, BC, GROUPS, WIDTH, BW
                 )  # fmt: skip
                 weight = tl.load(w1 + pair[:, None] * width + (i * BC + tl.arange(0, BC))[None, :])
                 both = tl.dot(tap.to(DOT), tl.trans(weight), both, input_precision=PRECISION)
         both += tl.load(b1 + pair)[None, :]
         value, gate = tl.split(tl.reshape(both, (BN, BH, 2)))
-        h = value * gate * tl.sigmoid(gate)
-        if CAUSAL:
-            h = tl.where((n >= edge)[:, None], h, 0.0)
-        h = h.to(DOT)
+        h = (value * gate * tl.sigmoid(gate)).to(DOT)
         if COLUMNS:
             out = tl.dot(h, tl.load(w2 + unit[:, None] * width + q[None, :]), out, input_precision=PRECISION)
         else:
@@ -158,7 +153,7 @@ def specimens() -> Iterator[tuple[str, Callable[..., object], tuple]]:
         x = torch.empty(1, 566, 62, channels, device="meta")
         w1, w2 = x.new_empty(2 * hidden, channels, taps), x.new_empty(hidden, channels, taps)
         vectors = x.new_empty(channels), x.new_empty(2 * hidden), x.new_empty(channels)
-        return x, vectors[0], w1, vectors[1], w2, vectors[2], None, axis, groups, 1e-5, 1, False, precision
+        return x, vectors[0], w1, vectors[1], w2, vectors[2], None, axis, groups, 1e-5, 1, precision
 
     for name in _MODELS:
         yield f"{name} bf16", locoformer_ffn, arguments(name, "bfloat16")
@@ -170,6 +165,6 @@ def specimens() -> Iterator[tuple[str, Callable[..., object], tuple]]:
         ("tuss-medium pointwise", "bfloat16", True),
     ):
         args = arguments(name, precision)
-        need = (True, *[weights] * 5, *[False] * 7)
+        need = (True, *[weights] * 5, *[False] * 6)
         label = f"{name} {precision} gradients of {'weights' if weights else 'x'}"
         yield label, locoformer_ffn_backward, (torch.empty_like(args[0]), args, need)
