@@ -60,7 +60,8 @@ def _causal(config: CausalConfig, frames: int, sources: int, batch: int) -> int:
     trunk = bins * features * (27 + dim) + config.blocks * (2 * ffn + attention + recurrence)
     decoder = 2 * dim * (bands * (2 * dim + 2 * features) + 2 * bins) + 2 * bins * features
     head = ffn + decoder
-    return 2 * (rows * (trunk + sources * head) + sources * bands * dim * 2 * dim)
+    modulation = bands * dim * 2 * dim + dim * 2 * dim + bands * 2 * dim * 2 * dim
+    return 2 * (rows * (trunk + sources * head) + sources * modulation)
 
 
 def _ends(

@@ -72,9 +72,9 @@ class CausalModel(Preparable, SpectralModel):
         self.blocks = nn.ModuleList(Block(dim, config.hidden, config.heads) for _ in range(config.blocks))
         self.prompt_norm = nn.Parameter(torch.ones(dim))
         self.modulation = nn.Linear(dim, 2 * dim)
-        # What a prompt changes is each band's own matter; at first all bands are changed alike.
+        # What a prompt changes is each band's own matter; at first all bands are changed almost alike.
         self.prompt_units = nn.Linear(dim, 2 * dim)
-        self.by_band = nn.Parameter(torch.zeros(bands, 2 * dim, 2 * dim))
+        self.by_band = nn.Parameter(torch.randn(bands, 2 * dim, 2 * dim) * 0.01)
         self.trunk_norm = nn.Parameter(torch.ones(dim))
         self.head = FeedForward(dim, config.hidden)
         self.decoder = BandDecoder(config.bands, config.features, dim)
