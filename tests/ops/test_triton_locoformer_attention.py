@@ -15,7 +15,7 @@ from ussfast.ops.locoformer_attention import reference, samples
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
 module = importlib.import_module("ussfast.ops._triton.locoformer_attention")
-tiles = importlib.import_module("ussfast.ops._triton._locoformer_attention_tiles")
+tiles = importlib.import_module("ussfast.ops._triton.locoformer_attention.tiles")
 launching = importlib.import_module("ussfast.ops._triton._launch")
 
 pytestmark = pytest.mark.usefixtures("nan_filled_empty")
@@ -136,7 +136,7 @@ def test_every_candidate_tile_gives_the_same(monkeypatch, precision):
 
     found = []
     for choose in range(4 if precision == "bfloat16" else 2):
-        monkeypatch.setattr("ussfast.ops._triton._locoformer_attention_calls.launch", partial(each, choose))
+        monkeypatch.setattr("ussfast.ops._triton.locoformer_attention.calls.launch", partial(each, choose))
         torch.manual_seed(0)  # of the gradient that comes in
         found.append((check(args), *(g for g in gradients(args, GRADIENT_TOL[precision]) if g is not None)))
     assert len(used) > len({name for name, _ in used}) == 6

@@ -7,7 +7,7 @@ parts need both parts of both factors. bench/NOTES.md has what the defaults comp
 import torch
 
 from ussfast.ops._triton._launch import Tile, tile
-from ussfast.ops._triton._locoformer_attention_layout import Layout
+from ussfast.ops._triton.locoformer_attention.layout import Layout
 
 
 def longest_short(capability: int, lay: Layout) -> int:

@@ -1,7 +1,7 @@
 """What the Triton kernels of locoformer_attention share: addresses, norm, rotation, and the softmax.
 
 Rows are the positions of all sequences one after the other: row = sequence * length + position. Weights come laid out
-by _locoformer_attention_layout: even and odd members of the rotated channel pairs apart, norm and scale folded in.
+by `layout`: even and odd members of the rotated channel pairs apart, norm and scale folded in.
 """
 
 import triton

@@ -7,7 +7,7 @@ of the laid out weights' results: queries carry scale and log2(e), so scores are
 import triton
 import triton.language as tl
 
-from ussfast.ops._triton._locoformer_attention_parts import (
+from ussfast.ops._triton.locoformer_attention.parts import (
     angles,
     load_rows,
     matrix,

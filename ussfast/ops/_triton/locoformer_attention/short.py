@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from ussfast.ops._triton._locoformer_attention_parts import (
+from ussfast.ops._triton.locoformer_attention.parts import (
     angles,
     factor,
     load_rows,

@@ -7,12 +7,12 @@ import torch
 import triton
 from torch import Tensor
 
-from ussfast.ops._triton import _locoformer_attention_tiles as tiles
 from ussfast.ops._triton._launch import Tile, capability
-from ussfast.ops._triton._locoformer_attention_calls import Setting, blocks, project, setting, takes
-from ussfast.ops._triton._locoformer_attention_flash import _locoformer_attention_fwd_flash_kernel
-from ussfast.ops._triton._locoformer_attention_gradient import locoformer_attention_backward
-from ussfast.ops._triton._locoformer_attention_short import _locoformer_attention_fwd_short_kernel
+from ussfast.ops._triton.locoformer_attention import tiles
+from ussfast.ops._triton.locoformer_attention.calls import Setting, blocks, project, setting, takes
+from ussfast.ops._triton.locoformer_attention.flash import _locoformer_attention_fwd_flash_kernel
+from ussfast.ops._triton.locoformer_attention.gradient import locoformer_attention_backward
+from ussfast.ops._triton.locoformer_attention.short import _locoformer_attention_fwd_short_kernel
 from ussfast.ops.locoformer_attention import reference
 
 __all__ = ["locoformer_attention", "locoformer_attention_backward", "specimens"]

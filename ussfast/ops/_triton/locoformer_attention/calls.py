@@ -8,10 +8,10 @@ import torch
 import triton
 from torch import Tensor
 
-from ussfast.ops._triton import _locoformer_attention_tiles as tiles
 from ussfast.ops._triton._launch import Call, Tile, capability, launch
-from ussfast.ops._triton._locoformer_attention_flash import _locoformer_attention_fwd_qkv_kernel
-from ussfast.ops._triton._locoformer_attention_layout import Layout, layout, rotations, weights
+from ussfast.ops._triton.locoformer_attention import tiles as tiles
+from ussfast.ops._triton.locoformer_attention.flash import _locoformer_attention_fwd_qkv_kernel
+from ussfast.ops._triton.locoformer_attention.layout import Layout, layout, rotations, weights
 
 WIDEST_HEAD, MOST_CHANNELS = 128, 256
 

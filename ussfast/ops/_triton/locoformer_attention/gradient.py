@@ -6,16 +6,16 @@ import torch
 import triton
 from torch import Tensor
 
-from ussfast.ops._triton import _locoformer_attention_tiles as tiles
 from ussfast.ops._triton._launch import capability
-from ussfast.ops._triton._locoformer_attention_backward import (
+from ussfast.ops._triton.locoformer_attention import tiles as tiles
+from ussfast.ops._triton.locoformer_attention.backward import (
     _locoformer_attention_bwd_input_kernel,
     _locoformer_attention_bwd_keys_kernel,
     _locoformer_attention_bwd_mixed_kernel,
     _locoformer_attention_bwd_queries_kernel,
 )
-from ussfast.ops._triton._locoformer_attention_calls import Setting, blocks, project, setting, takes
-from ussfast.ops._triton._locoformer_attention_layout import weight_gradients
+from ussfast.ops._triton.locoformer_attention.calls import Setting, blocks, project, setting, takes
+from ussfast.ops._triton.locoformer_attention.layout import weight_gradients
 
 
 def locoformer_attention_backward(
