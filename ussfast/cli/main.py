@@ -204,7 +204,7 @@ def bench(
 ) -> None:
     """Measure speed: real-time factor, GFLOP/s, and the share of this machine's matrix-product rate."""
     if train:
-        from ussfast.profiling.bench import run_training
+        from ussfast.train.bench import run_training
 
         run_training(model, rounds, threads, as_json)
         return
