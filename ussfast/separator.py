@@ -32,7 +32,8 @@ class Separator:
         model: "default" (embedded), a model directory, or "owner/name" on the Hugging Face Hub.
         prompts: what to separate, names in `separator.prompts`; repeats allowed. May be left out here and given to
             `separate`. Models without prompts take none and return all their sources.
-        device, dtype, backend, segment, overlap, stitch, look_ahead, batch: see `ussfast.engine.settings.Settings`.
+        device, dtype, backend, segment, overlap, stitch, look_ahead, batch, max_attenuation, sum_to_mixture: see
+            `ussfast.engine.settings.Settings`.
     Raises:
         CheckpointError, PromptError, DeviceError, InputError (all of them UssfastErrors and ValueErrors).
     """
@@ -50,9 +51,13 @@ class Separator:
         stitch: Literal["fade", "published"] = "fade",
         look_ahead: float | None = None,
         batch: int | None = None,
+        max_attenuation: float | None = None,
+        sum_to_mixture: bool = False,
     ):
         network, info = checkpoint.load_model(checkpoint.resolve(str(model)))
-        settings = Settings(device, dtype, backend, segment, overlap, stitch, look_ahead, batch)
+        settings = Settings(
+            device, dtype, backend, segment, overlap, stitch, look_ahead, batch, max_attenuation, sum_to_mixture
+        )
         self._set_up(network, info, prompts, settings)
 
     @classmethod
@@ -149,7 +154,7 @@ class Separator:
         if rate != self.sample_rate:
             flat = resample(np.concatenate(stems), self.sample_rate, rate, mixture.shape[1])
             stems = flat.reshape(len(plan.labels), *mixture.shape)
-        return Separation(plan.labels, stems, rate, np.array(mixture))
+        return Separation(plan.labels, self.settings.remix(stems, mixture), rate, np.array(mixture))
 
     def separate_file(
         self,
@@ -190,7 +195,7 @@ class Separator:
             with AudioReader(path) as reader:
                 separate_to_files(
                     reader, self.sample_rate, lambda blocks: self.engine.separate(blocks, plan, policy), paths,
-                    residual, format, bit_depth, progress,
+                    residual, format, bit_depth, progress, self.settings.remix,
                 )  # fmt: skip
 
         self.engine.attempt(attempt)
@@ -236,8 +241,9 @@ class Separator:
         """
         rate = self.sample_rate if sample_rate is None else sample_rate
         return live.open_session(
-            self.engine, self._plan, rate, prompts, channels, latency, max_prompts, on_bad, threads
-        )
+            self.engine, self._plan, rate, prompts, channels, latency, max_prompts, on_bad, threads,
+            self.settings.remix,
+        )  # fmt: skip
 
     def pool(
         self,
@@ -258,7 +264,9 @@ class Separator:
             InputError: a number below 1, or a model that is not causal.
         """
         rate = self.sample_rate if sample_rate is None else sample_rate
-        return live.open_pool(self.engine, self._plan, size, rate, channels, max_prompts, on_bad, threads)
+        return live.open_pool(
+            self.engine, self._plan, size, rate, channels, max_prompts, on_bad, threads, self.settings.remix
+        )
 
     @property
     def can_enroll(self) -> bool:

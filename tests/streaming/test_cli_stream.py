@@ -64,8 +64,11 @@ def test_settings_reach_the_separator(stream, monkeypatch):
 
     monkeypatch.setattr("ussfast.separator.Separator", Noting)
     options = ("-m", "some/model", "--device", "cuda:1", "--dtype", "int8", "--backend", "reference")
+    options += ("--max-attenuation", "12", "--sum-to-mixture")
     assert stream("-p", "same", "-p", "half", "--all", *options, *RAW, data=bytes(4))[0] == 0
-    assert seen == [(("some/model", ["same", "half"]), {"device": "cuda:1", "dtype": "int8", "backend": "reference"})]
+    expected = {"device": "cuda:1", "dtype": "int8", "backend": "reference"}
+    expected |= {"max_attenuation": 12.0, "sum_to_mixture": True}
+    assert seen == [(("some/model", ["same", "half"]), expected)]
 
 
 def test_a_chosen_stem_and_the_residual(stream):

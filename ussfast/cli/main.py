@@ -10,7 +10,7 @@ import typer
 
 from ussfast.cli import stream as cli_stream
 from ussfast.cli import train as cli_train
-from ussfast.cli.options import AsJson, Backend, Device, Dtype, Model
+from ussfast.cli.options import AsJson, Backend, Device, Dtype, MaxAttenuation, Model, SumToMixture
 from ussfast.errors import UssfastError
 
 app = typer.Typer(
@@ -72,6 +72,8 @@ def separate(
         str, typer.Option(help="Names of stems under DIR: {name} of the input, {label}, {index}.")
     ] = "{name}/{label}.wav",
     residual: Annotated[bool, typer.Option("--residual", help="Also write what no stem took.")] = False,
+    max_attenuation: MaxAttenuation = None,
+    sum_to_mixture: SumToMixture = False,
     jobs: Annotated[int, typer.Option(min=1, help="Files to work on at the same time.")] = 1,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished inputs alone.")] = False,
     as_json: AsJson = False,
@@ -84,7 +86,8 @@ def separate(
     files = plan(inputs, output, template)
     separator = Separator(
         model, prompt or (), device=device, dtype=dtype, backend=backend, segment=segment, overlap=overlap,
-        stitch=stitch.value, look_ahead=look_ahead, batch=batch,
+        stitch=stitch.value, look_ahead=look_ahead, batch=batch, max_attenuation=max_attenuation,
+        sum_to_mixture=sum_to_mixture,
     )  # fmt: skip
     separator.labels()  # missing prompts are an error before any file is read
     results = separate_all(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ussfast.cli.options import Backend, Device, Dtype, Model
+from ussfast.cli.options import Backend, Device, Dtype, MaxAttenuation, Model, SumToMixture
 from ussfast.errors import InputError
 
 
@@ -62,6 +62,8 @@ def stream(
     latency: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Of models that are not causal; less costs more.")
     ] = None,
+    max_attenuation: MaxAttenuation = None,
+    sum_to_mixture: SumToMixture = False,
     threads: Annotated[int, typer.Option(min=1, help="Of the CPU.")] = 1,
     model: Model = "default",
     device: Device = "auto",
@@ -87,7 +89,10 @@ def stream(
     def open_session(sample_rate: int, channels: int) -> Any:
         from ussfast.separator import Separator  # torch takes its time: what is wrong with the input comes first
 
-        separator: Any = Separator(model, prompt or (), device=device, dtype=dtype, backend=backend)
+        separator: Any = Separator(
+            model, prompt or (), device=device, dtype=dtype, backend=backend, max_attenuation=max_attenuation,
+            sum_to_mixture=sum_to_mixture,
+        )  # fmt: skip
         return separator.session(
             sample_rate, channels=channels, on_bad=on_bad.value, latency=latency, threads=threads
         )

@@ -1,10 +1,12 @@
 """What a user chooses about how a model runs, and the names for it."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from ussfast.audio.remix import Remix
 from ussfast.errors import DeviceError, InputError
 from ussfast.long_audio.policy import SegmentPolicy, default_policy
 
@@ -31,8 +33,13 @@ class Settings:
         default as much context on the right as on the left.
     batch: windows that are computed together at most, those of other threads included; by default 8 on a GPU (fewer
         once so many do not fit) and 1 on the CPU. Results do not depend on it but for rounding.
+    max_attenuation: in dB, at least 0: nothing is pushed further down than that in any stem, which becomes stem +
+        10^(-max_attenuation / 20) * (mixture - stem). By default there is no limit.
+    sum_to_mixture: these prompts are all there is: what no stem took is shared out equally, so that stems add up to
+        the mixture. With max_attenuation they still do, and the limit is 20 * log10(stems) dB at least.
     Raises:
-        InputError: a batch below 1. What else is wrong is told where it is used: see `policy`, `pick_device`.
+        InputError: a batch below 1, a max_attenuation below 0 or not finite. What else is wrong is told where it is
+            used: see `policy`, `pick_device`.
     """
 
     device: str = "auto"
@@ -43,14 +50,25 @@ class Settings:
     stitch: Literal["fade", "published"] = "fade"
     look_ahead: float | None = None
     batch: int | None = None
+    max_attenuation: float | None = None
+    sum_to_mixture: bool = False
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
             raise InputError(f"batch must be at least 1, got {self.batch}")
+        limit = self.max_attenuation
+        if limit is not None and not (math.isfinite(limit) and limit >= 0):
+            raise InputError(f"max_attenuation must be 0 dB or more, and finite, got {limit}")
 
     def policy(self, trained: float) -> SegmentPolicy:
         """Windows for a model that was trained on `trained` seconds."""
         return default_policy(trained, self.segment, self.overlap, self.stitch, self.look_ahead)
+
+    @property
+    def remix(self) -> Remix:
+        """What is done to stems where they meet their mixture."""
+        limit = self.max_attenuation
+        return Remix(self.sum_to_mixture, 0.0 if limit is None else 10 ** (-limit / 20))
 
 
 def pick_device(name: str) -> torch.device:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ussfast.audio import AudioReader, AudioWriter, Resampler
+from ussfast.audio.remix import Remix
 from ussfast.errors import AudioError
 
 Progress = Callable[[float, float | None], None]  # seconds done, seconds in all (None if unknown)
@@ -79,6 +80,7 @@ def separate_to_files(
     format: str | None,
     bit_depth: int | None,
     progress: Progress | None,
+    remix: Remix,
 ) -> None:
     """Runs one file through `separate` and writes its stems.
 
@@ -90,21 +92,22 @@ def separate_to_files(
         residual: also writes the input minus the sum of stems.
         format, bit_depth: as for AudioWriter.
         progress: called from the calling thread as separated blocks come.
+        remix: what is done to stems at the file's rate.
     Raises:
         AudioError, OutputError, or what `separate` raises; no output is left then.
     """
     stop = threading.Event()
     decoded, separated = _Channel(stop), _Channel(stop)
-    # Input blocks that the residual still needs; as many as lie between decoding and writing, so bounded too.
+    # Input blocks that stems still need; as many as lie between decoding and writing, so bounded too.
     originals: deque[np.ndarray] = deque()
-    frames_in = 0
+    keep, frames_in = residual or bool(remix), 0
 
     def decode() -> None:
         nonlocal frames_in
         resampler = Resampler(reader.channels, reader.sample_rate, model_rate)
         for block in reader:
             frames_in += block.shape[1]
-            if residual:
+            if keep:
                 originals.append(block)
             decoded.put(resampler.push(block))
         if frames_in == 0:
@@ -122,8 +125,17 @@ def separate_to_files(
             ]
             back = _Back(len(paths) - residual, reader.channels, model_rate, reader.sample_rate)
             for block in separated:
-                _write(writers, back.push(block), originals if residual else None)
-            _write(writers, back.flush(frames_in), originals if residual else None)
+                put(writers, back.push(block))
+            put(writers, back.flush(frames_in))
+
+    def put(writers: list[AudioWriter], stems: np.ndarray) -> None:
+        if keep:
+            mixture = _take(originals, stems.shape[-1], reader.channels)
+            stems = remix(stems, mixture)
+            if residual:
+                stems = np.concatenate((stems, [mixture - stems.sum(0)]))
+        for writer, stem in zip(writers, stems, strict=True):
+            writer.write(stem)
 
     stages = [_Stage("decode", decode, stop), _Stage("write", write, stop)]
     total = None if reader.frames is None else reader.frames / reader.sample_rate
@@ -162,16 +174,9 @@ class _Back:
         return self.resampler.flush(frames).reshape(*self.shape, -1)
 
 
-def _write(writers: list[AudioWriter], stems: np.ndarray, originals: deque[np.ndarray] | None) -> None:
-    for writer, stem in zip(writers, stems, strict=False):
-        writer.write(stem)
-    if originals is not None:
-        writers[-1].write(_take(originals, stems.shape[-1]) - stems.sum(0))
-
-
-def _take(blocks: deque[np.ndarray], count: int) -> np.ndarray:
+def _take(blocks: deque[np.ndarray], count: int, channels: int) -> np.ndarray:
     """The next `count` frames of the queued blocks."""
-    parts = []
+    parts = [np.zeros((channels, 0), np.float32)]
     while count:
         block = blocks.popleft()
         if block.shape[1] > count:
@@ -179,4 +184,4 @@ def _take(blocks: deque[np.ndarray], count: int) -> np.ndarray:
             block = block[:, :count]
         parts.append(block)
         count -= block.shape[1]
-    return np.concatenate(parts, 1) if parts else np.zeros((1, 0), np.float32)
+    return np.concatenate(parts, 1)

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from ussfast.audio import as_samples
 from ussfast.audio.atomic import atomic_write
+from ussfast.audio.remix import Remix
 from ussfast.engine.nested import like, tensors_of
 from ussfast.errors import InputError
 from ussfast.prompts.bank import Plan
 from ussfast.separation import Separation
 from ussfast.streaming.core import Core
+from ussfast.streaming.presence import Presence
 from ussfast.streaming.resampler import ResamplerState, StreamResampler
 
 PROMPTS = 4  # that a session has room for at least
@@ -65,6 +67,7 @@ class Session:
         channels: int | None,
         max_prompts: int | None,
         on_bad: Literal["silence", "raise"],
+        remix: Remix,
     ):
         if on_bad not in ("silence", "raise"):
             raise InputError(f"on_bad must be 'silence' or 'raise', got {on_bad!r}")
@@ -77,6 +80,7 @@ class Session:
         # Twice as many tracks as prompts: all may change at once, and the former ones fade out.
         self._slots = tuple(range(len(self._plan.labels)))
         self._room = 2 * self.max_prompts
+        self._presence = Presence(remix, self._room)
         self._open(channels or 1)
 
     def _open(self, channels: int) -> None:
@@ -91,6 +95,7 @@ class Session:
         self._taken = 0
         # Former sources that still fade out: slot -> label, and samples at the model's rate that are left of it.
         self._leaving: dict[int, tuple[str, int]] = {}
+        self._presence.begin(self._slots)
         self._closed = False
 
     @property
@@ -188,7 +193,7 @@ class Session:
         slots = [*self._slots, *self._leaving]
         labels = (*self._plan.labels, *(label for label, _ in self._leaving.values()))
         # Not by torch, where choosing rows takes ten times as long.
-        stems = ready.numpy().reshape(self._room, self._opened, count)[slots]
+        stems = self._presence.apply(ready.numpy().reshape(self._room, self._opened, count)[slots], mixture, slots)
         spent = count * self._model_rate // self.sample_rate
         self._leaving = {s: (label, left - spent) for s, (label, left) in self._leaving.items() if left > spent}
         return Separation(labels, stems, self.sample_rate, mixture)
@@ -215,9 +220,11 @@ class Session:
         slots = tuple(before[key] if key in before else free.pop(0) for key in plan.keys)
         self.core.set_prompts(plan.vectors, slots, plan.groups)
         fade = self.core.fade + self._outgoing.delay + self.core.hop
-        ended = {s: label for label, s in zip(self._plan.labels, self._slots, strict=True) if s not in slots}
-        self._leaving = {s: row for s, row in self._leaving.items() if s not in slots}
-        self._leaving |= {s: (label, fade) for s, label in ended.items()}
+        # Also those that fade out already: their shares of the mixture set out anew with all others'.
+        ended = {s: label for s, (label, _) in self._leaving.items()}
+        ended |= dict(zip(self._slots, self._plan.labels, strict=True))
+        self._leaving = {s: (label, fade) for s, label in ended.items() if s not in slots}
+        self._presence.change(slots, fade * self.sample_rate // self._model_rate)
         self._plan, self._slots = plan, slots
 
     def reset(self) -> None:
