@@ -35,9 +35,7 @@ def main(
     for item in dev_mixtures(pool, count):
         out = separator.separate(item.mixture, separator.sample_rate, prompts=item.prompts)
         shared = Remix(sum_to_mixture=True)(out.stems, out.mixture)
-        found[item.task].append(
-            (score(item, out.stems), score(item, shared), level_db(out.residual, item.mixture))
-        )
+        found[item.task].append((score(item, out.stems), score(item, shared), level_db(out.residual, item.mixture)))
     print(f"{model}, {count} mixtures per task\n")
     print("| task | without (dB) | with (dB) | difference | rest (dB) |\n|---|---|---|---|---|")
     for task, rows in [*found.items(), ("mean", sum(found.values(), []))]:
