@@ -32,8 +32,8 @@ class Separator:
         model: "default" (embedded), a model directory, or "owner/name" on the Hugging Face Hub.
         prompts: what to separate, names in `separator.prompts`; repeats allowed. May be left out here and given to
             `separate`. Models without prompts take none and return all their sources.
-        device, dtype, backend, segment, overlap, stitch, look_ahead, batch, max_attenuation, sum_to_mixture: see
-            `ussfast.engine.settings.Settings`.
+        device, dtype, backend, segment, overlap, stitch, look_ahead, batch, max_attenuation, sum_to_mixture,
+            channels: see `ussfast.engine.settings.Settings`.
     Raises:
         CheckpointError, PromptError, DeviceError, InputError (all of them UssfastErrors and ValueErrors).
     """
@@ -53,11 +53,13 @@ class Separator:
         batch: int | None = None,
         max_attenuation: float | None = None,
         sum_to_mixture: bool = False,
+        channels: Literal["linked", "independent"] = "independent",
     ):
         network, info = checkpoint.load_model(checkpoint.resolve(str(model)))
         settings = Settings(
-            device, dtype, backend, segment, overlap, stitch, look_ahead, batch, max_attenuation, sum_to_mixture
-        )
+            device, dtype, backend, segment, overlap, stitch, look_ahead, batch, max_attenuation, sum_to_mixture,
+            channels,
+        )  # fmt: skip
         self._set_up(network, info, prompts, settings)
 
     @classmethod

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ussfast import Separator
 from ussfast.engine.engine import Engine
 from ussfast.engine.graphs import Graphs
-from ussfast.engine.settings import Settings
+from ussfast.engine.settings import CHANNELS, Settings
 from ussfast.errors import OutOfMemoryError
 from ussfast.models.causal.hop import initial_state, step
 from ussfast.models.config import StackConfig
@@ -61,6 +61,16 @@ def test_windows_of_every_model(config, backend):
         audio = noise(channels, samples, seed=samples)
         same(separator.separate(audio, prompts=prompts).stems, other.separate(audio, prompts=prompts).stems)
     assert recorder.played > recorder.recorded >= 1
+
+
+@pytest.mark.parametrize("config", [TUSS, UNCONDITIONAL, CAUSAL], ids=lambda c: type(c).__name__)
+def test_linked_channels(config):
+    prompts = getattr(config, "prompts", ())[:2]
+    (separator, recorder), other = (make(config, channels="linked") for make in (graphed, plain))
+    for channels, samples in ((2, 9000), (1, 7000), (3, 9000), (2, 3000)):
+        audio = noise(channels, samples, seed=samples)
+        same(separator.separate(audio, prompts=prompts).stems, other.separate(audio, prompts=prompts).stems)
+    assert recorder.recorded >= 1
 
 
 def test_prompts_may_change():
@@ -121,10 +131,12 @@ def pieces(separator, audio, change=("drums", "bass", "vocals")):
     return [*out, *session.flush().stems]
 
 
+@pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("kind", ["default", "odd widths"])
-def test_sessions(kind):
-    (separator, recorder), audio = graphed(CONFIGS[kind]), noise(2, 64 * 22 + 17)
-    for a, b in zip(pieces(separator, audio), pieces(plain(CONFIGS[kind]), audio), strict=True):
+def test_sessions(kind, channels):
+    (separator, recorder), audio = graphed(CONFIGS[kind], channels=channels), noise(2, 64 * 22 + 17)
+    other = plain(CONFIGS[kind], channels=channels)
+    for a, b in zip(pieces(separator, audio), pieces(other, audio), strict=True):
         same(a, b)
     assert recorder.played > 8 and not separator.engine.graphs.reasons
 
@@ -144,9 +156,10 @@ def test_a_session_is_restored_and_reset():
     assert recorder.recorded >= 1
 
 
-def test_a_pool_whose_streams_come_and_go():
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_a_pool_whose_streams_come_and_go(channels):
     """Steps of all streams, and of some, which are filled up."""
-    (separator, recorder), other = graphed(CAUSAL), plain(CAUSAL)
+    (separator, recorder), other = (make(CAUSAL, channels=channels) for make in (graphed, plain))
     rng, hop = np.random.default_rng(3), 64
     pools = [s.pool(5, channels=2) for s in (separator, other)]
     for pool in pools:

@@ -148,6 +148,6 @@ def test_the_level_is_one_of_an_item_and_undone():
 
 def test_audio_of_another_shape():
     stereo, mono = tiny_model(STEREO), tiny_model(TUSS_SFC)
-    for model, shape in ((stereo, (2, 900)), (stereo, (1, 1, 900)), (mono, (1, 1, 900)), (mono, (900,))):
+    for model, shape in ((stereo, (2, 900)), (stereo, (1, 1, 900)), (mono, (1, 1, 1, 900)), (mono, (900,))):
         with pytest.raises(InputError, match=r"the model separates audio \[batch, .*samples\], got"):
             model.separate(torch.zeros(shape), None)

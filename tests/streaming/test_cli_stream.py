@@ -64,10 +64,10 @@ def test_settings_reach_the_separator(stream, monkeypatch):
 
     monkeypatch.setattr("ussfast.separator.Separator", Noting)
     options = ("-m", "some/model", "--device", "cuda:1", "--dtype", "int8", "--backend", "reference")
-    options += ("--max-attenuation", "12", "--sum-to-mixture")
+    options += ("--max-attenuation", "12", "--sum-to-mixture", "--stereo", "linked")
     assert stream("-p", "same", "-p", "half", "--all", *options, *RAW, data=bytes(4))[0] == 0
     expected = {"device": "cuda:1", "dtype": "int8", "backend": "reference"}
-    expected |= {"max_attenuation": 12.0, "sum_to_mixture": True}
+    expected |= {"max_attenuation": 12.0, "sum_to_mixture": True, "channels": "linked"}
     assert seen == [(("some/model", ["same", "half"]), expected)]
 
 

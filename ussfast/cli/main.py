@@ -10,7 +10,7 @@ import typer
 
 from ussfast.cli import stream as cli_stream
 from ussfast.cli import train as cli_train
-from ussfast.cli.options import AsJson, Backend, Device, Dtype, MaxAttenuation, Model, SumToMixture
+from ussfast.cli.options import AsJson, Backend, Channels, Device, Dtype, Linking, MaxAttenuation, Model, SumToMixture
 from ussfast.errors import UssfastError
 
 app = typer.Typer(
@@ -74,6 +74,7 @@ def separate(
     residual: Annotated[bool, typer.Option("--residual", help="Also write what no stem took.")] = False,
     max_attenuation: MaxAttenuation = None,
     sum_to_mixture: SumToMixture = False,
+    channels: Linking = Channels.independent,
     jobs: Annotated[int, typer.Option(min=1, help="Files to work on at the same time.")] = 1,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished inputs alone.")] = False,
     as_json: AsJson = False,
@@ -87,7 +88,7 @@ def separate(
     separator = Separator(
         model, prompt or (), device=device, dtype=dtype, backend=backend, segment=segment, overlap=overlap,
         stitch=stitch.value, look_ahead=look_ahead, batch=batch, max_attenuation=max_attenuation,
-        sum_to_mixture=sum_to_mixture,
+        sum_to_mixture=sum_to_mixture, channels=channels.value,
     )  # fmt: skip
     separator.labels()  # missing prompts are an error before any file is read
     results = separate_all(

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from ussfast.cli.options import Backend, Device, Dtype, MaxAttenuation, Model, SumToMixture
+from ussfast.cli.options import (
+    Backend,
+    Channels,
+    Device,
+    Dtype,
+    MaxAttenuation,
+    Model,
+    StreamLinking,
+    SumToMixture,
+)
 from ussfast.errors import InputError
 
 
@@ -64,6 +73,7 @@ def stream(
     ] = None,
     max_attenuation: MaxAttenuation = None,
     sum_to_mixture: SumToMixture = False,
+    stereo: StreamLinking = Channels.independent,
     threads: Annotated[int, typer.Option(min=1, help="Of the CPU.")] = 1,
     model: Model = "default",
     device: Device = "auto",
@@ -91,7 +101,7 @@ def stream(
 
         separator: Any = Separator(
             model, prompt or (), device=device, dtype=dtype, backend=backend, max_attenuation=max_attenuation,
-            sum_to_mixture=sum_to_mixture,
+            sum_to_mixture=sum_to_mixture, channels=stereo.value,
         )  # fmt: skip
         return separator.session(
             sample_rate, channels=channels, on_bad=on_bad.value, latency=latency, threads=threads

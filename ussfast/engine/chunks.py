@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ussfast import stft
 from ussfast.engine.graphs import Graphs, bucket
+from ussfast.models._linked import linked
 from ussfast.models.causal import CausalModel, Modulation, TrunkState
 
 
@@ -15,7 +16,7 @@ class CausalChunks:
     Args:
         modulation: of the prompts, from `model.condition`.
         frames: of a chunk, at least 1.
-        shared: the rows are channels of one recording that get the same masks, those of their mean.
+        shared: the rows are channels of one recording that get the same masks, see `linked`.
         autocast: as for `SpectralModel.separate`.
         graphs: that the network runs through, those of this model alone.
     """
@@ -68,7 +69,7 @@ class CausalChunks:
         """Frames of [rows, (frames + 1) * hop], whose first hop was seen before."""
         config = self.model.config.stft
         spec = torch.fft.rfft(audio.unfold(1, config.n_fft, config.hop) * stft.window(config, audio.device))
-        seen = spec.mean(0, keepdim=True) if self.shared else spec
+        seen = linked(spec, 0)[None] if self.shared else spec
         state = self.model.initial_state(len(seen)) if self.state is None else self.state
         masks, self.state = self.graphs.run("advance", self._advance, seen, self.modulation, state)
         masks = masks.float().expand(len(spec), -1, -1, -1, -1)

@@ -49,6 +49,9 @@ class Engine:
         self.precision = pick_precision(settings.dtype, self.device)
         if isinstance(model, CausalModel) and self.precision == "int8":
             raise DeviceError("dtype int8 is not for the causal model: use auto, float32 or bf16")
+        self.linked = settings.channels == "linked"
+        if self.linked and model.channels == 1 and not model.masking:
+            raise InputError("this model makes spectra, not masks, so that channels cannot share them: use independent")
         self.stream_precision = "bfloat16" if settings.dtype == "auto" else self.precision
         # Our ops have precisions of their own and keep residual streams in float32. On a GPU, PyTorch chooses what else
         # is safe in bfloat16: everything where plain PyTorch is asked for.
@@ -94,7 +97,7 @@ class Engine:
             InputError: see `check_channels`.
         """
         if self.causal is not None and plan.vectors is not None:
-            return self._carried_on(blocks, plan.vectors, policy.segment, bool(plan.groups))
+            return self._carried_on(blocks, plan.vectors, policy.segment, self.linked or bool(plan.groups))
         asked = plan.vectors, len(plan.labels), plan.groups
 
         def run(window: np.ndarray) -> np.ndarray:
@@ -184,7 +187,8 @@ class Engine:
         """One window: float32 [channels, samples] -> [sources, channels, samples]; silent channels give silence.
 
         A model of several channels takes all of them as one item, which is silent if all are; to it, mono is the same
-        in every channel, and the mean of what comes out.
+        in every channel, and the mean of what comes out. Linked channels are one item, too, without those that are
+        silent.
 
         Raises:
             OutOfMemoryError: the window does not fit.
@@ -208,7 +212,7 @@ class Engine:
         """What the model is to separate of a window: [items, (channels,) samples], without what is silent."""
         loud = _loud(audio)
         if self.model.channels == 1:
-            return audio[loud]
+            return audio[loud][None] if self.linked and len(loud) > 1 else audio[loud]
         self.check_channels(len(audio))
         whole = np.broadcast_to(audio, (self.model.channels, audio.shape[1]))[None]
         return whole if len(loud) else whole[:0]
@@ -218,7 +222,9 @@ class Engine:
         out = np.zeros((sources, *audio.shape), np.float32)
         if stems is None:
             return out
-        if self.model.channels > 1:
+        if self.model.channels == 1 and stems.ndim == 4:
+            out[:, _loud(audio)] = stems[0]
+        elif self.model.channels > 1:
             out[:] = stems[0] if len(audio) > 1 else stems[0].mean(1, keepdims=True)
         else:
             # Only loud channels can tell which source is which.

@@ -11,6 +11,7 @@ from ussfast.errors import DeviceError, InputError
 from ussfast.long_audio.policy import SegmentPolicy, default_policy
 
 BACKENDS = ("native", "reference")
+CHANNELS = ("linked", "independent")
 # Names for users -> precision of the matrix products.
 DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16", "int8": "int8"}
 GPU_BATCH = 8
@@ -37,9 +38,11 @@ class Settings:
         10^(-max_attenuation / 20) * (mixture - stem). By default there is no limit.
     sum_to_mixture: these prompts are all there is: what no stem took is shared out equally, so that stems add up to
         the mixture. With max_attenuation they still do, and the limit is 20 * log10(stems) dB at least.
+    channels: "independent": each channel gets masks of its own; "linked": all channels get the same ones, made of what
+        they have together; see docs/stems.md. Models that separate several channels together always do.
     Raises:
-        InputError: a batch below 1, a max_attenuation below 0 or not finite. What else is wrong is told where it is
-            used: see `policy`, `pick_device`.
+        InputError: a batch below 1, other channels, a max_attenuation below 0 or not finite. What else is wrong is told
+            where it is used: see `policy`, `pick_device`.
     """
 
     device: str = "auto"
@@ -52,10 +55,13 @@ class Settings:
     batch: int | None = None
     max_attenuation: float | None = None
     sum_to_mixture: bool = False
+    channels: Literal["linked", "independent"] = "independent"
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
             raise InputError(f"batch must be at least 1, got {self.batch}")
+        if self.channels not in CHANNELS:
+            raise InputError(f"channels must be one of {', '.join(CHANNELS)}, got {self.channels!r}")
         limit = self.max_attenuation
         if limit is not None and not (math.isfinite(limit) and limit >= 0):
             raise InputError(f"max_attenuation must be 0 dB or more, and finite, got {limit}")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ussfast import stft
 from ussfast.errors import InputError
+from ussfast.models._linked import linked
 from ussfast.models.config import LevelConfig
 from ussfast.stft import StftConfig
 
@@ -46,48 +47,54 @@ class SpectralModel(nn.Module, ABC):
         """Separates waveforms at the model's rate; the input is not modified.
 
         Args:
-            audio: [batch, samples], or [batch, channels, samples] if the model has several channels; float32, at
-                least two samples and no item constant zero.
+            audio: [batch, samples], or [batch, channels, samples] if the model has several channels, or if channels
+                are to get the same masks, see `linked`; float32, at least two samples and no item constant zero.
             prompts: [sources, dim] (the same for the batch) or [batch, sources, dim]; None if unconditional.
             autocast: lets PyTorch run the network's matrix products in bfloat16; level and STFTs stay in float32.
         Returns:
             [batch, sources, samples] or [batch, sources, channels, samples] float32.
         Raises:
-            InputError: audio of another shape.
+            InputError: audio of another shape, or several channels where the model has one and makes no masks.
         """
         config: StftConfig = self.config.stft
-        several = self.channels > 1
-        if audio.dim() != 2 + several or (several and audio.shape[1] != self.channels):
-            expected = f"[batch, {self.channels}, samples]" if several else "[batch, samples]"
+        several = audio.dim() == 3
+        fits = several and audio.shape[1] == self.channels if self.channels > 1 else not several or self.masking
+        if audio.dim() not in (2, 3) or not fits:
+            expected = f"[batch, {self.channels}, samples]" if self.channels > 1 else "[batch, samples]"
             raise InputError(f"the model separates audio {expected}, got {list(audio.shape)}")
         # Transforms go channel by channel, what is in between item by item.
-        batch, samples = audio.shape[0], audio.shape[-1]
+        batch, samples, channels = audio.shape[0], audio.shape[-1], audio.shape[1] if several else 1
         spec, scale = self._analyze(audio)
-        net_spec = spec.unflatten(0, (batch, self.channels)) if several else spec
+        net_spec = spec.unflatten(0, (batch, channels)) if several else spec
+        if several and self.channels == 1:
+            net_spec = linked(net_spec, 1)
         with torch.autocast(audio.device.type, torch.bfloat16, enabled=autocast):
             estimate = self(net_spec, prompts)
-        rows = estimate.transpose(1, 2).flatten(0, 1) if several else estimate
+        if several and self.channels == 1:
+            rows = estimate.repeat_interleave(channels, 0)
+        else:
+            rows = estimate.transpose(1, 2).flatten(0, 1) if several else estimate
         out = stft.synthesize(rows, config, samples, spec if self.masking else None)
         if several:
-            out = out.unflatten(0, (batch, self.channels)).transpose(1, 2)
+            out = out.unflatten(0, (batch, channels)).transpose(1, 2)
         return out if scale is None else out * scale.view(-1, *[1] * (out.dim() - 1))
 
     def _analyze(self, audio: Tensor) -> tuple[Tensor, Tensor | None]:
         """Spectra [batch * channels, frames, bins] at the level that the network wants, and the items' own [batch]."""
         config: StftConfig = self.config.stft
         level: LevelConfig = self.config.level
-        rows = audio.flatten(0, -2)
+        rows, channels = audio.flatten(0, -2), audio.shape[1] if audio.dim() == 3 else 1
         if not level.enabled:
             return stft.drop_frame(stft.analyze(rows, config), config), None
         if level.domain == "waveform":
             scale = audio.flatten(1).std(-1) + level.eps
-            each = scale.repeat_interleave(self.channels)
+            each = scale.repeat_interleave(channels)
             return stft.drop_frame(stft.analyze(rows / each[:, None], config), config), scale
         spec = stft.analyze(rows, config)
         power = torch.view_as_real(spec).square().sum(-1).clamp(min=level.eps)
-        scale = power.mean((1, 2)).view(-1, self.channels).mean(1).sqrt()
+        scale = power.mean((1, 2)).view(-1, channels).mean(1).sqrt()
         # The transform is linear: scaling the spectrum saves a second one of the scaled waveform.
-        each = scale.repeat_interleave(self.channels)
+        each = scale.repeat_interleave(channels)
         return stft.drop_frame(spec, config) / each[:, None, None], scale
 
     def parameter_count(self) -> int:

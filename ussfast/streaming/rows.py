@@ -22,7 +22,8 @@ T = TypeVar("T")
 class CausalRows:
     """Streams of as many channels each, with tracks ("slots") for sources of now and before.
 
-    Every tensor of the state begins with an axis over streams and channels.
+    Every tensor of the state begins with an axis over streams and channels; where channels share their masks, those of
+    the network over streams alone.
 
     Args:
         engine: with a causal model.
@@ -37,14 +38,15 @@ class CausalRows:
         config = self.model.config.stft
         self.hop = config.hop
         self.norm = stft.window(config, engine.device).square().view(2, -1).sum(0)
-        self.shared = False
+        self.linked = self.shared = engine.linked and channels > 1
         self.modulation: Modulation | None = None
         # Graphs work on memory that stays where it is: these are for this state, and modulations of one shape take
         # turns in one place.
         self.graphs = engine.graphs.another()
         self._places: dict[int, Modulation] = {}
         with engine.computing():
-            self._use(initial_state(self.model, streams * channels, slots))
+            items, together = (streams, channels) if self.shared else (streams * channels, 1)
+            self._use(initial_state(self.model, items, slots, together))
 
     def _use(self, state: StreamState) -> None:
         self.graphs.forget()
@@ -57,9 +59,10 @@ class CausalRows:
     def set_prompts(self, row: int, vectors: Tensor, shared: bool) -> None:
         """What a stream's frames to come are separated by.
 
-        shared: its channels get the same masks, those of their mean. Only where there is one stream: what is remembered
-            of every channel becomes what is remembered of their mean, and the other way round.
+        shared: its channels get the same masks. Only where there is one stream, or channels always do: what is
+            remembered of every channel becomes the mean of that, and the other way round.
         """
+        shared = shared or self.linked
         known = self.engine.condition(vectors)
         if self.streams == 1:
             self.modulation = self._placed(known) if self.graphs.on else known
@@ -68,18 +71,18 @@ class CausalRows:
                     self._use(replace(self.state, frames=_shared(self.state.frames, shared, self.channels)))
                 self.shared = shared
             return
-        if shared:
+        if shared and not self.linked:
             raise InputError(
                 "a pool separates channels one by one, so that equal prompts cannot be told apart: open it with one "
-                "channel, or use a session"
+                "channel, link channels, or use a session"
             )
         room = self.slots // 2
         with self.engine.computing():
             if self.modulation is None:
-                self.modulation = _blank(known, self.streams * self.channels, room)
+                self.modulation = _blank(known, self.state.frames.items, room)
             mine, theirs = tensors_of(self.modulation), tensors_of(_filled(known, room))
             for name, value in mine.items():
-                value[row * self.channels : (row + 1) * self.channels] = theirs[name]
+                self._row(value, row).copy_(theirs[name])
 
     def _placed(self, known: Modulation) -> Modulation:
         """The modulation in the place of those with as many prompts."""
@@ -96,8 +99,8 @@ class CausalRows:
         """[rows, channels, hop] -> [rows, channels, slots, hop], valid until the next call: the stream's sources, then
         what is left of former ones."""
         assert self.modulation is not None
-        every = len(rows) == self.streams
-        items = None if every else [row * self.channels + c for row in rows for c in range(self.channels)]
+        every, each = len(rows) == self.streams, self.state.frames.items // self.streams
+        items = None if every else [row * each + item for row in rows for item in range(each)]
         flat = audio.flatten(0, 1)
         if self.native is not None:
             out = self.native.step(flat, self.modulation, items)
@@ -110,9 +113,9 @@ class CausalRows:
         count, places = len(audio), None
         if items is not None:
             # The last item is computed again until there are as many as some graph has: it gets the same again.
-            more = bucket(count) - count if self.graphs.on else 0
+            more = bucket(len(items)) - len(items) if self.graphs.on else 0
             places = torch.tensor(items + items[-1:] * more, device=audio.device)
-            audio = torch.cat((audio, audio[-1:].expand(more, -1))) if more else audio
+            audio = torch.cat((audio, audio[-(count // len(items)) :].repeat(more, 1))) if more else audio
         what = "step", self.modulation.scale.shape[1]
         return self.graphs.run(what, self._reference, audio, places)[:count]
 
@@ -120,22 +123,27 @@ class CausalRows:
         """A step of some items of the state, or of all, which it changes in place."""
         state, modulation = self.state, self.modulation
         assert modulation is not None
+        # Rows of each item: the channels that share its masks.
+        each, lines = len(state.context) // state.frames.items, None
         if places is not None:
-            state, modulation = _rows(state, places), _rows(modulation, places)
+            lines = (places[:, None] * each + torch.arange(each, device=places.device)).flatten()
+            frames, modulation = _rows(state.frames, places), _rows(modulation, places)
+            state = StreamState(state.context[lines], state.overlap[lines], frames)
         sources = modulation.scale.shape[1]
         out, after = step(self.model, audio, replace(state, overlap=state.overlap[:, :sources]), modulation)
         out = torch.cat((out, state.overlap[:, sources:] / self.norm), 1)
         # Sources beyond a stream's own only fill up the batch.
-        own = torch.arange(self.slots, device=audio.device) < modulation.count.expand(len(out))[:, None]
+        count = modulation.count.expand(state.frames.items).repeat_interleave(each)
+        own = torch.arange(self.slots, device=audio.device) < count[:, None]
         late = torch.cat((after.overlap, torch.zeros_like(state.overlap[:, sources:])), 1) * own[..., None]
         out = torch.where(own[..., None], out, state.overlap / self.norm)
         after = replace(after, overlap=late)
         mine, theirs = tensors_of(self.state), tensors_of(after)
         for name, value in mine.items():
-            if places is None:
+            if places is None or lines is None:
                 value.copy_(theirs[name])
             else:
-                value.index_copy_(0, places, theirs[name])
+                value.index_copy_(0, lines if name in ("context", "overlap") else places, theirs[name])
         return out
 
     def reorder(self, row: int, places: list[int]) -> None:
@@ -178,7 +186,7 @@ def _rows(state: T, places: Tensor) -> T:
 
 
 def _shared(frames: TrunkState, shared: bool, channels: int) -> TrunkState:
-    """What was remembered of every channel, for their mean; or what was remembered of the mean, for every channel."""
+    """What was remembered of every channel, as one for all: the mean; or what was remembered of all, for every one."""
 
     def convert(value: Tensor) -> Tensor:
         if not shared:

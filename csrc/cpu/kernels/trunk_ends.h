@@ -48,23 +48,38 @@ struct TrunkFeatures {
     std::memset(row + kLanes + a.bins, 0, (wide - kLanes - a.bins) * sizeof(float));
   }
 
-  // The mean of the channels' spectra and its magnitudes, [3, wide]; returns the mean magnitude.
+  // What stands for the channels' spectra (`linked` of ussfast/models/_linked.py) and its magnitudes, [3, wide]; returns
+  // the mean magnitude.
   float read(int64_t item, float* to) const {
-    const float *from = a.spec + item * a.channels * 2 * a.bins, share = 1.0f / a.channels;
+    const float* from = a.spec + item * a.channels * 2 * a.bins;
     for (int64_t b = 0; b < a.bins; ++b) to[b] = from[2 * b], to[wide + b] = from[2 * b + 1];
-    for (int64_t channel = 1; channel < a.channels; ++channel) {
-      from += 2 * a.bins;
-      for (int64_t b = 0; b < a.bins; ++b) to[b] += from[2 * b], to[wide + b] += from[2 * b + 1];
-    }
+    if (a.channels > 1) link(from, to);
     F sum = {};
     for (int64_t b = 0; b < a.bins; b += kLanes) {
       const int64_t n = a.bins - b;
-      const F re = load_some(to + b, n) * share, im = load_some(to + wide + b, n) * share;
+      const F re = load_some(to + b, n), im = load_some(to + wide + b, n);
       const F size = sqrt(re * re + im * im);
       sum += size;
       store(to + b, re), store(to + wide + b, im), store(to + 2 * wide + b, size);
     }
     return sum_of_lanes(sum) / float(a.bins);
+  }
+
+  // to: the first channel, and then the root of the channels' mean power at the phase of their sum, to which each adds
+  // with the sign that makes it larger.
+  void link(const float* from, float* to) const {
+    const float share = 1.0f / a.channels;
+    for (int64_t b = 0; b < a.bins; ++b) {
+      float re = to[b], im = to[wide + b], power = re * re + im * im;
+      for (int64_t channel = 1; channel < a.channels; ++channel) {
+        const float* other = from + (channel * a.bins + b) * 2;
+        const float sign = re * other[0] + im * other[1] < 0 ? -1.0f : 1.0f;
+        re += sign * other[0], im += sign * other[1];
+        power += other[0] * other[0] + other[1] * other[1];
+      }
+      const float gain = std::sqrt(power * share) / std::max(std::sqrt(re * re + im * im), 1e-30f);
+      to[b] = re * gain, to[wide + b] = im * gain;
+    }
   }
 
   // Magnitudes become their roots, over the root of the running level.

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ussfast import stft
 from ussfast.errors import InputError
+from ussfast.models._linked import linked
 from ussfast.models.causal import CausalModel, Modulation, TrunkState
 
 
@@ -16,7 +17,7 @@ class StreamState:
 
     context: [rows, hop] newest input. overlap: [rows, sources, hop] output that the next frame adds to. frames: of the
     network, for as many items, or for fewer: then the rows are [items * channels], and the channels of an item get the
-    same masks, those of their mean.
+    same masks, see `linked`.
     """
 
     context: Tensor
@@ -55,7 +56,7 @@ def step(model: CausalModel, audio: Tensor, state: StreamState, modulation: Modu
     window = stft.window(config, audio.device).to(audio.dtype)
     spec = torch.fft.rfft(torch.cat((state.context, audio), 1) * window)
     channels = len(audio) // state.frames.items
-    masks, frames = model.step(spec.unflatten(0, (-1, channels)).mean(1), modulation, state.frames)
+    masks, frames = model.step(linked(spec.unflatten(0, (-1, channels)), 1), modulation, state.frames)
     masks = masks.repeat_interleave(channels, 0)
     estimate = torch.view_as_complex(masks.contiguous()) * spec[:, None]
     late = torch.fft.irfft(estimate, n=config.n_fft) * window
