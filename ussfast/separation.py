@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ussfast.audio import AudioWriter
+from ussfast.audio import AUDIO_SUFFIXES, AudioWriter
 from ussfast.errors import InputError, OutputError
 
 _RESIDUAL = "residual"
+_WRITTEN = (".wav", ".flac")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +74,30 @@ def output_labels(labels: Sequence[str], residual: bool) -> tuple[str, ...]:
     return (*labels, _RESIDUAL) if residual else tuple(labels)
 
 
+def choose(labels: Sequence[str], residual: bool, stems: Sequence[str] | None) -> tuple[tuple[int, ...], bool]:
+    """Which stems are written, in their order, and whether the residual is.
+
+    Args:
+        stems: labels of those that are; "residual" means that, as `residual` does. None: all of them.
+    Raises:
+        InputError: an unknown label, or none at all.
+    """
+    if stems is None:
+        return tuple(range(len(labels))), residual
+    unknown = [name for name in stems if name not in (*labels, _RESIDUAL)]
+    if unknown or not stems:
+        what = f"no stem {unknown[0]!r}" if unknown else "no stem is chosen"
+        raise InputError(f"{what}; there are {', '.join((*labels, _RESIDUAL))}")
+    return tuple(i for i, label in enumerate(labels) if label in stems), residual or _RESIDUAL in stems
+
+
 def stem_paths(
     directory: Path, template: str, labels: Sequence[str], name: str, format: str | None = None
 ) -> list[Path]:
     """Where each stem goes; InputError for a template that cannot work."""
+    suffix = Path(template).suffix.lower()
+    if suffix in AUDIO_SUFFIXES and suffix not in _WRITTEN:
+        raise InputError(f"template {template!r}: files are written as {' or '.join(_WRITTEN)}, not as {suffix}")
     paths = []
     for index, label in enumerate(labels):
         safe = re.sub(r"[^\w.+-]+", "_", label)
@@ -87,7 +108,7 @@ def stem_paths(
         path = Path(filled)
         if path.is_absolute() or ".." in path.parts or not path.name:
             raise InputError(f"template {template!r} must stay inside the output directory")
-        if path.suffix.lower() not in (".wav", ".flac"):
+        if path.suffix.lower() not in _WRITTEN:
             path = path.with_name(path.name + ".wav")
         if format:
             path = path.with_suffix(f".{format}")

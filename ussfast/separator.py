@@ -18,7 +18,7 @@ from ussfast.long_audio.windows import Batch, separate_blocks
 from ussfast.models import SpectralModel, architecture_of, build
 from ussfast.prompts.bank import Plan, Prompt, PromptBank, check_prompts, make_plan
 from ussfast.prompts.enrolment import can_embed, enroll
-from ussfast.separation import Separation, make_folders, output_labels, stem_paths
+from ussfast.separation import Separation, choose, make_folders, output_labels, stem_paths
 from ussfast.streaming.separator import LiveSeparator
 
 
@@ -178,6 +178,7 @@ class Separator(LiveSeparator):
         bit_depth: int | None = None,
         skip_existing: bool = False,
         progress: Progress | None = None,
+        stems: Sequence[str] | None = None,
     ) -> list[Path]:
         """Separates a file of any duration into files, with memory that does not depend on the duration.
 
@@ -188,12 +189,15 @@ class Separator(LiveSeparator):
             template, residual, format, bit_depth: as for Separation.save; {name} is the input's stem.
             skip_existing: does nothing when all outputs are there already: a stopped batch goes on where it was.
             progress: called with (seconds done, seconds in all or None).
+            stems: labels of those that are written, the residual also; by default all. All prompts are still asked for.
         Returns:
             paths of the outputs, residual last. They appear complete or not at all.
         """
         path = Path(path)
         plan = self._plan(prompts)
-        paths = stem_paths(Path(directory), template, output_labels(plan.labels, residual), path.stem, format)
+        keep, residual = choose(plan.labels, residual, stems)
+        written = output_labels([plan.labels[i] for i in keep], residual)
+        paths = stem_paths(Path(directory), template, written, path.stem, format)
         if skip_existing and all(p.is_file() for p in paths):
             return paths
         if any(p.resolve() == path.resolve() for p in paths):
@@ -205,7 +209,7 @@ class Separator(LiveSeparator):
             with AudioReader(path) as reader:
                 separate_to_files(
                     reader, self.sample_rate, lambda blocks: self._separate(blocks, plan, policy), paths, residual,
-                    format, bit_depth, progress,
+                    format, bit_depth, progress, len(plan.labels), keep,
                 )  # fmt: skip
 
         self._with_retry(attempt)

@@ -183,7 +183,7 @@ def test_models_shows_what_is_embedded(tmp_path, capsys, monkeypatch):
     tiny_directory(tmp_path)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/config.json").write_text("{")
-    monkeypatch.setattr("ussfast.checkpoints.store.EMBEDDED", tmp_path)
+    monkeypatch.setattr("ussfast.checkpoints.names.EMBEDDED", tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "nothing"))
     code, out, _ = run(capsys, "models")
     assert code == 0 and "TussConfig-0  (tuss, 0.0" in out and "license: CC0-1.0" in out

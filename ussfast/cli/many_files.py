@@ -7,14 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from ussfast.audio import find_inputs, probe
 from ussfast.errors import AudioError, InputError, UssfastError
-from ussfast.separation import stem_paths
-from ussfast.separator import Separator
+from ussfast.separation import choose, output_labels, stem_paths
+
+if TYPE_CHECKING:  # torch is not needed to tell which files there are
+    from ussfast.separator import Separator
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,18 @@ def plan(inputs: Sequence[Path], output: Path, template: str) -> list[Job]:
     return list(jobs.values())
 
 
+def unreadable(jobs: Sequence[Job]) -> list[UssfastError] | None:
+    """Why each of these files cannot be read; None as soon as one can, by what its header says."""
+    errors = []
+    for job in jobs:
+        try:
+            probe(job.path)
+            return None
+        except UssfastError as error:
+            errors.append(error)
+    return errors
+
+
 class _Bar:
     """Seconds of audio over all files; on a terminal only."""
 
@@ -72,9 +86,7 @@ class _Bar:
         total = None if hide else sum(filter(None, (_seconds(job.path) for job in jobs)))
         shown = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio, {remaining} left"
         unknown = "{desc}: {n:.0f} s of audio in {elapsed}"
-        self.bar = tqdm(
-            total=total or None, disable=hide, desc="separating", bar_format=shown if total else unknown
-        )
+        self.bar = tqdm(total=total or None, disable=hide, desc="separating", bar_format=shown if total else unknown)
 
     def update(self, path: Path, seconds: float) -> None:
         with self.lock:
@@ -89,17 +101,19 @@ def _seconds(path: Path) -> float | None:
 
 
 def separate_all(
-    separator: Separator, jobs: list[Job], *, jobs_at_once: int = 1, quiet: bool = False, options: dict[str, Any]
+    separator: "Separator", jobs: list[Job], *, jobs_at_once: int = 1, quiet: bool = False, options: dict[str, Any]
 ) -> list[Result]:
     """Separates every job; one that fails does not stop the others.
 
     Args:
         options: for Separator.separate_file.
     """
-    bar = _Bar(jobs, quiet)
+    bar, labels = _Bar(jobs, quiet), separator.labels()
+    keep, residual = choose(labels, options["residual"], options["stems"])
+    written = output_labels([labels[i] for i in keep], residual)
 
     def work(job: Job) -> Result:
-        result = Result(job, separator.labels() + (("residual",) if options["residual"] else ()))
+        result = Result(job, written)
         try:
             result.outputs = separator.separate_file(
                 job.path, job.directory, progress=lambda done, _: bar.update(job.path, done), **options

@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,8 @@ def separate_to_files(
     format: str | None,
     bit_depth: int | None,
     progress: Progress | None,
+    sources: int,
+    keep: Sequence[int],
 ) -> None:
     """Runs one file through `separate` and writes its stems.
 
@@ -86,10 +88,12 @@ def separate_to_files(
         reader: the open input.
         model_rate: in Hz; audio is converted to it and back.
         separate: from blocks [channels, n] at the model's rate to blocks [sources, channels, m] at that rate.
-        paths: of the outputs, one per source and the residual last if asked for.
-        residual: also writes the input minus the sum of stems.
+        paths: of the outputs, one per source that is kept, and the residual last if asked for.
+        residual: also writes the input minus the sum of all stems.
         format, bit_depth: as for AudioWriter.
         progress: called from the calling thread as separated blocks come.
+        sources: number of all sources.
+        keep: which of them are written.
     Raises:
         AudioError, OutputError, or what `separate` raises; no output is left then.
     """
@@ -120,10 +124,12 @@ def separate_to_files(
                 )
                 for path in paths
             ]
-            back = _Back(len(paths) - residual, reader.channels, model_rate, reader.sample_rate)
+            # Without a residual, what nobody will hear need not be converted.
+            wanted, written = (slice(None), keep) if residual else (list(keep), range(len(keep)))
+            back = _Back(sources if residual else len(keep), reader.channels, model_rate, reader.sample_rate)
             for block in separated:
-                _write(writers, back.push(block), originals if residual else None)
-            _write(writers, back.flush(frames_in), originals if residual else None)
+                _write(writers, back.push(block[wanted]), written, originals if residual else None)
+            _write(writers, back.flush(frames_in), written, originals if residual else None)
 
     stages = [_Stage("decode", decode, stop), _Stage("write", write, stop)]
     total = None if reader.frames is None else reader.frames / reader.sample_rate
@@ -162,9 +168,11 @@ class _Back:
         return self.resampler.flush(frames).reshape(*self.shape, -1)
 
 
-def _write(writers: list[AudioWriter], stems: np.ndarray, originals: deque[np.ndarray] | None) -> None:
-    for writer, stem in zip(writers, stems, strict=False):
-        writer.write(stem)
+def _write(
+    writers: list[AudioWriter], stems: np.ndarray, written: Sequence[int], originals: deque[np.ndarray] | None
+) -> None:
+    for writer, source in zip(writers, written, strict=False):  # the residual's writer is one more
+        writer.write(stems[source])
     if originals is not None:
         writers[-1].write(_take(originals, stems.shape[-1]) - stems.sum(0))
 
