@@ -117,7 +117,7 @@ def stream(
         if facts is not None and not facts.causal and latency is None and not as_json:
             checks.note(
                 f"model {model!r} is not causal: what comes out is {session.latency:.1f} s late; "
-                "--latency SECONDS asks for less, and a causal model needs none"
+                "--latency SECONDS asks for less, and a causal model such as the default has far less"
             )
         return session
 
