@@ -166,3 +166,10 @@ def test_a_stream_with_windows_says_how_late_it_is(model, folder, capsys):
         code, _, err = run(capsys, "stream", "a.wav", "-m", directory, "-p", "speech", "--fast", "-o", "out", *options)
         assert code == 0 and ("is not causal: what comes out is 6.0 s late; --latency SECONDS" in err) == late
         assert err.count("\n") == (1 if late or options == ("--json",) else 0)
+
+
+def test_the_readme_lists_the_tasks():
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    for name, task in TASKS.items():
+        kept = "all" if task.keep == task.prompts else ", ".join(task.keep)
+        assert f"| `{name}` | {', '.join(task.prompts)} | {kept} |" in text
