@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ussfast.audio import AudioReader, probe, read, resample, validate
+from ussfast.audio import AudioReader, OutputFormat, Written, probe, read, resample, validate
 from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.info import ModelInfo, describe
 from ussfast.engine.engine import Engine
@@ -174,11 +174,11 @@ class Separator(LiveSeparator):
         prompts: Sequence[str] | str | None = None,
         template: str = "{label}.wav",
         residual: bool = False,
-        format: str | None = None,
+        format: str | OutputFormat | None = None,
         bit_depth: int | None = None,
         skip_existing: bool = False,
         progress: Progress | None = None,
-    ) -> list[Path]:
+    ) -> Written:
         """Separates a file of any duration into files, with memory that does not depend on the duration.
 
         Args:
@@ -189,27 +189,28 @@ class Separator(LiveSeparator):
             skip_existing: does nothing when all outputs are there already: a stopped batch goes on where it was.
             progress: called with (seconds done, seconds in all or None).
         Returns:
-            paths of the outputs, residual last. They appear complete or not at all.
+            paths of the outputs, residual last, a list with `seconds`, `sample_rate`, `channels` and `warnings`. The
+            files appear complete or not at all.
         """
         path = Path(path)
         plan = self._plan(prompts)
-        paths = stem_paths(Path(directory), template, output_labels(plan.labels, residual), path.stem, format)
+        output = OutputFormat.of(format, bit_depth)
+        paths = stem_paths(Path(directory), template, output_labels(plan.labels, residual), path.stem, output)
         if skip_existing and all(p.is_file() for p in paths):
-            return paths
+            return Written(paths)
         if any(p.resolve() == path.resolve() for p in paths):
             raise InputError(f"{path}: an output would overwrite the input; choose another directory or template")
         self.engine.check_channels(probe(path).channels)  # a bad input is reported before any folder is made
         make_folders(paths)
 
-        def attempt(policy: SegmentPolicy) -> None:
+        def attempt(policy: SegmentPolicy) -> Written:
             with AudioReader(path) as reader:
-                separate_to_files(
+                return separate_to_files(
                     reader, self.sample_rate, lambda blocks: self._separate(blocks, plan, policy), paths, residual,
-                    format, bit_depth, progress,
+                    output, progress,
                 )  # fmt: skip
 
-        self._with_retry(attempt)
-        return paths
+        return self._with_retry(attempt)
 
     @property
     def can_enroll(self) -> bool:
