@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch._inductor import config as inductor
 
 from ussfast import _ext
-from ussfast.engine import engine
+from ussfast.engine.settings import pick_device
 from ussfast.models import SpectralModel
 from ussfast.profiling.profile import one_window
 from ussfast.separation import Separation
@@ -30,7 +30,7 @@ def why_not(backend: str, model: str = "") -> str | None:
     if backend == "native-int8" and model == "default":
         return "the causal model has no dtype int8"
     if backend.startswith("native"):
-        device = engine.pick_device("auto").type
+        device = pick_device("auto").type
         rows = [row for row in _ext.kernels() if row["device"] == device]
         if all(row["kernel"] == "reference" for row in rows):
             return f"no native kernels: {rows[0]['why']}"

@@ -62,7 +62,7 @@ def test_missing_compiler_falls_back_and_says_why(copy):
     assert result.returncode == 0, result.stderr
     reason = "the C++ compiler '/nonexistent/c++' was not found"
     assert reason in result.stderr and reason in info(copy)["why_not"]
-    told = run(copy, "-c", "from ussfast import _ext; print(_ext.kernels()[0])").stdout
+    told = run(copy, "-c", "import ussfast.ops; from ussfast import _ext; print(_ext.kernels()[0])").stdout
     assert "'kernel': 'reference'" in told and reason in told.replace("\\", "")
 
 

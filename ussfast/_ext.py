@@ -1,12 +1,13 @@
 """Loads the kernels behind the ops, and tells which ones are in use and why others are not.
 
-Importing ussfast.ops calls load(). Imports of ussfast.ops in here are local, so that either may come first.
+Importing ussfast.ops calls load() with its ops; before that, nothing here knows of any.
 """
 
 import importlib
 import importlib.util
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ _CUDA_CPP = {"framed_stft": "framed_stft", "stft_mask": "_masked_istft"}
 # Why a device runs the reference: filled by load(), read by kernels(). No entry: native kernels are loaded. CUDA has
 # two kinds of kernels, and also entries for one of them alone, "cuda c++" and "triton".
 _why_reference: dict[str, str] = {}
+_ops: list[str] = []  # their names, from load()
 
 
 def _build_reason(part: str = "the C++ extension", key: str = "why_not") -> str:
@@ -57,7 +59,7 @@ def _load_cpu() -> str | None:
     return None
 
 
-def _load_cuda() -> str | None:
+def _load_cuda(library: torch.library.Library, gradients: dict[str, Any]) -> str | None:
     """Registers the CUDA kernels, in C++ and in Triton; returns why it could not do so with either."""
     if not torch.cuda.is_available():
         return "no CUDA device" if torch.version.cuda else "this torch is built without CUDA"
@@ -69,7 +71,7 @@ def _load_cuda() -> str | None:
     except ImportError as error:
         _why_reference["triton"] = f"triton cannot be imported: {error}"
     else:
-        _register_triton()
+        _register_triton(library, gradients)
     return None
 
 
@@ -77,30 +79,31 @@ def _has_triton(op: str) -> bool:
     return importlib.util.find_spec(f"ussfast.ops._triton.{op}") is not None
 
 
-def _register_triton() -> None:
-    from ussfast.ops._op import GRADIENTS, LIB, OPS
-
-    for name in filter(_has_triton, OPS):
+def _register_triton(library: torch.library.Library, gradients: dict[str, Any]) -> None:
+    for name in filter(_has_triton, _ops):
         module = importlib.import_module(f"ussfast.ops._triton.{name}")
-        LIB.impl(name, getattr(module, name), "CUDA")
+        library.impl(name, getattr(module, name), "CUDA")
         if hasattr(module, f"{name}_backward"):
-            GRADIENTS[name] = getattr(module, f"{name}_backward")
+            gradients[name] = getattr(module, f"{name}_backward")
 
 
-def load() -> None:
+def load(ops: Iterable[str], library: torch.library.Library, gradients: dict[str, Any], implementation: str) -> None:
     """Loads every kernel there is; called once, by `import ussfast.ops`.
 
+    Args:
+        ops: names of all; library: they are defined in.
+        gradients: gets the backward passes of CUDA kernels, by op.
+        implementation: "native", or "reference" to load none.
     Raises:
         ImportError: the C++ extension is missing and FAIL_WITHOUT_EXT=1 (set in tests, so that a broken build
             is red instead of a silent fallback).
         InputError: USSFAST_FORCE_ISA names an instruction set that does not exist or that this CPU lacks.
     """
-    from ussfast.ops._op import IMPL
-
-    if IMPL == "reference":
+    _ops.extend(ops)
+    if implementation == "reference":
         _why_reference.update(dict.fromkeys(_DISPATCH_KEYS, "USSFAST_IMPL=reference"))
         return
-    for device, loader in (("cpu", _load_cpu), ("cuda", _load_cuda)):
+    for device, loader in (("cpu", _load_cpu), ("cuda", lambda: _load_cuda(library, gradients))):
         reason = loader()
         if reason:
             _why_reference[device] = reason
@@ -110,8 +113,7 @@ def load() -> None:
 
 def cpu_isa() -> str | None:
     """Instruction set of the C++ kernels (generic, avx2 or avx512), or None where they are not loaded."""
-    import ussfast.ops  # noqa: F401
-
+    assert _ops, "ussfast.ops has not been imported"
     return None if "cpu" in _why_reference else torch.ops.ussfast._cpu_isa()
 
 
@@ -123,9 +125,7 @@ def kernels() -> list[dict[str, Any]]:
         cuda c++" for what fits the one in C++ and the rest in Triton, or "reference") and why (why the kernel is the
         reference, or why a kernel in CUDA C++ that the op has is not used; else "").
     """
-    from ussfast.ops._op import OPS
-
-    return [{"op": name, "device": device} | _kernel(name, device) for name in OPS for device in _DISPATCH_KEYS]
+    return [{"op": name, "device": device} | _kernel(name, device) for name in _ops for device in _DISPATCH_KEYS]
 
 
 def _kernel(op: str, device: str) -> dict[str, str]:

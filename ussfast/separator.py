@@ -1,6 +1,7 @@
 """The public engine: a model, prompts, and the policy for long audio."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,37 +12,27 @@ from ussfast.audio import AudioReader, OutputFormat, Written, probe, read, resam
 from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.info import ModelInfo, describe
 from ussfast.engine.engine import Engine
-from ussfast.errors import InputError, OutOfMemoryError, PromptError
+from ussfast.engine.settings import Settings
+from ussfast.errors import InputError, PromptError
 from ussfast.long_audio.pipeline import Progress, separate_to_files
-from ussfast.long_audio.policy import SegmentPolicy, default_policy
-from ussfast.long_audio.windows import Batch, separate_blocks
+from ussfast.long_audio.policy import SegmentPolicy
 from ussfast.models import SpectralModel, architecture_of, build
 from ussfast.prompts.bank import Plan, Prompt, PromptBank, check_prompts, make_plan
 from ussfast.prompts.enrolment import can_embed, enroll
 from ussfast.separation import Separation, make_folders, output_labels, stem_paths
-from ussfast.streaming.separator import LiveSeparator
+from ussfast.streaming import opening as live
+from ussfast.streaming.pool import SessionPool
+from ussfast.streaming.session import Session
 
 
-class Separator(LiveSeparator):
+class Separator:
     """Separates audio into named sources.
 
     Args:
         model: "default" (embedded), a model directory, or "owner/name" on the Hugging Face Hub.
         prompts: what to separate, names in `separator.prompts`; repeats allowed. May be left out here and given to
             `separate`. Models without prompts take none and return all their sources.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        dtype: "auto" (float32; streams of causal models on the CPU: bfloat16 where it has such products), "float32",
-            "bfloat16" ("bf16") or, on the CPU and not for causal models, "int8": of the network's large matrix
-            products; see docs/cpu.md, docs/causal.md and docs/gpu.md.
-        backend: "auto" or "native" (our kernels where they are built), or "reference" (plain PyTorch).
-        segment: window for long audio in seconds; by default what the model was trained on, at least 6 s. Causal
-            models carry on from one window to the next: for them it is only a question of memory.
-        overlap: shared by neighbouring windows, in seconds; by default 2.1 s, or 0.4 of a short segment.
-        stitch: "fade", or "published" for the plain averages of the TUSS and SFC scripts.
-        look_ahead: right-hand context of the windows in seconds, the windows of live audio (docs/streaming-windows.md);
-            by default as much context on the right as on the left.
-        batch: windows that are computed together at most, those of other threads included; by default 8 on a GPU (fewer
-            once so many do not fit) and 1 on the CPU. Results do not depend on it but for rounding.
+        device, dtype, backend, segment, overlap, stitch, look_ahead, batch: see `ussfast.engine.settings.Settings`.
     Raises:
         CheckpointError, PromptError, DeviceError, InputError (all of them UssfastErrors and ValueErrors).
     """
@@ -61,7 +52,8 @@ class Separator(LiveSeparator):
         batch: int | None = None,
     ):
         network, info = checkpoint.load_model(checkpoint.resolve(str(model)))
-        self._set_up(network, info, prompts, device, dtype, backend, segment, overlap, stitch, look_ahead, batch)
+        settings = Settings(device, dtype, backend, segment, overlap, stitch, look_ahead, batch)
+        self._set_up(network, info, prompts, settings)
 
     @classmethod
     def from_preset(
@@ -87,39 +79,32 @@ class Separator(LiveSeparator):
         cls, network: SpectralModel, prompts: Sequence[str] | str = (), *, name: str = "model", **settings: Any
     ) -> "Separator":
         """Wraps a network that is already in memory; settings as for the constructor."""
+        names = [field.name for field in fields(Settings)]
+        if unknown := sorted(settings.keys() - set(names)):
+            raise InputError(f"unknown settings {', '.join(unknown)}; there are {', '.join(names)}")
         separator = cls.__new__(cls)
         info = describe(network.config, architecture_of(network.config), network.parameter_count(), name)
-        defaults: dict[str, Any] = {
-            "device": "auto", "dtype": "auto", "backend": "auto", "segment": None, "overlap": None, "stitch": "fade",
-            "look_ahead": None, "batch": None,
-        }  # fmt: skip
-        unknown = sorted(settings.keys() - defaults.keys())
-        if unknown:
-            raise InputError(f"unknown settings {', '.join(unknown)}; there are {', '.join(defaults)}")
-        separator._set_up(network, info, prompts, **(defaults | settings))
+        separator._set_up(network, info, prompts, Settings(**settings))
         return separator
 
     def _set_up(
-        self,
-        network: SpectralModel,
-        info: ModelInfo,
-        prompts: Sequence[str] | str,
-        device: str,
-        dtype: str,
-        backend: str,
-        segment: float | None,
-        overlap: float | None,
-        stitch: Literal["fade", "published"],
-        look_ahead: float | None,
-        batch: int | None,
+        self, network: SpectralModel, info: ModelInfo, prompts: Sequence[str] | str, settings: Settings
     ) -> None:
-        self.info = info
+        self.info, self.settings = info, settings
         if prompts:
             check_prompts(prompts, network.prompt_names)
         self.default_prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-        self.policy = default_policy(network.config.segment_seconds, segment, overlap, stitch, look_ahead)
-        self.engine = Engine(network, device, dtype, backend, batch)
+        self.engine = Engine(network, settings)
         self.prompts = PromptBank(network)
+
+    @property
+    def policy(self) -> SegmentPolicy:
+        """How audio is cut for models that are not causal."""
+        return self.engine.policy
+
+    @policy.setter
+    def policy(self, policy: SegmentPolicy) -> None:
+        self.engine.policy = policy
 
     @property
     def sample_rate(self) -> int:
@@ -155,12 +140,12 @@ class Separator(LiveSeparator):
         native = resample(mixture, rate, self.sample_rate) if rate != self.sample_rate else mixture
 
         def attempt(policy: SegmentPolicy) -> np.ndarray:
-            parts = list(self._separate([native], plan, policy))
+            parts = list(self.engine.separate([native], plan, policy))
             if not parts:  # resampling a handful of samples can leave none
                 return np.zeros((len(plan.labels), *native.shape), np.float32)
             return np.concatenate(parts, -1)
 
-        stems = self._with_retry(attempt)
+        stems = self.engine.attempt(attempt)
         if rate != self.sample_rate:
             flat = resample(np.concatenate(stems), self.sample_rate, rate, mixture.shape[1])
             stems = flat.reshape(len(plan.labels), *mixture.shape)
@@ -206,11 +191,75 @@ class Separator(LiveSeparator):
         def attempt(policy: SegmentPolicy) -> Written:
             with AudioReader(path) as reader:
                 return separate_to_files(
-                    reader, self.sample_rate, lambda blocks: self._separate(blocks, plan, policy), paths, residual,
-                    output, progress,
+                    reader, self.sample_rate, lambda blocks: self.engine.separate(blocks, plan, policy), paths,
+                    residual, output, progress,
                 )  # fmt: skip
 
-        return self._with_retry(attempt)
+        return self.engine.attempt(attempt)
+
+    def stream(self, chunks: Iterable[Any], sample_rate: int | None = None, **settings: Any) -> Iterator[Separation]:
+        """Separates a live stream.
+
+        Args:
+            chunks: arrays [samples] or [channels, samples] of any length, also empty.
+            sample_rate: of the chunks, in Hz; by default the model's.
+            settings: as for `session`.
+        Yields:
+            pieces in order and without gaps, as soon as they are complete; as many samples in all as went in.
+        """
+        # Here, so that what is wrong with the settings shows at once, not in the loop.
+        return self.session(sample_rate, **settings).pieces(chunks)
+
+    def session(
+        self,
+        sample_rate: int | None = None,
+        *,
+        prompts: Sequence[str] | str | None = None,
+        channels: int | None = None,
+        latency: float | None = None,
+        max_prompts: int | None = None,
+        on_bad: Literal["silence", "raise"] = "silence",
+        threads: int = 1,
+    ) -> Session:
+        """A live stream to push chunks into.
+
+        Args:
+            sample_rate: of the chunks, in Hz; by default the model's.
+            prompts: instead of the constructor's; `Session.set_prompts` changes them.
+            channels: of the chunks; by default those of the first one.
+            latency: in seconds, for models that are not causal: the trade with quality and cost, see
+                docs/streaming-windows.md. By default the separator's windows, as for files. A causal model has its own.
+            max_prompts: that the stream may ever have at once; at least 4, and as many as it begins with.
+            on_bad: "silence" replaces chunks with samples that are not finite by silence and warns; "raise" refuses.
+            threads: of the CPU.
+        Raises:
+            PromptError, InputError.
+        """
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        return live.open_session(
+            self.engine, self._plan, rate, prompts, channels, latency, max_prompts, on_bad, threads
+        )
+
+    def pool(
+        self,
+        size: int,
+        sample_rate: int | None = None,
+        *,
+        channels: int = 1,
+        max_prompts: int = 4,
+        on_bad: Literal["silence", "raise"] = "silence",
+        threads: int = 1,
+    ) -> SessionPool:
+        """Many streams through a causal model, computed together.
+
+        Args:
+            size: streams that there may be at once.
+            sample_rate, channels, max_prompts, on_bad, threads: of all streams, as for `session`.
+        Raises:
+            InputError: a number below 1, or a model that is not causal.
+        """
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        return live.open_pool(self.engine, self._plan, size, rate, channels, max_prompts, on_bad, threads)
 
     @property
     def can_enroll(self) -> bool:
@@ -239,34 +288,3 @@ class Separator(LiveSeparator):
         fixed = bool(getattr(self.engine.model.config, "labels", ()))
         asked = self.default_prompts if prompts is None else prompts
         return make_plan(asked, self.prompts, self.info.labels, fixed)
-
-    def _separate(self, blocks: Iterable[np.ndarray], plan: Plan, policy: SegmentPolicy) -> Iterator[np.ndarray]:
-        """Blocks [channels, n] at the model's rate -> [sources, channels, m]."""
-        if self.engine.causal is not None and plan.vectors is not None:
-            # Equal prompts would be told apart in each channel on its own.
-            return self.engine.carry_on(blocks, plan.vectors, policy.segment, shared=bool(plan.groups))
-
-        def run(window: np.ndarray) -> np.ndarray:
-            return self.engine.run(window, plan.vectors, len(plan.labels), plan.groups)
-
-        def run_many(windows: list[np.ndarray]) -> list[np.ndarray]:
-            return self.engine.run_many(windows, plan.vectors, len(plan.labels), plan.groups)
-
-        batch = Batch(self.engine.batch, run_many) if self.engine.batch > 1 else None
-        return separate_blocks(blocks, run, self.sample_rate, policy, plan.groups, batch)
-
-    def _with_retry(self, attempt: Callable[[SegmentPolicy], Any]) -> Any:
-        try:
-            with self.engine.present():
-                return attempt(self.policy)
-        except OutOfMemoryError:
-            pass  # outside of the handler, so that the failed attempt's tensors are gone
-        shorter = self.policy.shorter()
-        try:
-            with self.engine.present():
-                return attempt(shorter)
-        except OutOfMemoryError as error:
-            raise OutOfMemoryError(
-                f"out of memory on {self.engine.device}, also with a segment of {shorter.segment:g} s: "
-                "use a shorter segment, fewer prompts or a smaller model"
-            ) from error

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ussfast import Separator
 from ussfast.engine.engine import Engine
 from ussfast.engine.graphs import Graphs
+from ussfast.engine.settings import Settings
 from ussfast.errors import OutOfMemoryError
 from ussfast.models.causal.hop import initial_state, step
 from ussfast.models.config import StackConfig
@@ -207,5 +208,5 @@ def test_causal_models_do_not_wait_for_the_device(kind, meta):
 
 
 def test_the_engine_has_none_on_the_cpu():
-    engine = Engine(tiny_model(), "cpu", "auto", "auto")
+    engine = Engine(tiny_model(), Settings("cpu"))
     assert not engine.graphs.on and engine.batch == 1 and engine.transfer.depth == 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import TUSS, TUSS_SFC
 
-from ussfast.engine.engine import pick_precision
+from ussfast.engine.settings import pick_precision
 from ussfast.errors import DeviceError, InputError
 from ussfast.models import build
 from ussfast.models._packed import PackedModule, prepare

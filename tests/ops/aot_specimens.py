@@ -4,7 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
-from ussfast.ops._triton._launch import Call, launch, tile
+from ussfast.ops._triton._call import Call, tile
+from ussfast.ops._triton._launch import launch
 
 
 @triton.jit

@@ -21,12 +21,14 @@ KERNELS = {path.stem: 1 for path in SOURCES.glob("*.cu")} | {"masked_istft": 2} 
 # As on a machine with a GPU, up to the first call of a kernel.
 LOAD = """
 import pathlib, sys, torch
+import ussfast.ops
 from ussfast import _ext
+from ussfast.ops._op import GRADIENTS, LIB
 from ussfast.ops import _fft
 assert not _fft.has_masked_istft(torch.device("cuda"), 1280)
 torch.cuda.is_available = lambda: True
 _ext._HERE = pathlib.Path(sys.argv[1])
-print(_ext._load_cuda())
+print(_ext._load_cuda(LIB, GRADIENTS))
 print({row["op"]: row["kernel"] for row in _ext.kernels() if row["device"] == "cuda"}["framed_stft"])
 print(_fft.has_masked_istft(torch.device("cuda"), 1280), _fft.has_masked_istft(torch.device("cuda"), 1282))
 """

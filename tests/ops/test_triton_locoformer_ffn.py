@@ -16,7 +16,8 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
 
 from ussfast.ops._triton import _layouts, _locoformer_ffn_backward, locoformer_ffn
-from ussfast.ops._triton._launch import recording, tile
+from ussfast.ops._triton._call import tile
+from ussfast.ops._triton._launch import recording
 
 pytestmark = pytest.mark.usefixtures("nan_filled_empty")
 

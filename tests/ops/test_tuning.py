@@ -11,7 +11,7 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
 
 from ussfast.ops._triton import _launch, _tuning
-from ussfast.ops._triton._launch import Call, tile
+from ussfast.ops._triton._call import Call, tile
 
 SMALL, LARGE, HUGE = tile(BLOCK=16), tile(BLOCK=32), tile(8, 3, BLOCK=64)
 DEVICE = torch.device("cuda", 0)

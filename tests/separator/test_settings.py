@@ -8,7 +8,7 @@ from tiny import RATE, SHORT, noise
 
 import ussfast
 from ussfast import DeviceError, InputError, SegmentPolicy, Separator
-from ussfast.separator import default_policy
+from ussfast.long_audio.policy import default_policy
 
 
 def fits(separator, most, error):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from golden_io import arrays, assert_close, settings
 
+from ussfast.long_audio import permutation
 from ussfast.train import losses
 
 NAMES = [("speech", "speech", "sfx", "sfx"), ("sfx", "speech", "sfx", "musicbg"), ("sfx",) * 4, tuple("abcd")]
@@ -28,8 +29,8 @@ def one_by_one(est, ref, prompts, asked=(), mixture=None):
             at = [i for i, other in enumerate(keys) if other == key]
             e, r = est[item : item + 1, at], ref[item : item + 1, at]
             level = None if mixture is None else mixture[item].square().sum().view(1, 1)
-            pairs = losses.zero_ref_snr_pairs(e, r, mixture=level)
-            parts.append(losses.best_permutation(pairs)[0][0])
+            pairs = permutation.zero_ref_snr_pairs(e, r, mixture=level)
+            parts.append(permutation.best_permutation(pairs)[0][0])
         rows.append(torch.cat(parts))
     return torch.stack(rows)
 

@@ -1,10 +1,11 @@
-"""Running one model on windows of audio: device, dtype, backend, silence, channels."""
+"""Running one model: blocks of audio in, blocks of its sources out, whatever kind of model it is."""
 
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,79 +13,49 @@ import torch
 from ussfast.engine.batching import Batches, Ticket
 from ussfast.engine.copies import transfer_for
 from ussfast.engine.graphs import bucket, graphs_for
+from ussfast.engine.settings import GPU_BATCH, Settings, pick_backend, pick_device, pick_precision
 from ussfast.errors import DeviceError, InputError, OutOfMemoryError
 from ussfast.long_audio.alignment import Groups, align_channels
+from ussfast.long_audio.policy import SegmentPolicy
+from ussfast.long_audio.windows import Batch, separate_blocks
 from ussfast.models import SpectralModel
 from ussfast.models._packed import prepare
 from ussfast.models.causal import CausalModel, Modulation
 from ussfast.models.causal.chunks import CausalChunks
 from ussfast.models.causal.step import fastest
 from ussfast.ops import use_reference
+from ussfast.prompts.bank import Plan
 
-BACKENDS = ("native", "reference")
-# Names for users -> precision of the matrix products.
-DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16", "int8": "int8"}
 # A standard deviation below a quarter of a 24-bit step: nothing to hear, and levels by division would explode.
 SILENCE = 2.0**-25
 KEPT_CONDITIONINGS = 32
-GPU_BATCH = 8
 
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name, "auto" being the best there is; DeviceError when this machine does not have it."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise DeviceError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        why = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
-        raise DeviceError(f"device {name!r} is not available: this machine (or this torch) has {why}; use cpu")
-    if device.type not in ("cpu", "cuda"):
-        raise DeviceError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
-    return device
-
-
-def pick_precision(name: str, device: torch.device) -> str:
-    if name != "auto" and name not in DTYPES:
-        raise DeviceError(f"dtype must be one of auto, {', '.join(DTYPES)}, got {name!r}")
-    if name == "int8" and device.type != "cpu":
-        raise DeviceError(f"dtype int8 is for the CPU; on {device} use bf16")
-    return DTYPES.get(name, "float32")
-
-
-def pick_backend(name: str) -> str:
-    if name != "auto" and name not in BACKENDS:
-        raise DeviceError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
-    return "native" if name == "auto" else name
+T = TypeVar("T")
 
 
 class Engine:
-    """A model on its device, run window by window.
+    """A model on its device.
 
     Args:
-        device, dtype, backend: names; "auto" takes the best that this machine has (float32, native kernels; streams of
-            causal models on the CPU multiply bfloat16 where it can). The model is moved and prepared for them: its
-            weights are packed here, once.
-        batch: windows that are computed together at most, of one file, of several threads and of streams; 1 computes
-            each in the thread that asks for it. None: GPU_BATCH on a GPU, less once they do not fit, and 1 on the CPU.
+        settings: device, dtype and backend; the model is moved and prepared for them, its weights are packed here,
+            once. Windows: `policy` is what audio is cut by.
+    Raises:
+        DeviceError, InputError: settings that this machine, or this model, cannot have.
     """
 
-    def __init__(self, model: SpectralModel, device: str, dtype: str, backend: str, batch: int | None = None):
-        if batch is not None and batch < 1:
-            raise InputError(f"batch must be at least 1, got {batch}")
-        self.device, self.backend = pick_device(device), pick_backend(backend)
-        self.precision = pick_precision(dtype, self.device)
+    def __init__(self, model: SpectralModel, settings: Settings):
+        self.policy = settings.policy(model.config.segment_seconds)
+        self.device, self.backend = pick_device(settings.device), pick_backend(settings.backend)
+        self.precision = pick_precision(settings.dtype, self.device)
         if isinstance(model, CausalModel) and self.precision == "int8":
             raise DeviceError("dtype int8 is not for the causal model: use auto, float32 or bf16")
-        self.stream_precision = "bfloat16" if dtype == "auto" else self.precision
+        self.stream_precision = "bfloat16" if settings.dtype == "auto" else self.precision
         # Our ops have precisions of their own and keep residual streams in float32. On a GPU, PyTorch chooses what else
         # is safe in bfloat16: everything where plain PyTorch is asked for.
         self.autocast = self.device.type != "cpu" and self.precision == "bfloat16"
         plain = self.autocast and self.backend == "reference"
         self.graphs, self.transfer = graphs_for(self.device), transfer_for(self.device)
-        self.batch = batch or (1 if self.device.type == "cpu" else GPU_BATCH)
+        self.batch = settings.batch or (1 if self.device.type == "cpu" else GPU_BATCH)
         self._batches = Batches(self._begin, self.batch) if self.batch > 1 else None
         with _memory(self.device):
             self.model = model.to(self.device).eval()
@@ -113,15 +84,54 @@ class Engine:
                 self._known.pop(next(iter(self._known)))
         return known
 
-    def carry_on(
+    def separate(self, blocks: Iterable[np.ndarray], plan: Plan, policy: SegmentPolicy) -> Iterator[np.ndarray]:
+        """Blocks [channels, n] at the model's rate -> [sources, channels, m], gap-free, as many samples in all.
+
+        A causal model carries on from block to block; of others, windows are cut by `policy` and joined.
+
+        Raises:
+            OutOfMemoryError: what is computed at once does not fit; see `attempt`.
+            InputError: see `check_channels`.
+        """
+        if self.causal is not None and plan.vectors is not None:
+            return self._carried_on(blocks, plan.vectors, policy.segment, bool(plan.groups))
+        asked = plan.vectors, len(plan.labels), plan.groups
+
+        def run(window: np.ndarray) -> np.ndarray:
+            return self.run(window, *asked)
+
+        batch = Batch(self.batch, lambda windows: self.run_many(windows, *asked)) if self.batch > 1 else None
+        return separate_blocks(blocks, run, self.model.config.sample_rate, policy, plan.groups, batch)
+
+    def attempt(self, work: Callable[[SegmentPolicy], T]) -> T:
+        """`work` with the engine's policy, and again with a shorter segment where memory does not suffice.
+
+        Raises:
+            OutOfMemoryError: the second time.
+        """
+        try:
+            with self.present():
+                return work(self.policy)
+        except OutOfMemoryError:
+            pass  # outside of the handler, so that the failed attempt's tensors are gone
+        shorter = self.policy.shorter()
+        try:
+            with self.present():
+                return work(shorter)
+        except OutOfMemoryError as error:
+            raise OutOfMemoryError(
+                f"out of memory on {self.device}, also with a segment of {shorter.segment:g} s: "
+                "use a shorter segment, fewer prompts or a smaller model"
+            ) from error
+
+    def _carried_on(
         self, blocks: Iterable[np.ndarray], prompts: torch.Tensor, seconds: float, shared: bool
     ) -> Iterator[np.ndarray]:
-        """Blocks [channels, n] at the model's rate through a causal model -> [sources, channels, m], as many samples.
+        """`separate` of a causal model.
 
         Args:
-            prompts: vectors [sources, dim].
             seconds: that the model computes at once, for memory's sake; results do not depend on it.
-            shared: channels get the same masks, see `CausalChunks`.
+            shared: channels get the same masks: equal prompts would be told apart in each channel on its own.
         """
         assert self.causal is not None
         config = self.causal.config

@@ -58,7 +58,7 @@ def solve(tail: np.ndarray, new: np.ndarray) -> np.ndarray:
     """`new` in the order with the lowest loss against `tail` [sources, channels, overlap], channel by channel."""
     import torch
 
-    from ussfast.train.losses import css_pairs, pit_loss
+    from ussfast.long_audio.permutation import css_pairs, pit_loss
 
     estimate = torch.from_numpy(np.ascontiguousarray(new[..., : tail.shape[-1]])).transpose(0, 1)
     reference = torch.from_numpy(np.ascontiguousarray(tail)).transpose(0, 1)

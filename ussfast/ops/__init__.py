@@ -3,7 +3,7 @@
 USSFAST_IMPL=reference keeps all of them on plain PyTorch; `use_reference()` does so for a block of code.
 """
 
-from ussfast.ops._op import use_reference
+from ussfast.ops._op import GRADIENTS, IMPL, LIB, OPS, use_reference
 from ussfast.ops.band_attention import band_attention
 from ussfast.ops.band_masks import band_masks
 from ussfast.ops.band_merge import band_merge
@@ -21,7 +21,7 @@ from ussfast.ops.stft_mask import stft_mask
 from ussfast.ops import _fft  # noqa: F401  # isort: skip  (defines what kernels are loaded for)
 from ussfast import _ext # isort: skip  (loads kernels for the ops defined above)
 
-_ext.load()
+_ext.load(OPS, LIB, GRADIENTS, IMPL)
 
 __all__ = [
     "band_attention",

@@ -1,7 +1,7 @@
 """One live stream: chunks of any size in, separated pieces out, in order and without gaps."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -135,6 +135,16 @@ class Session:
         rest = torch.from_numpy(self.core.flush()).flatten(0, 1)
         first = self._outgoing.push(torch.cat((last, rest), 1))
         return self._piece(torch.cat((first, self._outgoing.flush(self._taken)), 1))
+
+    def pieces(self, chunks: Iterable[Any]) -> Iterator[Separation]:
+        """Pushes chunks and flushes: what is complete, piece by piece, without empty ones."""
+        for chunk in chunks:
+            piece = self.push(chunk)
+            if piece.mixture.size:
+                yield piece
+        rest = self.flush()
+        if rest.mixture.size:
+            yield rest
 
     def _run(self, audio: Tensor) -> Tensor:
         """[channels, n] at the model's rate -> [slots * channels, m]."""

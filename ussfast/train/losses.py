@@ -4,61 +4,18 @@ Source: Saijo et al., "Task-Aware Unified Source Separation", ICASSP 2025; the f
 follows Wisdom et al., "What's all the fuss about free universal sound separation data?", ICASSP 2021.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import permutations
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ussfast.long_audio.permutation import best_permutation, cut, errors, to_device, zero_ref_snr_pairs
 from ussfast.train.high_band import HighBand
-
-PairLoss = Callable[[Tensor, Tensor], Tensor]  # estimates, references [batch, sources, n] -> [batch, est, ref]
-
-
-def _cut(est: Tensor, ref: Tensor) -> tuple[Tensor, Tensor]:
-    length = min(est.shape[-1], ref.shape[-1])
-    return est[..., :length], ref[..., :length]
-
-
-def _errors(est: Tensor, ref: Tensor) -> Tensor:
-    """Energy of every estimate minus every reference: [batch, sources(est), sources(ref)]."""
-    # The difference itself, not its expansion: the latter cancels when an estimate is good.
-    return torch.stack([(est - ref[:, j : j + 1]).square().sum(-1) for j in range(ref.shape[1])], -1)
-
-
-def zero_ref_snr_pairs(
-    est: Tensor,
-    ref: Tensor,
-    snr_max: float = 30.0,
-    zero_weight: float = 0.1,
-    eps: float = 1e-7,
-    mixture: Tensor | None = None,
-) -> Tensor:
-    """Soft-thresholded negative SNR in dB of every pair; silent references use the mixture's energy instead.
-
-    Args:
-        est, ref: [batch, sources, samples].
-        snr_max: in dB; errors further below the reference hardly count.
-        zero_weight: weight of pairs with a silent reference.
-        mixture: [batch, 1] energy of the mixtures; that of the sum of `ref` if None.
-    Returns:
-        [batch, sources(est), sources(ref)].
-    """
-    power = ref.square().sum(-1)  # [batch, ref]
-    if mixture is None:
-        mixture = ref.sum(1).square().sum(-1, keepdim=True)
-    active = power > 0
-    reference = torch.where(active, power, mixture)
-    floor = 10 ** (-snr_max / 10) * reference
-    noise = 10 * torch.log10(_errors(est, ref) + floor[:, None] + eps)
-    loss = noise - (active * 10 * torch.log10(reference + eps))[:, None]
-    return torch.where(active, 1.0, zero_weight)[:, None] * loss
 
 
 def snr_pairs(est: Tensor, ref: Tensor, eps: float = 1e-8) -> Tensor:
     """Plain negative SNR in dB of every pair."""
-    return 10 * torch.log10((_errors(est, ref) + eps) / (ref.square().sum(-1)[:, None] + eps))
+    return 10 * torch.log10((errors(est, ref) + eps) / (ref.square().sum(-1)[:, None] + eps))
 
 
 def si_snr_pairs(est: Tensor, ref: Tensor, clamp_db: float = 70.0) -> Tensor:
@@ -68,37 +25,6 @@ def si_snr_pairs(est: Tensor, ref: Tensor, clamp_db: float = 70.0) -> Tensor:
     ratio = coherence / (1 - coherence)
     limit = 10 ** (clamp_db / 10)
     return -10 * torch.log10(ratio.clamp(1 / limit, limit))
-
-
-def best_permutation(pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses and estimate indices of the best one-to-one assignment: [batch, ref] each."""
-    count = pairs.shape[-1]
-    if count == 1:
-        return pairs[:, 0], torch.zeros(len(pairs), 1, dtype=torch.int64, device=pairs.device)
-    flat = to_device([i for order in permutations(range(count)) for i in order], pairs.device)
-    orders = flat.unflatten(0, (-1, count))  # [orders, ref]
-    losses = pairs[:, orders, torch.arange(count, device=pairs.device)]  # [batch, orders, ref]
-    best = losses.mean(-1).argmin(-1)
-    return losses[torch.arange(len(pairs), device=pairs.device), best], orders[best]
-
-
-def with_zero_refs(ref: Tensor, sources: int) -> Tensor:
-    """References with silent ones appended up to `sources`."""
-    missing = sources - ref.shape[1]
-    return torch.cat((ref, ref.new_zeros(ref.shape[0], missing, ref.shape[2])), 1) if missing > 0 else ref
-
-
-def pit_loss(est: Tensor, ref: Tensor, pairs: PairLoss | None = None) -> tuple[Tensor, Tensor]:
-    """Per-source losses and permutation over all sources.
-
-    Args:
-        est, ref: [batch, sources, samples]; missing references count as silent, lengths are cut to the shorter.
-        pairs: loss of every pair; zero_ref_snr_pairs by default.
-    Returns:
-        losses [batch, sources], permutation [batch, sources] such that est[:, perm] matches ref.
-    """
-    est, ref = _cut(est, with_zero_refs(ref, est.shape[1]))
-    return best_permutation((pairs or zero_ref_snr_pairs)(est, ref))
 
 
 def prompt_groups(
@@ -141,7 +67,7 @@ def prompt_loss(
     Returns:
         [batch, sources], listed per item by first appearance of each prompt; its mean is the training loss.
     """
-    est, ref = _cut(est, ref)
+    est, ref = cut(est, ref)
     batch, sources, _ = ref.shape
     groups = prompt_groups(prompts, asked)
     est, ref = est.flatten(0, 1), ref.flatten(0, 1)
@@ -163,12 +89,6 @@ def prompt_loss(
     place = {row: k for k, row in enumerate(order)}
     listed = [place[item * sources + i] for item, at in groups for i in at]
     return torch.cat(values).index_select(0, to_device(listed, est.device)).view(batch, sources)
-
-
-def to_device(values: Sequence[int], device: torch.device) -> Tensor:
-    """Whole numbers from the host as int64; the host does not wait for a GPU to take them."""
-    tensor = torch.tensor(values, dtype=torch.int64)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def sfc_loss(
@@ -200,7 +120,3 @@ def sfc_loss(
     noise = 10 * torch.log10((est - ref).square().sum(-1) + tau * torch.where(active, power, mixture) + eps)
     own = noise if only_denominator else noise - 10 * torch.log10(power + eps)
     return torch.where(active, own, zero_weight * noise).mean(-1)
-
-
-css_pairs = partial(zero_ref_snr_pairs, snr_max=70.0, zero_weight=0.0)
-"""What the published long-audio procedure compares neighbouring segments with."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ussfast.engine.engine import pick_device
+from ussfast.engine.settings import pick_device
 from ussfast.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ussfast.ops._triton._band_masks_parts import Masks, gated, hidden, masks_of, sizes_at_once, tokens
 from ussfast.ops._triton._bands import band_parts, band_starts
+from ussfast.ops._triton._call import Call, tile
 from ussfast.ops._triton._causal_parts import block, inverse_rms, norm_gradient, vector, wanted
-from ussfast.ops._triton._launch import Call, launch, tile
+from ussfast.ops._triton._launch import launch
 from ussfast.ops.band_split import runs
 
 

@@ -11,8 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ussfast.ops._triton._call import Call, tile
 from ussfast.ops._triton._causal_parts import MOST_CHANNELS, TORCH, block, dense, inverse_rms, pad, vector
-from ussfast.ops._triton._launch import Call, capability, dot_types, launch, tile
+from ussfast.ops._triton._launch import capability, dot_types, launch
 
 MOST_FEATURES = 32
 

@@ -14,8 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ussfast.ops._triton._call import Call, tile
 from ussfast.ops._triton._causal_parts import TORCH, block, inverse_rms, norm_gradient, pad, vector
-from ussfast.ops._triton._launch import Call, launch, tile
+from ussfast.ops._triton._launch import launch
 
 
 @triton.jit

@@ -7,7 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ussfast.ops._triton._launch import Tile, dot_types, tile
+from ussfast.ops._triton._call import Tile, tile
+from ussfast.ops._triton._launch import dot_types
 
 LOG2_E = 1.4426950408889634
 # Heads that are wider than this have no kernel.

@@ -8,8 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ussfast.ops._triton._call import Call
 from ussfast.ops._triton._cross_attention import bias_block, rows, slope_factor, tiles
-from ussfast.ops._triton._launch import Call, launch
+from ussfast.ops._triton._launch import launch
 
 # Programs that should exist where the batch is summed: it is cut into so many parts. Whatever the device, so that
 # results do not depend on it.

@@ -7,7 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ussfast.ops._triton._launch import Call, Tile, capability, launch, tile
+from ussfast.ops._triton._call import Call, Tile, tile
+from ussfast.ops._triton._launch import capability, launch
 from ussfast.ops._triton._locoformer_ffn_parts import (
     Problem,
     columns,

@@ -11,20 +11,18 @@ import re
 import threading
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import triton
 
 from ussfast.audio.atomic import atomic_write
 from ussfast.errors import OutputError
-
-if TYPE_CHECKING:
-    from ussfast.ops._triton._launch import Call, Tile
+from ussfast.ops._triton._call import Call, Tile
 
 _lock = threading.Lock()
 _tables: dict[Path, dict[str, Any]] = {}
-_chosen: dict[tuple[str, int], "Tile"] = {}
+_chosen: dict[tuple[str, int], Tile] = {}
 
 
 def tuning() -> bool:
@@ -50,7 +48,7 @@ def table(file: Path) -> dict[str, Any]:
     return _tables[file]
 
 
-def choose(call: "Call", device: torch.device) -> "Tile":
+def choose(call: Call, device: torch.device) -> Tile:
     """The tile for this call: the tuned one of the file, or its default; measured first under USSFAST_TUNE=1."""
     if len(call.tiles) == 1:
         return call.tiles[0]
@@ -69,13 +67,13 @@ def choose(call: "Call", device: torch.device) -> "Tile":
     return found or call.tiles[0]
 
 
-def entry(entries: dict[str, Any], name: str, tiles: "tuple[Tile, ...]") -> "Tile | None":
+def entry(entries: dict[str, Any], name: str, tiles: tuple[Tile, ...]) -> Tile | None:
     """The tile that the entry names, if it still is a candidate."""
     wanted = entries.get(name, {}).get("tile")
     return next((tile for tile in tiles if tile.options() == wanted), None)
 
 
-def measure(call: "Call") -> "dict[Tile, float]":
+def measure(call: Call) -> dict[Tile, float]:
     """Milliseconds of each candidate that this GPU can run."""
     times = {}
     for tile in call.tiles:
@@ -86,7 +84,7 @@ def measure(call: "Call") -> "dict[Tile, float]":
     return times
 
 
-def store(file: Path, name: str, call: "Call", times: "dict[Tile, float]") -> "Tile":
+def store(file: Path, name: str, call: Call, times: dict[Tile, float]) -> Tile:
     """Writes the fastest tile to the file and returns it; the default if none could be measured."""
     best = min(times, key=times.__getitem__, default=call.tiles[0])
     entries = table(file)

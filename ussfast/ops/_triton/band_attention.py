@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ussfast.ops._triton._call import Call, Tile, tile
 from ussfast.ops._triton._causal_inner_backward import inner_backward
 from ussfast.ops._triton._causal_parts import (
     TORCH,
@@ -24,7 +25,7 @@ from ussfast.ops._triton._causal_parts import (
     vector,
     wanted,
 )
-from ussfast.ops._triton._launch import Call, Tile, dot_types, launch, tile
+from ussfast.ops._triton._launch import dot_types, launch
 from ussfast.ops.band_attention import reference
 
 MOST_BANDS = 64

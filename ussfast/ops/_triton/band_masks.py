@@ -14,8 +14,9 @@ from torch import Tensor
 from ussfast.ops._triton._band_masks_backward import band_masks_backward
 from ussfast.ops._triton._band_masks_parts import Masks, hidden, masks_of
 from ussfast.ops._triton._bands import band_parts, band_starts
+from ussfast.ops._triton._call import Call, tile
 from ussfast.ops._triton._causal_parts import block
-from ussfast.ops._triton._launch import Call, launch, tile
+from ussfast.ops._triton._launch import launch
 from ussfast.ops._triton.band_tokens import BANDS
 from ussfast.ops.band_masks import reference
 

@@ -10,8 +10,9 @@ import triton.language as tl
 from torch import Tensor
 
 from ussfast.ops._triton._bands import band_starts
+from ussfast.ops._triton._call import Call, Tile, tile
 from ussfast.ops._triton._causal_parts import TORCH, block, pad, wanted
-from ussfast.ops._triton._launch import Call, Tile, dot_types, launch, tile
+from ussfast.ops._triton._launch import dot_types, launch
 from ussfast.ops.band_split import runs
 from ussfast.ops.band_tokens import reference
 

@@ -7,9 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ussfast.ops._triton._call import Call
 from ussfast.ops._triton._cross_attention import bias_block, common, rows, slope_factor, taken, tiles
 from ussfast.ops._triton._cross_attention_backward import gradients
-from ussfast.ops._triton._launch import Call, capability, launch
+from ussfast.ops._triton._launch import capability, launch
 from ussfast.ops._triton._tuples import empty
 from ussfast.ops.biased_cross_attention import reference
 

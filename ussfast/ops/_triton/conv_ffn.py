@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ussfast.ops._triton._call import Call, Tile, tile
 from ussfast.ops._triton._causal_inner_backward import inner_backward, inputs, places, strides
 from ussfast.ops._triton._causal_parts import (
     TORCH,
@@ -25,7 +26,7 @@ from ussfast.ops._triton._causal_parts import (
     vector,
     wanted,
 )
-from ussfast.ops._triton._launch import Call, Tile, capability, dot_types, launch, tile
+from ussfast.ops._triton._launch import capability, dot_types, launch
 from ussfast.ops._triton._tuples import empty
 from ussfast.ops.conv_ffn import KERNEL, reference
 

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ussfast.ops._triton._call import Call, tile
 from ussfast.ops._triton._causal_inner_backward import inner_backward
 from ussfast.ops._triton._causal_parts import (
     TORCH,
@@ -27,7 +28,7 @@ from ussfast.ops._triton._causal_parts import (
     vector,
     wanted,
 )
-from ussfast.ops._triton._launch import Call, dot_types, launch, tile
+from ussfast.ops._triton._launch import dot_types, launch
 from ussfast.ops.gated_recurrence import reference
 
 _BACKWARD_FRAMES = 16

@@ -7,7 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ussfast.ops._triton._launch import Call, launch, tile, wide
+from ussfast.ops._triton._call import Call, tile
+from ussfast.ops._triton._launch import launch, wide
 
 # Values per program. Groups hold only 8 to 32 channels, so one program takes many of them.
 _TILE = 1024

@@ -11,7 +11,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ussfast.ops._fft import has_masked_istft
-from ussfast.ops._triton._launch import Call, launch, tile
+from ussfast.ops._triton._call import Call, tile
+from ussfast.ops._triton._launch import launch
 from ussfast.ops._triton._tuples import empty
 from ussfast.ops.stft_mask import NOTHING, reference
 

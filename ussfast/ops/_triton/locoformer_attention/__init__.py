@@ -7,7 +7,8 @@ import torch
 import triton
 from torch import Tensor
 
-from ussfast.ops._triton._launch import Tile, capability
+from ussfast.ops._triton._call import Tile
+from ussfast.ops._triton._launch import capability
 from ussfast.ops._triton.locoformer_attention import tiles
 from ussfast.ops._triton.locoformer_attention.calls import Setting, blocks, project, setting, takes
 from ussfast.ops._triton.locoformer_attention.flash import _locoformer_attention_fwd_flash_kernel

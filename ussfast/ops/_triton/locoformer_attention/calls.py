@@ -8,7 +8,8 @@ import torch
 import triton
 from torch import Tensor
 
-from ussfast.ops._triton._launch import Call, Tile, capability, launch
+from ussfast.ops._triton._call import Call, Tile
+from ussfast.ops._triton._launch import capability, launch
 from ussfast.ops._triton.locoformer_attention import tiles as tiles
 from ussfast.ops._triton.locoformer_attention.flash import _locoformer_attention_fwd_qkv_kernel
 from ussfast.ops._triton.locoformer_attention.layout import Layout, layout, rotations, weights

@@ -6,7 +6,7 @@ parts need both parts of both factors. bench/NOTES.md has what the defaults comp
 
 import torch
 
-from ussfast.ops._triton._launch import Tile, tile
+from ussfast.ops._triton._call import Tile, tile
 from ussfast.ops._triton.locoformer_attention.layout import Layout
 
 

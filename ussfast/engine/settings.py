@@ -1,0 +1,83 @@
+"""What a user chooses about how a model runs, and the names for it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from ussfast.errors import DeviceError, InputError
+from ussfast.long_audio.policy import SegmentPolicy, default_policy
+
+BACKENDS = ("native", "reference")
+# Names for users -> precision of the matrix products.
+DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16", "int8": "int8"}
+GPU_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model runs and how audio is cut for it; None and "auto" leave the choice to us.
+
+    device: "auto", "cpu", "cuda" or "cuda:N".
+    dtype: "auto" (float32; streams of causal models on the CPU: bfloat16 where it has such products), "float32",
+        "bfloat16" ("bf16") or, on the CPU and not for causal models, "int8": of the network's large matrix products;
+        see docs/cpu.md, docs/causal.md and docs/gpu.md.
+    backend: "auto" or "native" (our kernels where they are built), or "reference" (plain PyTorch).
+    segment: window for long audio in seconds; by default what the model was trained on, at least 6 s. Causal models
+        carry on from one window to the next: for them it is only a question of memory.
+    overlap: shared by neighbouring windows, in seconds; by default 2.1 s, or 0.4 of a short segment.
+    stitch: "fade", or "published" for the plain averages of the TUSS and SFC scripts.
+    look_ahead: right-hand context of the windows in seconds, the windows of live audio (docs/streaming-windows.md); by
+        default as much context on the right as on the left.
+    batch: windows that are computed together at most, those of other threads included; by default 8 on a GPU (fewer
+        once so many do not fit) and 1 on the CPU. Results do not depend on it but for rounding.
+    Raises:
+        InputError: a batch below 1. What else is wrong is told where it is used: see `policy`, `pick_device`.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    backend: str = "auto"
+    segment: float | None = None
+    overlap: float | None = None
+    stitch: Literal["fade", "published"] = "fade"
+    look_ahead: float | None = None
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise InputError(f"batch must be at least 1, got {self.batch}")
+
+    def policy(self, trained: float) -> SegmentPolicy:
+        """Windows for a model that was trained on `trained` seconds."""
+        return default_policy(trained, self.segment, self.overlap, self.stitch, self.look_ahead)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name, "auto" being the best there is; DeviceError when this machine does not have it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        why = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
+        raise DeviceError(f"device {name!r} is not available: this machine (or this torch) has {why}; use cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    if name != "auto" and name not in DTYPES:
+        raise DeviceError(f"dtype must be one of auto, {', '.join(DTYPES)}, got {name!r}")
+    if name == "int8" and device.type != "cpu":
+        raise DeviceError(f"dtype int8 is for the CPU; on {device} use bf16")
+    return DTYPES.get(name, "float32")
+
+
+def pick_backend(name: str) -> str:
+    if name != "auto" and name not in BACKENDS:
+        raise DeviceError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
+    return "native" if name == "auto" else name

@@ -1,0 +1,71 @@
+"""Opens live streams on an engine: one by itself, or many that are computed together."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from ussfast.engine.engine import Engine
+from ussfast.errors import InputError
+from ussfast.long_audio.policy import live_policy
+from ussfast.prompts.bank import Plan
+from ussfast.streaming.causal import CausalCore
+from ussfast.streaming.pool import SessionPool
+from ussfast.streaming.rows import CausalRows
+from ussfast.streaming.session import PROMPTS, MakeCore, Session
+from ussfast.streaming.sliding import SlidingCore
+
+MakePlan = Callable[[Sequence[str] | str | None], Plan]  # from prompts, None for those that are asked for by default
+OnBad = Literal["silence", "raise"]
+
+
+def open_session(
+    engine: Engine, make_plan: MakePlan, rate: int, prompts: Sequence[str] | str | None, channels: int | None,
+    latency: float | None, max_prompts: int | None, on_bad: OnBad, threads: int,
+) -> Session:  # fmt: skip
+    """See `Separator.session`; rate: of the chunks, in Hz."""
+    if threads < 1:
+        raise InputError(f"threads must be at least 1, got {threads}")
+    make_core = _core_maker(engine, latency, threads)
+    own = engine.model.config.sample_rate
+    return Session(make_core, make_plan, prompts, own, rate, channels, max_prompts, on_bad)
+
+
+def _core_maker(engine: Engine, latency: float | None, threads: int) -> MakeCore:
+    causal = engine.causal
+    if causal is None:
+        policy = engine.policy if latency is None else live_policy(0, latency, engine.policy.segment)
+        return lambda channels, room, plan, slots: SlidingCore(
+            engine, policy, channels, room, plan.vectors, slots, plan.groups, threads
+        )
+    if latency is not None:
+        own = causal.config.latency_samples / causal.config.sample_rate
+        raise InputError(f"latency is for models that are not causal; this one has {own:g} s of its own")
+    return lambda channels, room, plan, slots: CausalCore(
+        CausalRows(engine, 1, channels, room, threads), 0, plan.vectors, slots, plan.groups
+    )
+
+
+def open_pool(
+    engine: Engine, make_plan: MakePlan, size: int, rate: int, channels: int, max_prompts: int, on_bad: OnBad,
+    threads: int,
+) -> SessionPool:  # fmt: skip
+    """See `Separator.pool`; rate: of the chunks, in Hz."""
+    room = max(max_prompts, PROMPTS)
+    if engine.causal is None:
+        raise InputError("a pool needs a causal model; open a session for each stream of this one")
+    least = min(size, channels, max_prompts, threads)
+    if least < 1:
+        raise InputError(f"size, channels, max_prompts and threads must be at least 1, got {least}")
+    rows = CausalRows(engine, size, channels, 2 * room, threads)
+
+    def open_one(row: int, prompts: Sequence[str] | str | None) -> Session:
+        count = len(make_plan(prompts).labels)
+        if count > room:
+            raise InputError(f"{count} prompts, but the pool has room for {room}: open it with max_prompts={count}")
+
+        def make_core(channels: int, room: int, plan: Plan, slots: tuple[int, ...]) -> CausalCore:
+            return CausalCore(rows, row, plan.vectors, slots, plan.groups)
+
+        own = engine.model.config.sample_rate
+        return Session(make_core, make_plan, prompts, own, rate, channels, room, on_bad)
+
+    return SessionPool(rows, open_one)
