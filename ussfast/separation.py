@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ussfast.audio import FORMATS, OutputFormat, Written, stem_files
+from ussfast.audio import AUDIO_SUFFIXES, FORMATS, OutputFormat, Written, stem_files
 from ussfast.errors import InputError, OutputError
 
 _RESIDUAL = "residual"
+_WRITTEN = tuple(f".{name}" for name in FORMATS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +78,31 @@ def output_labels(labels: Sequence[str], residual: bool) -> tuple[str, ...]:
     return (*labels, _RESIDUAL) if residual else tuple(labels)
 
 
+def choose(labels: Sequence[str], residual: bool, stems: Sequence[str] | None) -> tuple[tuple[int, ...], bool]:
+    """Which stems are written, in their order, and whether the residual is.
+
+    Args:
+        stems: labels of those that are; "residual" means that, as `residual` does. None: all of them.
+    Raises:
+        InputError: an unknown label, or none at all.
+    """
+    if stems is None:
+        return tuple(range(len(labels))), residual
+    unknown = [name for name in stems if name not in (*labels, _RESIDUAL)]
+    if unknown or not stems:
+        what = f"no stem {unknown[0]!r}" if unknown else "no stem is chosen"
+        raise InputError(f"{what}; there are {', '.join((*labels, _RESIDUAL))}")
+    return tuple(i for i, label in enumerate(labels) if label in stems), residual or _RESIDUAL in stems
+
+
 def stem_paths(
     directory: Path, template: str, labels: Sequence[str], name: str, output: OutputFormat | None = None
 ) -> list[Path]:
     """Where each stem goes; InputError for a template that cannot work, or a format that cannot have the settings."""
+    suffix = Path(template).suffix.lower()
+    if suffix in AUDIO_SUFFIXES and suffix not in _WRITTEN:
+        ways = f"{', '.join(_WRITTEN[:-1])} or {_WRITTEN[-1]}"
+        raise InputError(f"template {template!r}: files are written as {ways}, not as {suffix}")
     output, paths = output or OutputFormat(), []
     for index, label in enumerate(labels):
         safe = re.sub(r"[^\w.+-]+", "_", label)
@@ -91,7 +113,7 @@ def stem_paths(
         path = Path(filled)
         if path.is_absolute() or ".." in path.parts or not path.name:
             raise InputError(f"template {template!r} must stay inside the output directory")
-        if path.suffix[1:].lower() not in FORMATS:
+        if path.suffix.lower() not in _WRITTEN:
             path = path.with_name(path.name + ".wav")
         if output.format:
             path = path.with_suffix(f".{output.format}")

@@ -19,7 +19,7 @@ from ussfast.long_audio.policy import SegmentPolicy
 from ussfast.models import SpectralModel, architecture_of, build
 from ussfast.prompts.bank import Plan, Prompt, PromptBank, check_prompts, make_plan
 from ussfast.prompts.enrolment import can_embed, enroll
-from ussfast.separation import Separation, make_folders, output_labels, stem_paths
+from ussfast.separation import Separation, choose, make_folders, output_labels, stem_paths
 from ussfast.streaming import opening as live
 from ussfast.streaming.pool import SessionPool
 from ussfast.streaming.session import Session
@@ -163,6 +163,7 @@ class Separator:
         bit_depth: int | None = None,
         skip_existing: bool = False,
         progress: Progress | None = None,
+        stems: Sequence[str] | None = None,
     ) -> Written:
         """Separates a file of any duration into files, with memory that does not depend on the duration.
 
@@ -173,6 +174,7 @@ class Separator:
             template, residual, format, bit_depth: as for Separation.save; {name} is the input's stem.
             skip_existing: does nothing when all outputs are there already: a stopped batch goes on where it was.
             progress: called with (seconds done, seconds in all or None).
+            stems: labels of those that are written, the residual also; by default all. All prompts are still asked for.
         Returns:
             paths of the outputs, residual last, a list with `seconds`, `sample_rate`, `channels` and `warnings`. The
             files appear complete or not at all.
@@ -180,19 +182,24 @@ class Separator:
         path = Path(path)
         plan = self._plan(prompts)
         output = OutputFormat.of(format, bit_depth)
-        paths = stem_paths(Path(directory), template, output_labels(plan.labels, residual), path.stem, output)
+        keep, residual = choose(plan.labels, residual, stems)
+        written = output_labels([plan.labels[i] for i in keep], residual)
+        paths = stem_paths(Path(directory), template, written, path.stem, output)
         if skip_existing and all(p.is_file() for p in paths):
             return Written(paths)
         if any(p.resolve() == path.resolve() for p in paths):
             raise InputError(f"{path}: an output would overwrite the input; choose another directory or template")
-        self.engine.check_channels(probe(path).channels)  # a bad input is reported before any folder is made
+        info = probe(path)  # a bad input, or one that the files cannot hold, is reported before any folder is made
+        self.engine.check_channels(info.channels)
+        for file in paths:
+            output.for_file(file, info.sample_rate, info.channels)
         make_folders(paths)
 
         def attempt(policy: SegmentPolicy) -> Written:
             with AudioReader(path) as reader:
                 return separate_to_files(
                     reader, self.sample_rate, lambda blocks: self.engine.separate(blocks, plan, policy), paths,
-                    residual, output, progress,
+                    residual, output, progress, len(plan.labels), keep,
                 )  # fmt: skip
 
         return self.engine.attempt(attempt)

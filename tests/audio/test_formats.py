@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from ussfast.audio import AudioWriter, OutputFormat, read, resample, stem_files
-from ussfast.audio.formats import RATES, file_rate
+from ussfast.audio.formats import RATES, file_rate, mp3_bitrates
 from ussfast.errors import InputError, OutputError
 
 LOSSY = ("mp3", "ogg", "opus")
@@ -107,8 +107,8 @@ def kilobits(path):
 
 @pytest.mark.parametrize(
     ("name", "rate", "channels", "bitrate"),
-    [("mp3", 44100, 2, 320), ("mp3", 44100, 2, 128), ("mp3", 44100, 1, 32), ("mp3", 22050, 1, 160),
-     ("mp3", 16000, 1, 8), ("mp3", 8000, 1, 64), ("mp3", 48000, 2, 192), ("opus", 48000, 1, 24),
+    [("mp3", 44100, 2, 320), ("mp3", 44100, 2, 128), ("mp3", 44100, 1, 56), ("mp3", 22050, 1, 160),
+     ("mp3", 16000, 1, 40), ("mp3", 8000, 1, 64), ("mp3", 48000, 2, 192), ("opus", 48000, 1, 24),
      ("opus", 48000, 2, 128), ("opus", 48000, 2, 510), ("opus", 16000, 1, 32)],
 )  # fmt: skip
 def test_bitrates(tmp_path, name, rate, channels, bitrate):
@@ -118,13 +118,24 @@ def test_bitrates(tmp_path, name, rate, channels, bitrate):
     assert kilobits(path) == pytest.approx(bitrate, rel=0.15 if name == "opus" else 0.03)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", RATES["mp3"])
+def test_every_bitrate_of_mp3_keeps_the_length(tmp_path, rate, channels):
+    audio, path = sound(rate, channels, rate // 4 + 11), tmp_path / "a.mp3"
+    found = mp3_bitrates(rate, channels)
+    assert len(found) >= 5
+    for bitrate in found:
+        write(path, rate, audio, OutputFormat(bitrate=bitrate))
+        assert read(path)[0].shape == audio.shape
+
+
 @pytest.mark.parametrize("name", ["mp3", "ogg"])
 def test_better_quality_takes_more_and_is_better(tmp_path, name):
     audio, found = sound(44100, 2, 44100 * 5), []
     for quality in (0, 3, 8, 10, None):
         path = tmp_path / f"{quality}.{name}"
         write(path, 44100, audio, OutputFormat(quality=quality))
-        found.append((path.stat().st_size, snr(audio, read(path)[0])))
+        found.append((path.stat().st_size, snr(audio, read(path)[0])))  # of the same length
     assert found[:4] == sorted(found[:4]) and len(set(found[:4])) == 4
     assert found[4][0] == found[2][0]  # 8 is the default
 
@@ -142,9 +153,9 @@ def test_better_quality_takes_more_and_is_better(tmp_path, name):
         ({"format": "opus", "quality": 5}, "", "opus has no quality to choose: mp3 and ogg have"),
         ({"format": "mp3", "bit_depth": 16}, "", "mp3 of 16 bits: bit_depth is for wav and flac"),
         ({"format": "flac", "clip": "none"}, "", "PCM holds nothing beyond full scale"),
-        ({"bit_depth": 16, "clip": "none"}, "a.wav", "a.wav: PCM holds nothing beyond full scale"),
-        ({"quality": 5}, "a.flac", "a.flac: flac has no quality to choose"),
-        ({"bitrate": 100}, "a.mp3", r"an MP3 of 44100 Hz has no bitrate of 100 kbit/s: one of \[32, 40"),
+        ({"bit_depth": 16, "clip": "none"}, "a.wav", "^PCM holds nothing beyond full scale"),
+        ({"quality": 5}, "a.flac", "^flac has no quality to choose"),
+        ({"bitrate": 100}, "a.mp3", r"an MP3 of 44100 Hz cannot have 100 kbit/s: one of \[64, 80"),
         ({"bitrate": 5}, "a.opus", "bitrate of opus must be 12 to 512 kbit/s here, not 5"),
         ({"bitrate": 513}, "a.opus", "bitrate of opus must be 12 to 512 kbit/s here, not 513"),
     ],
@@ -156,7 +167,7 @@ def test_settings_that_cannot_be(tmp_path, settings, path, message):
 
 
 def test_settings_that_cannot_be_for_this_audio(tmp_path):
-    with pytest.raises(InputError, match=r"an MP3 of 22050 Hz has no bitrate of 320 kbit/s: one of \[8, 16"):
+    with pytest.raises(InputError, match=r"an MP3 of 22050 Hz cannot have 320 kbit/s: one of \[56, 64"):
         AudioWriter(tmp_path / "a.mp3", 22050, 2, OutputFormat(bitrate=320))
     for name in LOSSY:
         with pytest.raises(InputError, match=f"{name} holds 1 to 2 channels, not 3"):

@@ -65,7 +65,7 @@ def test_settings_reach_the_separator(stream, monkeypatch):
     monkeypatch.setattr("ussfast.separator.Separator", Noting)
     options = ("-m", "some/model", "--device", "cuda:1", "--dtype", "int8", "--backend", "reference")
     assert stream("-p", "same", "-p", "half", "--all", *options, *RAW, data=bytes(4))[0] == 0
-    assert seen == [(("some/model", ["same", "half"]), {"device": "cuda:1", "dtype": "int8", "backend": "reference"})]
+    assert seen == [(("some/model", ("same", "half")), {"device": "cuda:1", "dtype": "int8", "backend": "reference"})]
 
 
 def test_a_chosen_stem_and_the_residual(stream):

@@ -17,10 +17,11 @@ RATES = {
     "opus": (8000, 12000, 16000, 24000, 48000),
 }
 OGG_MAX_RATE = 200_000  # libvorbis has no setup for more, and libsndfile crashes there
-# kbit/s that an MP3 can have, by its rate: MPEG-1, MPEG-2, MPEG-2.5.
+# kbit/s of MPEG-1 (from 32 kHz), MPEG-2 (from 16 kHz) and MPEG-2.5.
 _MPEG_1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _MPEG_2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _MPEG_25 = (8, 16, 24, 32, 40, 48, 56, 64)
+_LAME_TAG = 156  # bytes
 OPUS_BITRATES = (6, 256)  # least and most, in kbit/s for each channel
 DEFAULT_QUALITY = 8.0
 DEFAULT_OPUS_BITRATE = 96  # kbit/s for each channel
@@ -75,21 +76,20 @@ class OutputFormat:
         Raises:
             InputError: there is none of that name, or it cannot have these settings.
         """
-        at = f"{path}: " if path else ""
         name = (self.format or Path(path or "").suffix[1:]).lower()
         if name not in FORMATS:
             last = f"{', '.join(FORMATS[:-1])} and {FORMATS[-1]}"
-            raise InputError(f"{at}{name or 'no suffix'!r} is not a format to write: {last} are")
+            raise InputError(f"{name or 'no suffix'!r} is not a format to write: {last} are")
         depths = BIT_DEPTHS.get(name, ())
         if self.bit_depth is not None and self.bit_depth not in depths:
             allowed = f"bit_depth must be one of {sorted(depths)}" if depths else "bit_depth is for wav and flac"
-            raise InputError(f"{at}{name} of {self.bit_depth} bits: {allowed}")
+            raise InputError(f"{name} of {self.bit_depth} bits: {allowed}")
         if self.quality is not None and name not in ("mp3", "ogg"):
-            raise InputError(f"{at}{name} has no quality to choose: mp3 and ogg have")
+            raise InputError(f"{name} has no quality to choose: mp3 and ogg have")
         if self.bitrate is not None and name not in ("mp3", "opus"):
-            raise InputError(f"{at}{name} has no bitrate to choose: mp3 and opus have")
+            raise InputError(f"{name} has no bitrate to choose: mp3 and opus have")
         if self.clip == "none" and (self.bit_depth or (32 if name != "flac" else 24)) < 32:
-            raise InputError(f"{at}PCM holds nothing beyond full scale: clip must be clamp or rescale, not none")
+            raise InputError("PCM holds nothing beyond full scale: clip must be clamp or rescale, not none")
         return name
 
     def for_file(self, path: str | Path, sample_rate: int, channels: int) -> "FileSettings":
@@ -135,9 +135,9 @@ class FileSettings:
         mp3 = {"format": "MP3", "subtype": "MPEG_LAYER_III"}
         if self.bitrate is None:
             return mp3 | {"compression_level": level, "bitrate_mode": "VARIABLE"}
-        bitrates = mp3_bitrates(self.rate)
+        least, most = (32, 320) if self.rate >= 32000 else (8, 160) if self.rate >= 16000 else (8, 64)
         # It rounds down to whole kbit/s: half of one more.
-        level = max(0.0, (bitrates[-1] - self.bitrate - 0.5) / (bitrates[-1] - bitrates[0]))
+        level = max(0.0, (most - self.bitrate - 0.5) / (most - least))
         return mp3 | {"compression_level": level, "bitrate_mode": "CONSTANT"}
 
 
@@ -150,14 +150,22 @@ def file_rate(name: str, sample_rate: int) -> int:
     return next((rate for rate in rates if rate >= sample_rate), rates[-1])
 
 
-def mp3_bitrates(rate: int) -> tuple[int, ...]:
-    """kbit/s that an MP3 of this rate in Hz can have."""
-    return _MPEG_1 if rate >= 32000 else _MPEG_2 if rate >= 16000 else _MPEG_25
+def mp3_bitrates(rate: int, channels: int = 1) -> tuple[int, ...]:
+    """kbit/s that an MP3 of this rate in Hz can have.
+
+    Not the lowest ones: there a frame is too small for LAME's tag, without which players do not know how much the
+    encoder put before the sound (about 0.03 s) and after it.
+    """
+    everything = _MPEG_1 if rate >= 32000 else _MPEG_2 if rate >= 16000 else _MPEG_25
+    # Bytes of side information in a frame, mono and stereo, and of a frame of 1 kbit/s at 1 Hz.
+    side, frame = ((17, 32), 144_000) if rate >= 32000 else ((9, 17), 72_000)
+    needed = 4 + side[channels > 1] + _LAME_TAG
+    return tuple(kbits for kbits in everything if frame * kbits // rate >= needed)
 
 
 def _check_bitrate(path: str | Path, name: str, bitrate: int, rate: int, channels: int) -> None:
-    if name == "mp3" and bitrate not in (allowed := mp3_bitrates(rate)):
-        raise InputError(f"{path}: an MP3 of {rate} Hz has no bitrate of {bitrate} kbit/s: one of {list(allowed)}")
+    if name == "mp3" and bitrate not in (allowed := mp3_bitrates(rate, channels)):
+        raise InputError(f"{path}: an MP3 of {rate} Hz cannot have {bitrate} kbit/s: one of {list(allowed)}")
     least, most = OPUS_BITRATES[0] * channels, OPUS_BITRATES[1] * channels
     if name == "opus" and not least <= bitrate <= most:
         raise InputError(f"{path}: bitrate of opus must be {least} to {most} kbit/s here, not {bitrate}")

@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,8 @@ def separate_to_files(
     residual: bool,
     output: OutputFormat,
     progress: Progress | None,
+    sources: int,
+    keep: Sequence[int],
 ) -> Written:
     """Runs one file through `separate` and writes its stems; returns the paths, and what is to be said about them.
 
@@ -84,10 +86,12 @@ def separate_to_files(
         reader: the open input.
         model_rate: in Hz; audio is converted to it and back.
         separate: from blocks [channels, n] at the model's rate to blocks [sources, channels, m] at that rate.
-        paths: of the outputs, one per source and the residual last if asked for.
-        residual: also writes the input minus the sum of stems.
+        paths: of the outputs, one per source that is kept, and the residual last if asked for.
+        residual: also writes the input minus the sum of all stems.
         output: what the files are like.
         progress: called from the calling thread as separated blocks come.
+        sources: number of all sources.
+        keep: which of them are written.
     Raises:
         AudioError, OutputError, or what `separate` raises; no output is left then.
     """
@@ -114,10 +118,12 @@ def separate_to_files(
     def write() -> None:
         nonlocal files
         with stem_files(paths, reader.sample_rate, reader.channels, output, reader.frames) as files:
-            back = _Back(len(paths) - residual, reader.channels, model_rate, reader.sample_rate)
+            # Without a residual, what nobody will hear need not be converted.
+            wanted, written = (slice(None), keep) if residual else (list(keep), range(len(keep)))
+            back = _Back(sources if residual else len(keep), reader.channels, model_rate, reader.sample_rate)
             for block in separated:
-                _write(files, back.push(block), originals if residual else None)
-            _write(files, back.flush(frames_in), originals if residual else None)
+                _write(files, back.push(block[wanted]), written, originals if residual else None)
+            _write(files, back.flush(frames_in), written, originals if residual else None)
 
     stages = [_Stage("decode", decode, stop), _Stage("write", write, stop)]
     total = None if reader.frames is None else reader.frames / reader.sample_rate
@@ -158,11 +164,11 @@ class _Back:
         return self.resampler.flush(frames).reshape(*self.shape, -1)
 
 
-def _write(files: StemWriter, stems: np.ndarray, originals: deque[np.ndarray] | None) -> None:
-    if originals is None:
-        files.write(stems)
-    else:
-        files.write([*stems, _take(originals, stems.shape[-1]) - stems.sum(0)])
+def _write(files: StemWriter, stems: np.ndarray, written: Sequence[int], originals: deque[np.ndarray] | None) -> None:
+    tracks = [stems[source] for source in written]
+    if originals is not None:
+        tracks.append(_take(originals, stems.shape[-1]) - stems.sum(0))
+    files.write(tracks)
 
 
 def _take(blocks: deque[np.ndarray], count: int) -> np.ndarray:

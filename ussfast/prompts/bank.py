@@ -1,6 +1,5 @@
 """Prompts: named vectors in one model's prompt space, and the labels that results carry."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +9,9 @@ from torch import Tensor
 
 from ussfast.errors import PromptError
 from ussfast.models import SpectralModel
+from ussfast.prompts.names import check_prompts, equal_groups, number_repeats, unknown_prompt
+
+__all__ = ["Plan", "Prompt", "PromptBank", "check_prompts", "equal_groups", "make_plan", "number_repeats"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,28 +62,6 @@ class PromptBank(Mapping[str, Prompt]):
         return f"PromptBank({', '.join(self._prompts)})"
 
 
-def unknown_prompt(name: str, known: tuple[str, ...]) -> str:
-    """What to say about a name that the model does not know."""
-    if not known:
-        return f"prompt {name!r} was given, but this model takes no prompts: it always returns its own sources"
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"unknown prompt {name!r}{hint} The model knows: {', '.join(known)}" if hint else (
-        f"unknown prompt {name!r}; the model knows: {', '.join(known)}"
-    )
-
-
-def check_prompts(prompts: Sequence[str] | str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The prompts as a tuple; PromptError for an unknown one or for none at all, where the model needs them."""
-    names = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-    for name in names:
-        if name not in known:
-            raise PromptError(unknown_prompt(str(name), known))
-    if known and not names:
-        raise PromptError(f"no prompts given; name at least one of: {', '.join(known)}")
-    return names
-
-
 @dataclass(frozen=True, eq=False)
 class Plan:
     """What a separation returns, and what the model needs for it.
@@ -110,22 +90,3 @@ def make_plan(prompts: Sequence[str] | str, bank: PromptBank, sources: tuple[str
     # Without names of its own, a source may come out in any place of the next window.
     groups = () if fixed else (tuple(range(len(sources))),)
     return Plan(sources, tuple((label, 0) for label in sources), None, groups)
-
-
-def number_repeats(names: Sequence[str]) -> tuple[str, ...]:
-    """Labels of stems: names, those that repeat numbered from 1 ("sfx", "sfx" -> "sfx-1", "sfx-2")."""
-    seen: dict[str, int] = {}
-    labels = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        labels.append(f"{name}-{seen[name]}" if list(names).count(name) > 1 else name)
-    return tuple(labels)
-
-
-def equal_groups(names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Indices of the names that repeat, by name: sources that may be exchanged with one another."""
-    return tuple(
-        tuple(i for i, other in enumerate(names) if other == name)
-        for name in dict.fromkeys(names)
-        if list(names).count(name) > 1
-    )

@@ -1,7 +1,6 @@
 """Training recipes: frozen dataclasses read strictly from YAML."""
 
 from dataclasses import dataclass, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +8,7 @@ from ussfast.errors import InputError
 from ussfast.models import config_from_dict
 from ussfast.models.config import from_dict
 from ussfast.train.mix_config import MixConfig
+from ussfast.train.recipe_file import recipe_file
 
 
 @dataclass(frozen=True)
@@ -130,13 +130,7 @@ def load_recipe(source: str | Path) -> Recipe:
         import yaml
     except ImportError:
         raise InputError("recipes need PyYAML: pip install 'ussfast[train]'") from None
-    path = Path(source)
-    folder = resources.files("ussfast.train") / "recipes"
-    bundled = folder / f"{source}.yaml"
-    if not path.is_file() and not bundled.is_file():
-        names = sorted(Path(str(f)).stem for f in folder.iterdir() if str(f).endswith(".yaml"))
-        raise InputError(f"no recipe {source}: give a YAML file or the name of a bundled one ({', '.join(names)})")
-    text = path.read_text() if path.is_file() else bundled.read_text()
+    text = recipe_file(source).read_text()
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
