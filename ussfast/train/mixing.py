@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ussfast.data.pool import AudioPool
 from ussfast.errors import InputError
 from ussfast.train.again import ABSENT, draw_again, with_again
 from ussfast.train.chains import BACKGROUNDS, NEXT, STEMS, absent_prompts, draw_chain
-from ussfast.train.data import AudioPool
 from ussfast.train.jumps import draw_jump, jump_gains
 from ussfast.train.mix_config import MixConfig
 from ussfast.train.queries import QueryPicker

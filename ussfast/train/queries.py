@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from ussfast.data.pool import AudioPool
 from ussfast.train import augment
 from ussfast.train.chains import STEMS
-from ussfast.train.data import AudioPool
 from ussfast.train.rendering import AugmentConfig, Change, Crop, draw_colour, draw_edge, level, render_crops
 
 LEAST_POWER = 1e-7  # of a clip, over full scale

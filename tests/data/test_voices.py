@@ -8,10 +8,10 @@ import soundfile
 
 from ussfast.audio import read
 from ussfast.cli.main import main
+from ussfast.data.manifest import read_rows, write_rows
+from ussfast.data.pool import read_manifest
+from ussfast.data.voices import FULL_RATE, Voice, change_voice, make_voices
 from ussfast.errors import InputError, OutputError
-from ussfast.train.data import read_manifest
-from ussfast.train.manifest import read_rows, write_rows
-from ussfast.train.voices import FULL_RATE, Voice, change_voice, make_voices
 
 RATE, PITCH, FORMANT = 16000, 120.0, 1500.0
 SAME = Voice(pitch=1.0, melody=1.0, formants=1.0, full_band=False, fall_db=6.0, breath=1.0, bass_db=0.0)

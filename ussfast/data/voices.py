@@ -20,9 +20,9 @@ import soxr
 
 from ussfast.audio import read
 from ussfast.audio.atomic import atomic_write
+from ussfast.data.manifest import Row, moved, placed, read_rows, write_rows
 from ussfast.errors import InputError, OutputError
 from ussfast.separation import make_folders
-from ussfast.train.manifest import Row, moved, placed, read_rows, write_rows
 
 FULL_RATE = 32000  # of full-band voices
 BLEND = 0.1  # of a band: where copies from the octave below come in before its end
