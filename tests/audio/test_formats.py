@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -244,6 +245,18 @@ def test_rescale_leaves_what_fits(tmp_path, known):
         files.write([audio])
     np.testing.assert_array_equal(read(tmp_path / "a.wav")[0], audio)
     assert files.gain == 1 and files.written().warnings == ()
+
+
+def test_rescale_takes_memory_that_does_not_grow_with_the_duration(tmp_path):
+    peaks = []
+    for seconds in (100, 800):
+        tracemalloc.start()
+        with stem_files([tmp_path / "a.wav"], 8000, 2, OutputFormat(clip="rescale")) as files:
+            for second in range(seconds):
+                files.write([np.full((2, 8000), second % 10 / 2, np.float32)])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0] < 8e6  # bytes; the longer file has 51 MB
 
 
 def test_rescale_that_fails_leaves_nothing(tmp_path, monkeypatch):
