@@ -94,11 +94,10 @@ def test_short_audio_keeps_its_length(tmp_path, name, frames):
     assert read(tmp_path / f"a.{name}")[0].shape == (2, frames)
 
 
-@pytest.mark.parametrize("name", LOSSY)
-def test_one_large_block(tmp_path, name):
-    """libvorbis takes a write of many samples onto its stack."""
-    write(tmp_path / f"a.{name}", 8000, sound(8000, 1, 1_500_000), block=2_000_000)
-    assert read(tmp_path / f"a.{name}")[0].shape == (1, 1_500_000)
+def test_one_large_block(tmp_path):
+    """libvorbis takes a write onto its stack: as one write, these samples would crash it."""
+    write(tmp_path / "a.ogg", 8000, np.zeros((1, 6_000_000), np.float32), block=6_000_000)
+    assert read(tmp_path / "a.ogg")[0].shape == (1, 6_000_000)
 
 
 def kilobits(path):
