@@ -210,9 +210,7 @@ def test_full_disk_says_so(tmp_path, monkeypatch, suffix):
     path = tmp_path / f"a.{suffix}"
     monkeypatch.setattr("builtins.open", lambda *_: os.fdopen(os.open("/dev/full", os.O_RDWR), "w+b"))
     # Not through `with`: the header alone may already fail.
-    with pytest.raises(
-        OutputError, match=f"{path}: could not be written: No space left on device .* MB free"
-    ):
+    with pytest.raises(OutputError, match=f"{path}: could not be written: No space left on device .* MB free"):
         writer = AudioWriter(path, RATE, 2)
         for _ in range(10):
             writer.write(noise())
@@ -221,9 +219,7 @@ def test_full_disk_says_so(tmp_path, monkeypatch, suffix):
 
 
 def test_too_long_for_the_disk_fails_at_once(tmp_path):
-    with pytest.raises(
-        OutputError, match=r"not enough space in .* \(8000000000000\.0 MB needed, .* MB free\)"
-    ):
+    with pytest.raises(OutputError, match=r"not enough space in .* \(8000000000000\.0 MB needed, .* MB free\)"):
         AudioWriter(tmp_path / "a.wav", RATE, 2, expected_frames=10**18)
     assert os.listdir(tmp_path) == []
     write(tmp_path / "a.wav", noise(), expected_frames=RATE)
