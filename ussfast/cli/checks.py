@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ussfast.audio.reading import AUDIO_SUFFIXES
-from ussfast.checkpoints.names import Glance, glance, is_preset, resolve
+from ussfast.checkpoints.names import EXPECTED, Glance, glance, is_preset, resolve
 from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError
 from ussfast.long_audio.policy import default_policy
 from ussfast.prompts.names import check_prompts, number_repeats
@@ -120,6 +120,18 @@ def existing(path: Path, what: str) -> None:
 def recipe(source: str) -> None:
     """InputError where there is no training recipe of that name."""
     recipe_file(source)
+
+
+def model_directory(path: Path) -> None:
+    """CheckpointError where there is none."""
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such directory; a model is {EXPECTED}")
+
+
+def run_folder(path: Path) -> None:
+    """InputError where there is no training run."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such run folder")
 
 
 def conversion(source: Path, destination: Path) -> None:
