@@ -19,10 +19,10 @@ import torch
 import typer
 
 from ussfast.audio.atomic import atomic_write
+from ussfast.data.pool import AudioPool, read_manifest
 from ussfast.evaluate.dev import dev_mixtures
 from ussfast.models.causal import CausalModel
 from ussfast.profiling.flops import model_flop
-from ussfast.train.data import AudioPool, read_manifest
 from ussfast.train.recipe import Recipe, load_recipe
 from ussfast.train.trainer import Trainer
 

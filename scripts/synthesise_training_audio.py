@@ -24,8 +24,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ussfast import audio
+from ussfast.data.manifest import LICENSE_CLASSES, SPLITS, Row, write_rows
 from ussfast.errors import InputError, OutputError, UssfastError
-from ussfast.train.manifest import LICENSE_CLASSES, SPLITS, Row, write_rows
 
 # The sentences are made of these lists alone, so their text is nobody's.
 WHO = "the baker|my neighbour|a tired driver|the young engineer|our teacher|an old sailor|the nurse|somebody upstairs"

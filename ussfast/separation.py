@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ussfast.audio import AUDIO_SUFFIXES, AudioWriter
+from ussfast.audio import AUDIO_SUFFIXES, FORMATS, OutputFormat, Written, stem_files
 from ussfast.errors import InputError, OutputError
 
 _RESIDUAL = "residual"
-_WRITTEN = (".wav", ".flac")
+_WRITTEN = tuple(f".{name}" for name in FORMATS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,27 +47,31 @@ class Separation:
         *,
         name: str = "mixture",
         residual: bool = False,
-        format: str | None = None,
+        format: str | OutputFormat | None = None,
         bit_depth: int | None = None,
-    ) -> list[Path]:
-        """Writes every stem, float32 WAV unless asked otherwise; returns the paths.
+    ) -> Written:
+        """Writes every stem, float32 WAV unless asked otherwise; returns the paths, a list with `warnings`.
 
         Args:
             template: file name under `directory`, with {label} (needed), and {name} and {index} if wanted.
             name: what {name} stands for.
             residual: also writes the residual, labelled "residual".
-            format: "wav" or "flac"; by default what the template's suffix says.
+            format: "wav", "flac", "mp3", "ogg" or "opus"; by default what the template's suffix says. An
+                `OutputFormat` says more: bit rate or quality, and what becomes of samples beyond full scale.
             bit_depth: 32 (float) for WAV and 24 for FLAC by default, or 16 or 24.
         Raises:
+            InputError: settings that the format, or the rate or channels of this audio in it, cannot have.
             OutputError: nothing half-written is left.
         """
         tracks = list(self.stems) + ([self.residual] if residual else [])
-        paths = stem_paths(Path(directory), template, output_labels(self.labels, residual), name, format)
+        output = OutputFormat.of(format, bit_depth)
+        paths = stem_paths(Path(directory), template, output_labels(self.labels, residual), name, output)
         make_folders(paths)
-        for path, track in zip(paths, tracks, strict=True):
-            with AudioWriter(path, self.sample_rate, track.shape[0], format, bit_depth, track.shape[1]) as writer:
-                writer.write(track)
-        return paths
+        channels, samples = self.mixture.shape
+        peak = max((float(np.abs(track).max(initial=0)) for track in tracks), default=0.0)
+        with stem_files(paths, self.sample_rate, channels, output, samples, peak) as files:
+            files.write(tracks)
+        return files.written()
 
 
 def output_labels(labels: Sequence[str], residual: bool) -> tuple[str, ...]:
@@ -92,13 +96,14 @@ def choose(labels: Sequence[str], residual: bool, stems: Sequence[str] | None) -
 
 
 def stem_paths(
-    directory: Path, template: str, labels: Sequence[str], name: str, format: str | None = None
+    directory: Path, template: str, labels: Sequence[str], name: str, output: OutputFormat | None = None
 ) -> list[Path]:
-    """Where each stem goes; InputError for a template that cannot work."""
+    """Where each stem goes; InputError for a template that cannot work, or a format that cannot have the settings."""
     suffix = Path(template).suffix.lower()
     if suffix in AUDIO_SUFFIXES and suffix not in _WRITTEN:
-        raise InputError(f"template {template!r}: files are written as {' or '.join(_WRITTEN)}, not as {suffix}")
-    paths = []
+        ways = f"{', '.join(_WRITTEN[:-1])} or {_WRITTEN[-1]}"
+        raise InputError(f"template {template!r}: files are written as {ways}, not as {suffix}")
+    output, paths = output or OutputFormat(), []
     for index, label in enumerate(labels):
         safe = re.sub(r"[^\w.+-]+", "_", label)
         try:
@@ -110,8 +115,9 @@ def stem_paths(
             raise InputError(f"template {template!r} must stay inside the output directory")
         if path.suffix.lower() not in _WRITTEN:
             path = path.with_name(path.name + ".wav")
-        if format:
-            path = path.with_suffix(f".{format}")
+        if output.format:
+            path = path.with_suffix(f".{output.format}")
+        output.name(path)
         paths.append(directory / path)
     if len(set(paths)) != len(paths):
         raise InputError(f"template {template!r} gives several stems the same file: put {{label}} into it")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ussfast.audio import AudioReader, probe, read, resample, validate
+from ussfast.audio import AudioReader, OutputFormat, Written, probe, read, resample, validate
 from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.info import ModelInfo, describe
 from ussfast.engine.engine import Engine
@@ -159,12 +159,12 @@ class Separator:
         prompts: Sequence[str] | str | None = None,
         template: str = "{label}.wav",
         residual: bool = False,
-        format: str | None = None,
+        format: str | OutputFormat | None = None,
         bit_depth: int | None = None,
         skip_existing: bool = False,
         progress: Progress | None = None,
         stems: Sequence[str] | None = None,
-    ) -> list[Path]:
+    ) -> Written:
         """Separates a file of any duration into files, with memory that does not depend on the duration.
 
         Args:
@@ -176,29 +176,33 @@ class Separator:
             progress: called with (seconds done, seconds in all or None).
             stems: labels of those that are written, the residual also; by default all. All prompts are still asked for.
         Returns:
-            paths of the outputs, residual last. They appear complete or not at all.
+            paths of the outputs, residual last, a list with `seconds`, `sample_rate`, `channels` and `warnings`. The
+            files appear complete or not at all.
         """
         path = Path(path)
         plan = self._plan(prompts)
+        output = OutputFormat.of(format, bit_depth)
         keep, residual = choose(plan.labels, residual, stems)
         written = output_labels([plan.labels[i] for i in keep], residual)
-        paths = stem_paths(Path(directory), template, written, path.stem, format)
+        paths = stem_paths(Path(directory), template, written, path.stem, output)
         if skip_existing and all(p.is_file() for p in paths):
-            return paths
+            return Written(paths)
         if any(p.resolve() == path.resolve() for p in paths):
             raise InputError(f"{path}: an output would overwrite the input; choose another directory or template")
-        self.engine.check_channels(probe(path).channels)  # a bad input is reported before any folder is made
+        info = probe(path)  # a bad input, or one that the files cannot hold, is reported before any folder is made
+        self.engine.check_channels(info.channels)
+        for file in paths:
+            output.for_file(file, info.sample_rate, info.channels)
         make_folders(paths)
 
-        def attempt(policy: SegmentPolicy) -> None:
+        def attempt(policy: SegmentPolicy) -> Written:
             with AudioReader(path) as reader:
-                separate_to_files(
+                return separate_to_files(
                     reader, self.sample_rate, lambda blocks: self.engine.separate(blocks, plan, policy), paths,
-                    residual, format, bit_depth, progress, len(plan.labels), keep,
+                    residual, output, progress, len(plan.labels), keep,
                 )  # fmt: skip
 
-        self.engine.attempt(attempt)
-        return paths
+        return self.engine.attempt(attempt)
 
     def stream(self, chunks: Iterable[Any], sample_rate: int | None = None, **settings: Any) -> Iterator[Separation]:
         """Separates a live stream.

@@ -16,11 +16,11 @@ from typing import Annotated
 
 import typer
 
+from ussfast.data.pack import PackSettings, pack, parse_size
+from ussfast.data.pool import AudioPool, read_manifest
 from ussfast.errors import InputError, UssfastError
 from ussfast.evaluate.dev import dev_mixtures
 from ussfast.train import checkpoints
-from ussfast.train.data import AudioPool, read_manifest
-from ussfast.train.pack import PackSettings, pack, parse_size
 from ussfast.train.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).parents[2]

@@ -24,12 +24,12 @@ import typer
 from denoisers import PEERS, Denoiser, MissingPackage
 
 import ussfast
+from ussfast.data.pool import AudioPool, read_manifest
 from ussfast.errors import InputError
 from ussfast.evaluate.dev import DevMixture, Draw, amplitude, dev_mixtures
 from ussfast.evaluate.metrics import si_sdr
 from ussfast.profiling.profile import machine
 from ussfast.separator import Separator
-from ussfast.train.data import AudioPool, read_manifest
 
 TASKS = ("speech_enhancement", "cinematic", "speech_in_effects")
 SECONDS, SEED, LONGEST_DELAY = 5.0, 0, 0.1

@@ -16,8 +16,8 @@ import numpy as np
 import typer
 
 from ussfast.audio.atomic import atomic_write
+from ussfast.data.pool import AudioPool, read_manifest
 from ussfast.ops import use_reference
-from ussfast.train.data import AudioPool, read_manifest
 from ussfast.train.recipe import Recipe, load_recipe
 from ussfast.train.trainer import Trainer
 

@@ -48,8 +48,10 @@ WRONG = [
     ([*SEPARATE, *ONE, "-o", "good.wav"], 2, "good.wav: -o names a folder"),
     ([*SEPARATE, *ONE, "-o", "stems.flac"], 2, "-o names a folder, which gets a file per stem: leave .flac out"),
     ([*SEPARATE, *ONE, "-o", "taken/deeper"], 1, "taken/deeper: cannot be used for output"),
-    ([*SEPARATE, *ONE, "--template", "{label}.mp3"], 2, "files are written as .wav or .flac, not as .mp3"),
+    ([*SEPARATE, *ONE, "--template", "{label}.m4a"], 2, "written as .wav, .flac, .mp3, .ogg or .opus, not as .m4a"),
     ([*SEPARATE, *ONE, "--template", "{name}.wav", "-p", "sfx"], 2, "put {label} into it"),
+    ([*SEPARATE, *ONE, "--format", "opus", "--quality", "5"], 2, "opus has no quality to choose"),
+    ([*SEPARATE, *ONE, "--bit-depth", "16", "--clip", "none"], 2, "PCM holds nothing beyond full scale"),
     ([*SEPARATE, *ONE, "--bit-depth", "17"], 2, "wav of 17 bits: bit_depth must be one of [16, 24, 32]"),
     ([*SEPARATE, *ONE, "--format", "flac", "--bit-depth", "32"], 2, "bit_depth must be one of [16, 24]"),
     ([*SEPARATE, *ONE, "--segment", "1", "--overlap", "1"], 2, "overlap from 0 s to below the segment"),
@@ -89,7 +91,7 @@ WRONG = [
 ]
 # What the parser says, without the words that its library puts first.
 PARSER = [
-    ([*SEPARATE, "--format", "mp3"], "Invalid value for '--format': 'mp3' is not one of 'wav', 'flac'."),
+    ([*SEPARATE, "--format", "m4a"], "'m4a' is not one of 'wav', 'flac', 'mp3', 'ogg', 'opus'."),
     ([*STREAM, "--on-bad", "cry"], "Invalid value for '--on-bad': 'cry' is not one of"),
     (["convert", "a", "b", "--weights", "both"], "'both' is not one of 'ema', 'raw'"),
     ([*SEPARATE, "-j", "0"], "Invalid value for '--jobs'"),

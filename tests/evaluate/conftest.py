@@ -4,8 +4,8 @@ import pytest
 from tiny import RATE, tiny_manifest
 
 from ussfast.cli.main import main
+from ussfast.data.pool import AudioPool, read_manifest
 from ussfast.evaluate.dev import TASKS, dev_mixtures
-from ussfast.train.data import AudioPool, read_manifest
 
 COUNT = 2  # mixtures per task
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ussfast.data.pool import AudioPool, Item, read_manifest
 from ussfast.errors import InputError
 from ussfast.evaluate import report
 from ussfast.evaluate.conditions import (
@@ -20,7 +21,6 @@ from ussfast.evaluate.conditions import (
 )
 from ussfast.evaluate.dev import half_of
 from ussfast.evaluate.run import Evaluation, evaluate_model
-from ussfast.train.data import AudioPool, Item, read_manifest
 
 RATE, SECONDS = 32000, 1.0
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from tiny import RATE, STEMS, TONE, tiny_manifest, tone_of
 
+from ussfast.data.pool import AudioPool, read_manifest
 from ussfast.errors import InputError
 from ussfast.evaluate.dev import TASKS, dev_mixtures
 from ussfast.evaluate.metrics import best_order, improvements, si_sdr
-from ussfast.train.data import AudioPool, read_manifest
 
 
 def signals(sources, samples=800, seed=0):

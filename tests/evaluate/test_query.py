@@ -9,11 +9,11 @@ import soundfile
 from tiny import RATE, TUSS, tiny_directory
 
 from ussfast import Separator
+from ussfast.data.pool import read_manifest
 from ussfast.evaluate import run as evaluate_run
 from ussfast.evaluate.query import Queries
 from ussfast.separation import Separation
 from ussfast.stft import StftConfig
-from ussfast.train.data import read_manifest
 
 
 class Enrolling:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tiny import CAUSAL, PROMPTS, RATE, STFT, noise, tiny_model
 
 from ussfast import Separator
+from ussfast.engine.chunks import CausalChunks
 from ussfast.engine.nested import copied, tensors_of
 from ussfast.errors import InputError, PromptError
 from ussfast.models import build
-from ussfast.models.causal.chunks import CausalChunks
 from ussfast.models.causal.hop import initial_state, step
 from ussfast.ops import use_reference
 from ussfast.profiling.flops import model_flop

@@ -12,10 +12,10 @@ from tiny import RATE, SFC, STEREO, TUSS_SFC, noise, tiny_manifest, tiny_model, 
 
 from ussfast import CheckpointError, InputError, Separator
 from ussfast.checkpoints.store import load_model, save_model
+from ussfast.data.pool import AudioPool, read_manifest
 from ussfast.models.config import to_dict
 from ussfast.models.sfc import edge_bias
 from ussfast.ops import use_reference
-from ussfast.train.data import AudioPool, read_manifest
 from ussfast.train.recipe import recipe_from_dict
 from ussfast.train.trainer import Trainer
 

@@ -13,7 +13,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from ussfast import Separator
-from ussfast.train.data import AudioPool, read_manifest
+from ussfast.data.pool import AudioPool, read_manifest
 
 FOLDER = Path(__file__).parents[2] / "bench/peers"
 COUNT, DELAY, HOP = 2, 700, 480

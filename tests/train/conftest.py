@@ -3,7 +3,7 @@
 import pytest
 from tiny import RATE, tiny_manifest
 
-from ussfast.train.data import AudioPool, read_manifest
+from ussfast.data.pool import AudioPool, read_manifest
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import soundfile
 
-from ussfast.train.manifest import SPLITS
+from ussfast.data.manifest import SPLITS
 
 RATE = 8000
 

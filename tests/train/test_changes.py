@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from running import mixer
 from tiny import RATE, STEMS
 
+from ussfast.data.pool import AudioPool, Item
 from ussfast.errors import InputError
 from ussfast.train.augment import change_speed
-from ussfast.train.data import AudioPool, Item
 from ussfast.train.mix_config import PromptSet
 from ussfast.train.rendering import AugmentConfig, Change, Plan, render_crops
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from running import mixer
 from tiny import RATE, STEMS, TONE, tone_of
 
+from ussfast.data.pool import AudioPool, Item
 from ussfast.errors import InputError
 from ussfast.train.chains import FIRST, NEXT, REPEATABLE, draw_chain
-from ussfast.train.data import AudioPool, Item
 from ussfast.train.mix_config import MixConfig, PromptSet
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import RATE, STEMS
 
+from ussfast.data.pool import AudioPool, Item
 from ussfast.train.chains import NEXT, absent_prompts
-from ussfast.train.data import AudioPool, Item
 from ussfast.train.mix_config import MixConfig, PromptSet
 from ussfast.train.mixing import Mixer
 from ussfast.train.queries import QueryPicker

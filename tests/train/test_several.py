@@ -10,8 +10,8 @@ import yaml
 from running import steps, trainer_in
 from tiny import RATE, tiny_recipe
 
+from ussfast.data.pool import AudioPool, read_manifest
 from ussfast.train import checkpoints, parallel
-from ussfast.train.data import AudioPool, read_manifest
 from ussfast.train.log import read_log
 
 OPTIM = {"steps": 4, "name": "muon", "autoclip_percentile": 10.0, "clip": 1e9, "warmup": 0}
@@ -29,7 +29,7 @@ def work(rank, port, manifest, folder):
     os.environ |= {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     from ussfast.cli.main import main
-    from ussfast.train import data
+    from ussfast.data import pool as data
 
     items = [item for item in data.read_manifest(manifest) if item.split == "train"]
     trainer = trainer_in(folder / "steps", AudioPool.load(items, RATE), optim=OPTIM)

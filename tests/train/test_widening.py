@@ -8,9 +8,9 @@ import torch
 from running import mixer
 from tiny import STEMS
 
+from ussfast.data.pool import AudioPool, Item
 from ussfast.errors import InputError
 from ussfast.train.augment import band_limit
-from ussfast.train.data import AudioPool, Item
 from ussfast.train.mix_config import PromptSet
 from ussfast.train.rendering import AugmentConfig, Plan, render_crops
 from ussfast.train.widening import widen

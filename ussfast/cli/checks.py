@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ussfast.audio.reading import AUDIO_SUFFIXES
-from ussfast.audio.writing import BIT_DEPTHS
 from ussfast.checkpoints.names import EXPECTED, Glance, glance, is_preset, resolve
 from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError
 from ussfast.long_audio.policy import default_policy
@@ -110,13 +109,6 @@ def windows(
     if of.causal and idle and not quiet:
         does = "do" if len(idle) > 1 else "does"
         note(f"{', '.join(idle)} {does} nothing here: model {of.name!r} is causal, it has no windows to join")
-
-
-def bit_depth(format: str | None, template: str, bits: int | None) -> None:
-    """InputError for a bit depth that files of this format, or of the template's, cannot have."""
-    kind = format or ("flac" if template.lower().endswith(".flac") else "wav")
-    if bits is not None and bits not in BIT_DEPTHS[kind]:
-        raise InputError(f"{kind} of {bits} bits: bit_depth must be one of {sorted(BIT_DEPTHS[kind])}")
 
 
 def existing(path: Path, what: str) -> None:

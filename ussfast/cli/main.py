@@ -136,7 +136,7 @@ def bench(
     checks.engine(device, dtype, backend)
     if train:
         checks.recipe(model)
-        from ussfast.profiling.bench import run_training
+        from ussfast.train.bench import run_training
 
         run_training(model, rounds, threads, as_json)
         return

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from ussfast.audio import find_inputs, probe
+from ussfast.audio import OutputFormat, Written, find_inputs, probe
 from ussfast.errors import AudioError, InputError, UssfastError
 from ussfast.separation import choose, output_labels, stem_paths
 
@@ -31,20 +32,27 @@ class Job:
 class Result:
     job: Job
     labels: tuple[str, ...]
-    outputs: list[Path] = field(default_factory=list)
+    outputs: Written = field(default_factory=Written)
     error: UssfastError | None = None
+    work_seconds: float | None = None  # from decoding to the last written byte; None where nothing was computed
 
     def as_dict(self) -> dict[str, Any]:
         stems = {label: str(path) for label, path in zip(self.labels, self.outputs, strict=False)}
-        return {"input": str(self.job.path), "stems": stems, "error": str(self.error) if self.error else None}
+        error, seconds = str(self.error) if self.error else None, self.outputs.seconds
+        rtf = self.work_seconds / seconds if self.work_seconds is not None and seconds else None
+        return {
+            "input": str(self.job.path), "stems": stems, "error": error, "seconds": seconds,
+            "sample_rate": self.outputs.sample_rate, "channels": self.outputs.channels, "rtf": rtf,
+            "warnings": list(self.outputs.warnings),
+        }  # fmt: skip
 
 
-def plan(inputs: Sequence[Path], output: Path, template: str) -> list[Job]:
+def plan(inputs: Sequence[Path], output: Path, template: str, written: OutputFormat | None = None) -> list[Job]:
     """The jobs for these files and folders; a folder's tree is repeated under `output`.
 
     Raises:
         AudioError: a path is missing or a folder has no audio.
-        InputError: two inputs would write the same stems.
+        InputError: two inputs would write the same stems, or the files cannot be as `written` says.
     """
     inside = output.resolve()
     jobs: dict[Path, Job] = {}
@@ -53,7 +61,7 @@ def plan(inputs: Sequence[Path], output: Path, template: str) -> list[Job]:
         if path not in inputs and inside in path.resolve().parents:
             continue
         job = Job(path, output / place.parent)
-        first = stem_paths(job.directory, template, ("label",), path.stem)[0]
+        first = stem_paths(job.directory, template, ("label",), path.stem, written)[0]
         other = jobs.setdefault(first, job)
         if other is not job:
             raise InputError(
@@ -113,11 +121,17 @@ def separate_all(
     written = output_labels([labels[i] for i in keep], residual)
 
     def work(job: Job) -> Result:
-        result = Result(job, written)
+        result, began = Result(job, written), time.perf_counter()
         try:
             result.outputs = separator.separate_file(
                 job.path, job.directory, progress=lambda done, _: bar.update(job.path, done), **options
             )
+            if result.outputs.seconds is None:  # all there already
+                with suppress(UssfastError):
+                    info = probe(job.path)
+                    result.outputs = Written(result.outputs, info.seconds, info.sample_rate, info.channels)
+            else:
+                result.work_seconds = time.perf_counter() - began
         except UssfastError as error:
             result.error = error
         return result

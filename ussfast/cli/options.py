@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -48,4 +49,39 @@ Task = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or int8 (CPU, not for causal models).")]
 Backend = Annotated[str, typer.Option(help="auto, native or reference.")]
+
+
+class FileFormat(StrEnum):
+    wav = "wav"
+    flac = "flac"
+    mp3 = "mp3"
+    ogg = "ogg"
+    opus = "opus"
+
+
+class ClipMode(StrEnum):
+    clamp = "clamp"
+    rescale = "rescale"
+    none = "none"
+
+
+Format = Annotated[FileFormat | None, typer.Option(help="Of the stems; WAV if nothing says otherwise.")]
+BitDepth = Annotated[
+    int | None, typer.Option(help="16, 24, or 32 (float, WAV only); 32 for WAV and 24 for FLAC if not given.")
+]
+Bitrate = Annotated[
+    int | None,
+    typer.Option(metavar="KBITS", help="kbit/s. MP3: constant; Opus: the mean, 96 for each channel if not given."),
+]
+Quality = Annotated[
+    float | None,
+    typer.Option(metavar="0..10", help="Variable bit rate of MP3 and Ogg, 10 is best; 8 if not given."),
+]
+Clip = Annotated[
+    ClipMode | None,
+    typer.Option(
+        help="Samples beyond full scale: clamp each, rescale all stems of a file by one factor, or none; "
+        "none for float WAV, else clamp, if not given."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]

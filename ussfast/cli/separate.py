@@ -8,13 +8,21 @@ from typing import Annotated
 
 import typer
 
-from ussfast.cli.options import AsJson, Backend, Device, Dtype, Model, Prompts, Task
+from ussfast.cli.options import (
+    AsJson,
+    Backend,
+    BitDepth,
+    Bitrate,
+    Clip,
+    Device,
+    Dtype,
+    Format,
+    Model,
+    Prompts,
+    Quality,
+    Task,
+)  # fmt: skip
 from ussfast.errors import UssfastError
-
-
-class FileFormat(StrEnum):
-    wav = "wav"
-    flac = "flac"
 
 
 class Stitch(StrEnum):
@@ -44,10 +52,11 @@ def separate(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Windows to compute at once; 8 on a GPU and 1 on a CPU if not given.")
     ] = None,
-    format: Annotated[FileFormat | None, typer.Option(help="Of the stems; WAV if nothing says otherwise.")] = None,
-    bit_depth: Annotated[
-        int | None, typer.Option(help="16, 24, or 32 (float, WAV only); 32 for WAV and 24 for FLAC if not given.")
-    ] = None,
+    format: Format = None,
+    bit_depth: BitDepth = None,
+    bitrate: Bitrate = None,
+    quality: Quality = None,
+    clip: Clip = None,
     template: Annotated[
         str, typer.Option(help="Names of stems under DIR: {name} of the input, {label}, {index}.")
     ] = "{name}/{label}.wav",
@@ -58,20 +67,21 @@ def separate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Separate files into stems, at their own rate, length and channel count."""
+    from ussfast.audio import OutputFormat
     from ussfast.cli import checks
     from ussfast.cli.many_files import Result, plan, separate_all, unreadable
     from ussfast.separation import choose, output_labels, stem_paths
 
     prompts, kept = checks.asked(prompt, task)
     stems = stem or kept
-    files = plan([checks.file_argument(text, "ussfast stream -") for text in inputs], output, template)
+    written = OutputFormat(format, bit_depth, bitrate, quality, clip)
+    files = plan([checks.file_argument(text, "ussfast stream -") for text in inputs], output, template, written)
     checks.output_folder(output)
-    checks.bit_depth(format, template, bit_depth)
     facts = checks.model(model, device, dtype, backend)
     labels = checks.stem_labels(facts, prompts)
     if labels is not None:
         keep, rest = choose(labels, residual, stems)
-        stem_paths(output, template, output_labels([labels[i] for i in keep], rest), "name", format)
+        stem_paths(output, template, output_labels([labels[i] for i in keep], rest), "name", written)
     checks.windows(facts, segment, overlap, stitch, look_ahead, batch, quiet)
 
     errors = None if skip_existing else unreadable(files)
@@ -86,8 +96,8 @@ def separate(
         )  # fmt: skip
         separator.labels()  # missing prompts are an error before any file is read
         options = {
-            "template": template, "residual": residual, "format": format.value if format else None,
-            "bit_depth": bit_depth, "skip_existing": skip_existing, "stems": stems,
+            "template": template, "residual": residual, "format": written, "skip_existing": skip_existing,
+            "stems": stems,
         }  # fmt: skip
         results = separate_all(separator, files, jobs_at_once=jobs, quiet=quiet or as_json, options=options)
     _report(results, quiet, as_json)
@@ -97,6 +107,10 @@ def _report(results: list, quiet: bool, as_json: bool) -> None:
     """Prints where stems are and what went wrong; exits with the worst error's code."""
     if as_json:
         print(json.dumps([result.as_dict() for result in results], indent=1))
+    elif not quiet:
+        for result in results:
+            for warning in result.outputs.warnings:
+                warn(f"{result.job.path}: {warning}")
     failures = [result.error for result in results if result.error is not None]
     for error in failures:
         complain(error)
@@ -106,6 +120,11 @@ def _report(results: list, quiet: bool, as_json: bool) -> None:
         for result in results:
             for path in result.outputs:
                 print(path)
+
+
+def warn(text: str) -> None:
+    """One line on standard error about what is written all the same."""
+    print(f"ussfast: warning: {text}", file=sys.stderr)
 
 
 def complain(error: UssfastError) -> None:

@@ -83,7 +83,7 @@ def manifest(
 
     KIND is musdb18hq, musdb18, fsd50k, esc50, vctk_demand, wham, fuss, dnr or slakh.
     """
-    from ussfast.train.prepare import join_manifests, write_manifest_of
+    from ussfast.data.prepare import join_manifests, write_manifest_of
 
     if kind == "merge":
         table, problems = join_manifests(paths)
@@ -103,7 +103,7 @@ def pack(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a pack that is there.")] = False,
 ) -> None:
     """Pack a manifest's audio into a folder of Ogg Vorbis files of a given size, with its own manifest."""
-    from ussfast.train.prepare import pack_manifest
+    from ussfast.data.prepare import pack_manifest
 
     _report(*pack_manifest(source, output, max_size, rate, split or (), license_class or (), overwrite))
 
@@ -121,7 +121,7 @@ def coded(
     """
     from tqdm import tqdm
 
-    from ussfast.train.coded import code
+    from ussfast.data.coded import code
 
     some, every = code(source, output, share, seed, lambda rows: tqdm(rows, "encoding", disable=None))
     print(f"{output / 'manifest.json'}: {every} items, {some} of them encoded")
@@ -141,7 +141,7 @@ def voices(
     """
     from tqdm import tqdm
 
-    from ussfast.train.voices import make_voices
+    from ussfast.data.voices import make_voices
 
     some, every = make_voices(source, output, share, full_band, seed, lambda rows: tqdm(rows, "voices", disable=None))
     print(f"{output / 'manifest.json'}: {every} items, {some} of them changed voices")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ussfast.engine.batching import Batches, Ticket
+from ussfast.engine.chunks import CausalChunks
 from ussfast.engine.copies import transfer_for
 from ussfast.engine.graphs import bucket, graphs_for
 from ussfast.engine.settings import GPU_BATCH, Settings, pick_backend, pick_device, pick_precision
@@ -21,7 +22,6 @@ from ussfast.long_audio.windows import Batch, separate_blocks
 from ussfast.models import SpectralModel
 from ussfast.models._packed import prepare
 from ussfast.models.causal import CausalModel, Modulation
-from ussfast.models.causal.chunks import CausalChunks
 from ussfast.models.causal.step import fastest
 from ussfast.ops import use_reference
 from ussfast.prompts.bank import Plan

@@ -6,10 +6,10 @@ from itertools import islice
 
 import numpy as np
 
+from ussfast.data.pool import AudioPool
 from ussfast.evaluate.dev import DevMixture, Draw, amplitude, dev_mixtures
 from ussfast.evaluate.metrics import audible, best_order, level_db, si_sdr
 from ussfast.separator import Separator
-from ussfast.train.data import AudioPool
 
 EDGE_HZ = 8000.0
 # A signal has a band if at least this much of its energy is there: what resampling leaves of audio that ends at the

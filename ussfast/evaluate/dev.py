@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ussfast.data.manifest import STEMS
+from ussfast.data.pool import AudioPool, Item
 from ussfast.errors import InputError
-from ussfast.train.chains import STEMS
-from ussfast.train.data import AudioPool, Item
 
 TASKS = ("speech_enhancement", "speech_speech", "sfx_sfx", "music", "cinematic")
 HALVES = ("dev", "test")

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ussfast import audio
+from ussfast.data.pool import Item
 from ussfast.separator import Separator
-from ussfast.train.data import Item
 
 
 class Queries:

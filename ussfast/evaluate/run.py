@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ussfast.data.manifest import STEMS
+from ussfast.data.pool import AudioPool, read_manifest
 from ussfast.errors import InputError
 from ussfast.evaluate import conditions
 from ussfast.evaluate.conditions import AfterLoud, HighBand
@@ -15,8 +17,6 @@ from ussfast.evaluate.metrics import audible, best_order, level_db, sdr, si_sdr,
 from ussfast.evaluate.oracle import ORACLES, oracle_estimates
 from ussfast.evaluate.query import Queries
 from ussfast.separator import Separator
-from ussfast.train.data import AudioPool, read_manifest
-from ussfast.train.mixing import STEMS
 
 SECONDS, SEED = 5.0, 0
 ALL_OF_DEV = "all"

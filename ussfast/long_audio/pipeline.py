@@ -4,13 +4,12 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ussfast.audio import AudioReader, AudioWriter, Resampler
+from ussfast.audio import AudioReader, OutputFormat, Resampler, StemWriter, Written, stem_files
 from ussfast.errors import AudioError
 
 Progress = Callable[[float, float | None], None]  # seconds done, seconds in all (None if unknown)
@@ -76,13 +75,12 @@ def separate_to_files(
     separate: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]],
     paths: list[Path],
     residual: bool,
-    format: str | None,
-    bit_depth: int | None,
+    output: OutputFormat,
     progress: Progress | None,
     sources: int,
     keep: Sequence[int],
-) -> None:
-    """Runs one file through `separate` and writes its stems.
+) -> Written:
+    """Runs one file through `separate` and writes its stems; returns the paths, and what is to be said about them.
 
     Args:
         reader: the open input.
@@ -90,7 +88,7 @@ def separate_to_files(
         separate: from blocks [channels, n] at the model's rate to blocks [sources, channels, m] at that rate.
         paths: of the outputs, one per source that is kept, and the residual last if asked for.
         residual: also writes the input minus the sum of all stems.
-        format, bit_depth: as for AudioWriter.
+        output: what the files are like.
         progress: called from the calling thread as separated blocks come.
         sources: number of all sources.
         keep: which of them are written.
@@ -102,6 +100,7 @@ def separate_to_files(
     # Input blocks that the residual still needs; as many as lie between decoding and writing, so bounded too.
     originals: deque[np.ndarray] = deque()
     frames_in = 0
+    files = None
 
     def decode() -> None:
         nonlocal frames_in
@@ -117,19 +116,14 @@ def separate_to_files(
         decoded.put(None)
 
     def write() -> None:
-        with ExitStack() as stack:
-            writers = [
-                stack.enter_context(
-                    AudioWriter(path, reader.sample_rate, reader.channels, format, bit_depth, reader.frames)
-                )
-                for path in paths
-            ]
+        nonlocal files
+        with stem_files(paths, reader.sample_rate, reader.channels, output, reader.frames) as files:
             # Without a residual, what nobody will hear need not be converted.
             wanted, written = (slice(None), keep) if residual else (list(keep), range(len(keep)))
             back = _Back(sources if residual else len(keep), reader.channels, model_rate, reader.sample_rate)
             for block in separated:
-                _write(writers, back.push(block[wanted]), written, originals if residual else None)
-            _write(writers, back.flush(frames_in), written, originals if residual else None)
+                _write(files, back.push(block[wanted]), written, originals if residual else None)
+            _write(files, back.flush(frames_in), written, originals if residual else None)
 
     stages = [_Stage("decode", decode, stop), _Stage("write", write, stop)]
     total = None if reader.frames is None else reader.frames / reader.sample_rate
@@ -152,6 +146,8 @@ def separate_to_files(
     for stage in stages:
         if stage.error is not None:
             raise stage.error
+    assert files is not None
+    return files.written()
 
 
 class _Back:
@@ -168,13 +164,11 @@ class _Back:
         return self.resampler.flush(frames).reshape(*self.shape, -1)
 
 
-def _write(
-    writers: list[AudioWriter], stems: np.ndarray, written: Sequence[int], originals: deque[np.ndarray] | None
-) -> None:
-    for writer, source in zip(writers, written, strict=False):  # the residual's writer is one more
-        writer.write(stems[source])
+def _write(files: StemWriter, stems: np.ndarray, written: Sequence[int], originals: deque[np.ndarray] | None) -> None:
+    tracks = [stems[source] for source in written]
     if originals is not None:
-        writers[-1].write(_take(originals, stems.shape[-1]) - stems.sum(0))
+        tracks.append(_take(originals, stems.shape[-1]) - stems.sum(0))
+    files.write(tracks)
 
 
 def _take(blocks: deque[np.ndarray], count: int) -> np.ndarray:

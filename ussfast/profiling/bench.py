@@ -61,26 +61,3 @@ def run(
     if rows:
         print()
         print(table(rows))
-
-
-def run_training(recipe: str, rounds: int, threads: int | None, as_json: bool) -> None:
-    """Measures whole steps of `recipe` on the CPU, by kernels for training and by plain PyTorch, and prints them."""
-    from ussfast.train.bench import table as steps
-    from ussfast.train.bench import ways
-    from ussfast.train.recipe import load_recipe
-
-    loaded, before = load_recipe(recipe), torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        rows = ways(loaded, rounds=rounds)
-        facts = {"recipe": loaded.name, "machine": machine(torch.device("cpu")), "torch": torch.__version__}
-        facts |= {"threads": str(torch.get_num_threads())}
-    finally:
-        torch.set_num_threads(before)
-    if as_json:
-        print(json.dumps(facts | {"steps": [dataclasses.asdict(row) for row in rows]}, indent=1))
-        return
-    print(f"{loaded.name}: 4 mixtures of {loaded.mix.seconds:g} s, 3 sources each")
-    print(f"{facts['machine']}, torch {facts['torch']}, {facts['threads']} threads")
-    print(f"Least CPU time of {rounds} steps, all threads together:")
-    print(steps(rows))

@@ -1,5 +1,7 @@
 """How fast a recipe trains on this CPU: kernels for training against plain PyTorch, taking turns in one run."""
 
+import dataclasses
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +13,11 @@ from ussfast.errors import InputError
 from ussfast.models import build
 from ussfast.ops import use_reference
 from ussfast.profiling.flops import model_flop
-from ussfast.profiling.profile import Gemm
+from ussfast.profiling.profile import Gemm, machine
 from ussfast.train.mixing import Batch
 from ussfast.train.objective import Objective
 from ussfast.train.optimizers import Optimizer
-from ussfast.train.recipe import Recipe
+from ussfast.train.recipe import Recipe, load_recipe
 
 
 @dataclass(frozen=True)
@@ -107,3 +109,22 @@ def table(rows: list[Way]) -> str:
             for w in rows
         ]
     )
+
+
+def run_training(recipe: str, rounds: int, threads: int | None, as_json: bool) -> None:
+    """Measures whole steps of `recipe` on the CPU, by kernels for training and by plain PyTorch, and prints them."""
+    loaded, before = load_recipe(recipe), torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        rows = ways(loaded, rounds=rounds)
+        facts = {"recipe": loaded.name, "machine": machine(torch.device("cpu")), "torch": torch.__version__}
+        facts |= {"threads": str(torch.get_num_threads())}
+    finally:
+        torch.set_num_threads(before)
+    if as_json:
+        print(json.dumps(facts | {"steps": [dataclasses.asdict(row) for row in rows]}, indent=1))
+        return
+    print(f"{loaded.name}: 4 mixtures of {loaded.mix.seconds:g} s, 3 sources each")
+    print(f"{facts['machine']}, torch {facts['torch']}, {facts['threads']} threads")
+    print(f"Least CPU time of {rounds} steps, all threads together:")
+    print(table(rows))

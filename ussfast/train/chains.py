@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-STEMS = ("drums", "bass", "vocals", "other")
+from ussfast.data.manifest import STEMS
+
 BACKGROUNDS = {"sfxbg": ("sfx",), "musicbg": STEMS}
 
 FIRST = {"speech": 0.2, "sfx": 0.2, "sfxbg": 0.2, "musicbg": 0.2} | dict.fromkeys(STEMS, 0.05)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ussfast.data.pool import AudioPool, Item
 from ussfast.errors import InputError
 from ussfast.train import augment
-from ussfast.train.data import AudioPool, Item
 from ussfast.train.widening import widen
 
 

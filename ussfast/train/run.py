@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ussfast.data.credits import credits
+from ussfast.data.pool import AudioPool, read_manifest
 from ussfast.evaluate.dev import DevMixture, dev_mixtures
 from ussfast.models import ARCHITECTURES, SpectralModel, architecture_of
 from ussfast.train import parallel
-from ussfast.train.credits import credits
-from ussfast.train.data import AudioPool, read_manifest
 from ussfast.train.export import export
 from ussfast.train.log import Row
 from ussfast.train.recipe import load_recipe

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from ussfast.checkpoints.store import load_model
+from ussfast.data.pool import AudioPool
 from ussfast.errors import InputError
 from ussfast.evaluate.dev import DevMixture
 from ussfast.models import SpectralModel, build
 from ussfast.separation import make_folders
 from ussfast.train import checkpoints, parallel
 from ussfast.train.autoclip import AutoClip
-from ussfast.train.data import AudioPool
 from ussfast.train.ema import Ema
 from ussfast.train.log import Row, RunLog
 from ussfast.train.mixing import Batch, Mixer

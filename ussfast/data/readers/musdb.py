@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ussfast.data.readers._base import Clip, Problem, Reader
 from ussfast.errors import InputError, OutputError
-from ussfast.train.readers._base import Clip, Problem, Reader
 
 STEMS = ("drums", "bass", "other", "vocals")  # the order of the tracks in .stem.mp4, after the mixture
 LICENSE = (

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ussfast.data.readers._base import Clip, Problem, Reader
 from ussfast.errors import InputError
-from ussfast.train.readers._base import Clip, Problem, Reader
 
 SPLITS = {"train": "train", "validation": "dev", "test": "test"}
 SOURCE = "Slakh2100 (E. Manilow, G. Wichern, P. Seetharaman, J. Le Roux)"

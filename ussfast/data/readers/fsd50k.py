@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ussfast.data.readers._base import Clip, Problem, Reader, read_table
 from ussfast.errors import InputError
-from ussfast.train.readers._base import Clip, Problem, Reader, read_table
 
 BACKGROUND_FROM_S = 8.0
 # Labels come with all that stand above them, so these few cover every voice and instrument.

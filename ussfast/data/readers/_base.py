@@ -9,8 +9,8 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
+from ussfast.data.manifest import Row, placed
 from ussfast.errors import InputError
-from ussfast.train.manifest import Row, placed
 
 THREADS = 8  # opening files waits for the disk more than for the CPU
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from ussfast.train.data import read_manifest
-from ussfast.train.manifest import read_rows
+from ussfast.data.manifest import read_rows
+from ussfast.data.pool import read_manifest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts/synthesise_training_audio.py"

@@ -10,9 +10,9 @@ import soundfile
 
 from ussfast.audio import read
 from ussfast.audio.atomic import atomic_write
+from ussfast.data.manifest import Row, moved, placed, read_rows, write_rows
 from ussfast.errors import InputError, OutputError
 from ussfast.separation import make_folders
-from ussfast.train.manifest import Row, moved, placed, read_rows, write_rows
 
 CODECS = {"mp3": ("MP3", "MPEG_LAYER_III"), "ogg": ("OGG", "VORBIS")}
 LOSS = (0.5, 0.95)  # of 0 (the best) to 1: about 96 to 32 kbit/s for one channel at 32 kHz

@@ -3,7 +3,7 @@
 import re
 from collections import defaultdict
 
-from ussfast.train.data import Item
+from ussfast.data.pool import Item
 
 
 def credits(items: list[Item], name: str) -> str:

@@ -8,13 +8,13 @@ import pytest
 import soundfile
 from tiny import STEMS, TONE, tiny_manifest
 
+from ussfast.data import pack as packing
+from ussfast.data.manifest import read_rows, write_rows
+from ussfast.data.ogg import BLOCK_FRAMES, encode
+from ussfast.data.pack import LOSSES, PackSettings, pack, parse_size
+from ussfast.data.pack_order import keep_order, units_of
+from ussfast.data.pool import AudioPool, read_manifest
 from ussfast.errors import InputError, OutputError
-from ussfast.train import pack as packing
-from ussfast.train.data import AudioPool, read_manifest
-from ussfast.train.manifest import read_rows, write_rows
-from ussfast.train.ogg import BLOCK_FRAMES, encode
-from ussfast.train.pack import LOSSES, PackSettings, pack, parse_size
-from ussfast.train.pack_order import keep_order, units_of
 
 RATE = 16000
 

@@ -7,13 +7,13 @@ import pytest
 import soundfile
 from miniatures import EXPECTED, FSD_DEV, MAKERS, RATE, esc50, fsd50k, musdb18hq, sound, vctk_demand, wham
 
+from ussfast.data.manifest import LICENSE_CLASSES, NEEDED, SPLITS, write_rows
+from ussfast.data.pool import AudioPool, read_manifest
+from ussfast.data.readers import READERS, _base, read_data_set
+from ussfast.data.readers.fsd50k import creative_commons, labels_above, own_labels
+from ussfast.data.readers.slakh import prompt_of
 from ussfast.errors import InputError
-from ussfast.train.data import AudioPool, read_manifest
-from ussfast.train.manifest import LICENSE_CLASSES, NEEDED, SPLITS, write_rows
 from ussfast.train.mixing import NEXT
-from ussfast.train.readers import READERS, _base, read_data_set
-from ussfast.train.readers.fsd50k import creative_commons, labels_above, own_labels
-from ussfast.train.readers.slakh import prompt_of
 
 NONCOMMERCIAL = {"musdb18hq", "wham"}
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 
-from ussfast.train.manifest import Row
+from ussfast.data.manifest import Row
 
 Unit = list[int]  # positions of rows that are kept or dropped together
 

@@ -9,13 +9,13 @@ from miniatures import MAKERS, esc50, wham
 from tiny import RATE, tiny_manifest
 
 from ussfast.cli.main import main
+from ussfast.data import prepare
+from ussfast.data.manifest import PROMPTS, STEMS, merge, read_rows, write_rows
+from ussfast.data.pool import read_manifest
+from ussfast.data.readers import READERS
 from ussfast.errors import InputError, OutputError
-from ussfast.train import prepare
-from ussfast.train.data import read_manifest
-from ussfast.train.manifest import PROMPTS, STEMS, merge, read_rows, write_rows
 from ussfast.train.mix_config import MixConfig
 from ussfast.train.mixing import NEXT, Mixer
-from ussfast.train.readers import READERS
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_songs_of_one_name_stay_apart(tmp_path):
 
 
 def test_several_items_of_one_stem(tmp_path, monkeypatch):
-    from ussfast.train.data import AudioPool
+    from ussfast.data.pool import AudioPool
 
     manifest = tiny_manifest(tmp_path, seconds=0.5)
     rows = read_rows(manifest)
@@ -150,7 +150,7 @@ def test_rows_that_cannot_be_read(tmp_path):
 
 
 def test_a_pack_on_the_command_line(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("ussfast.train.pack.SAMPLED_UNITS", 2)
+    monkeypatch.setattr("ussfast.data.pack.SAMPLED_UNITS", 2)
     manifest = tiny_manifest(tmp_path, seconds=0.5)
     (tmp_path / "dev-sfx-1.wav").write_bytes(b"")
     arguments = ("train", "pack", manifest, tmp_path / "pack", "--max-size", "36KB", "--split", "dev")

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from ussfast.data.readers._base import Clip, Problem, Reader, read_table
 from ussfast.errors import InputError
-from ussfast.train.readers._base import Clip, Problem, Reader, read_table
 
 DEV_FOLD = 5  # the data set has folds and no validation part
 

@@ -4,10 +4,10 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from ussfast.data.manifest import Row, by_prompt, merge, write_rows
+from ussfast.data.pack import PackSettings, pack, parse_size
+from ussfast.data.readers import read_data_set
 from ussfast.errors import InputError
-from ussfast.train.manifest import Row, by_prompt, merge, write_rows
-from ussfast.train.pack import PackSettings, pack, parse_size
-from ussfast.train.readers import read_data_set
 
 
 def write_manifest_of(kind: str, paths: list[Path]) -> tuple[str, list[str]]:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import RATE, TONE, tiny_manifest
 
+from ussfast.data.pool import AudioPool, Item, read_manifest
 from ussfast.errors import AudioError, InputError
-from ussfast.train.data import AudioPool, Item, read_manifest
 
 
 def item(**changes):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ussfast import audio
 from ussfast.audio.resampling import resample
+from ussfast.data.manifest import read_rows
 from ussfast.errors import InputError
-from ussfast.train.manifest import read_rows
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ussfast.train.readers._base import Clip, Problem, Reader
+from ussfast.data.readers._base import Clip, Problem, Reader
 
 SPLITS = {"tr": "train", "cv": "dev", "tt": "test"}
 

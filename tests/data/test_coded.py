@@ -6,10 +6,10 @@ import soundfile
 
 from ussfast.audio import read
 from ussfast.cli.main import main
+from ussfast.data.coded import code
+from ussfast.data.manifest import read_rows, write_rows
+from ussfast.data.pool import read_manifest
 from ussfast.errors import InputError, OutputError
-from ussfast.train.coded import code
-from ussfast.train.data import read_manifest
-from ussfast.train.manifest import read_rows, write_rows
 
 RATE = 16000
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from ussfast.data.readers import dnr, esc50, fsd50k, fuss, musdb, slakh, vctk_demand, wham
+from ussfast.data.readers._base import Problem, Reader, Scan, scan
 from ussfast.errors import InputError
-from ussfast.train.readers import dnr, esc50, fsd50k, fuss, musdb, slakh, vctk_demand, wham
-from ussfast.train.readers._base import Problem, Reader, Scan, scan
 
 __all__ = ["READERS", "Problem", "Reader", "Scan", "read_data_set"]
 

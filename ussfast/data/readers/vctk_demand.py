@@ -6,7 +6,7 @@ Only its clean speech is read: the noisy files hold the same speech, and their d
 from collections.abc import Iterator
 from pathlib import Path
 
-from ussfast.train.readers._base import Clip, Problem, Reader
+from ussfast.data.readers._base import Clip, Problem, Reader
 
 TRAIN = ("clean_trainset_28spk_wav", "clean_trainset_56spk_wav")
 DEV_SPEAKERS = {"p226", "p287"}  # of the 28 in the training part; customarily held out

@@ -16,10 +16,10 @@ from tqdm import tqdm
 from ussfast import audio
 from ussfast.audio.atomic import write_failure
 from ussfast.audio.resampling import resample
+from ussfast.data.manifest import LICENSE_CLASSES, PROMPTS, SPLITS, Row, manifest_text, moved, read_rows, row_text
+from ussfast.data.ogg import encode
+from ussfast.data.pack_order import Unit, keep_order, units_of
 from ussfast.errors import AudioError, InputError, OutputError
-from ussfast.train.manifest import LICENSE_CLASSES, PROMPTS, SPLITS, Row, manifest_text, moved, read_rows, row_text
-from ussfast.train.ogg import encode
-from ussfast.train.pack_order import Unit, keep_order, units_of
 
 # Of quality, from the best that is tried to the worst. Below the last, the upper bands that a separator should learn
 # are mostly gone; then it is better to have fewer items.

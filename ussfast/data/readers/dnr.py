@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ussfast.train.readers._base import Clip, Problem, Reader
+from ussfast.data.readers._base import Clip, Problem, Reader
 
 SPLITS = {"tr": "train", "cv": "dev", "tt": "test"}
 # (file, prompt, from, licence, class): the licences are those of the three sets it was made from, not one of its own.
