@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ussfast.audio import AudioReader, probe, read, resample, validate
+from ussfast.audio import AudioReader, known_rate, load, probe, resample
 from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.info import ModelInfo, describe
 from ussfast.engine.engine import Engine
@@ -122,19 +122,16 @@ class Separator:
 
         Args:
             audio: a path, or an array or tensor [samples] or [channels, samples]; it is not modified.
-            sample_rate: of an array, in Hz; by default the model's. Not for paths, which know theirs.
+            sample_rate: of an array, in Hz: needed, and any will do. Not for paths, which know theirs.
             prompts: instead of the constructor's.
         Returns:
             stems at the input's rate, length and channel count.
         Raises:
             AudioError, PromptError, InputError; OutOfMemoryError after one retry with a shorter segment.
         """
-        if isinstance(audio, (str, Path)):
-            if sample_rate is not None:
-                raise InputError("sample_rate is for arrays; a file has its own")
-            mixture, rate = read(audio)
-        else:
-            mixture, rate = validate(audio), self.sample_rate if sample_rate is None else sample_rate
+        if isinstance(audio, (str, Path)) and sample_rate is not None:
+            raise InputError("sample_rate is for arrays; a file has its own")
+        mixture, rate = load(audio, sample_rate, self.sample_rate)
         self.engine.check_channels(len(mixture))
         plan = self._plan(prompts)
         native = resample(mixture, rate, self.sample_rate) if rate != self.sample_rate else mixture
@@ -201,7 +198,7 @@ class Separator:
 
         Args:
             chunks: arrays [samples] or [channels, samples] of any length, also empty.
-            sample_rate: of the chunks, in Hz; by default the model's.
+            sample_rate: of the chunks, in Hz; it cannot be left out.
             settings: as for `session`.
         Yields:
             pieces in order and without gaps, as soon as they are complete; as many samples in all as went in.
@@ -223,7 +220,7 @@ class Separator:
         """A live stream to push chunks into.
 
         Args:
-            sample_rate: of the chunks, in Hz; by default the model's.
+            sample_rate: of the chunks, in Hz; it cannot be left out.
             prompts: instead of the constructor's; `Session.set_prompts` changes them.
             channels: of the chunks; by default those of the first one.
             latency: in seconds, for models that are not causal: the trade with quality and cost, see
@@ -234,7 +231,7 @@ class Separator:
         Raises:
             PromptError, InputError.
         """
-        rate = self.sample_rate if sample_rate is None else sample_rate
+        rate = known_rate(sample_rate, self.sample_rate)
         return live.open_session(
             self.engine, self._plan, rate, prompts, channels, latency, max_prompts, on_bad, threads
         )
@@ -255,9 +252,9 @@ class Separator:
             size: streams that there may be at once.
             sample_rate, channels, max_prompts, on_bad, threads: of all streams, as for `session`.
         Raises:
-            InputError: a number below 1, or a model that is not causal.
+            InputError: no rate, a number below 1, or a model that is not causal.
         """
-        rate = self.sample_rate if sample_rate is None else sample_rate
+        rate = known_rate(sample_rate, self.sample_rate)
         return live.open_pool(self.engine, self._plan, size, rate, channels, max_prompts, on_bad, threads)
 
     @property
@@ -272,10 +269,11 @@ class Separator:
             name: of the prompt; an enrolled one of that name is replaced.
             clips: paths, or arrays [samples] or [channels, samples], each with the sound and little else; level and
                 length do not matter. Several clips are averaged.
-            sample_rate: of arrays, in Hz; by default the model's.
+            sample_rate: of arrays among the clips, in Hz; needed if there are any.
         Raises:
             PromptError: the model cannot enroll, or the name is that of a class prompt.
-            InputError, AudioError: no clip, a clip that is silent or shorter than 0.1 s, a file that cannot be read.
+            InputError, AudioError: no clip, an array without a rate, a clip that is silent or shorter than 0.1 s, a
+                file that cannot be read.
         """
         if not self.can_enroll:
             raise PromptError(f"model {self.info.name!r} makes no prompts from clips; it knows {list(self.prompts)}")
