@@ -42,6 +42,21 @@ def test_graphs_and_batches_change_nothing(name):
     assert len(graphed.engine.graphs) and not graphed.engine.graphs.reasons
 
 
+@pytest.mark.parametrize("name", ["causal", "tuss"])
+def test_there_and_back(name):
+    config, audio = CONFIGS[name], noise(2, 20000)
+    cpu = separator(config, device="cpu")
+    if cpu.can_enroll:
+        cpu.enroll("dog", [noise(1, 4000)], RATE)
+    gpu = cpu.to("cuda")
+    back = gpu.to("cpu")
+    assert gpu.to("cuda") is gpu and (gpu.engine.device.type, back.engine.device.type) == ("cuda", "cpu")
+    prompts = ("speech", "dog") if cpu.can_enroll else ("speech", "sfx")
+    whole = cpu.separate(audio, RATE, prompts=prompts).stems
+    close(gpu.separate(audio, RATE, prompts=prompts).stems, whole, 1e-3)
+    np.testing.assert_array_equal(back.separate(audio, RATE, prompts=prompts).stems, whole)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_bfloat16_is_near_float32(name):
     config, audio = CONFIGS[name], noise(2, 20000)
