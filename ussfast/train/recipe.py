@@ -51,6 +51,7 @@ class LossConfig:
     silence: silent references are measured against the other references of their prompt ("group", as published) or
     against the whole mixture ("mixture": the loss ends snr_max dB below it, also where a prompt has no sound at all).
     high_weight: of the same sources' loss above high_hz alone, see `ussfast.train.high_band`; 0 for none.
+    pairs_weight: of the contrast of example clips (`mix.pairs`), dB per nat, see `ussfast.train.contrast`.
     """
 
     snr_max: float = 30.0
@@ -58,10 +59,11 @@ class LossConfig:
     silence: Literal["group", "mixture"] = "group"
     high_weight: float = 0.0
     high_hz: float = 8000.0
+    pairs_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.high_weight < 0 or self.high_hz <= 0:
-            raise InputError(f"need loss.high_weight of at least 0 and loss.high_hz above 0, got {self}")
+        if min(self.high_weight, self.pairs_weight) < 0 or self.high_hz <= 0:
+            raise InputError(f"need loss weights of at least 0 and loss.high_hz above 0, got {self}")
 
 
 @dataclass(frozen=True)
