@@ -36,8 +36,8 @@ def separate_whole(engine: Engine, mixture: np.ndarray, rate: int, plan: Plan) -
 
 
 def separate_into(
-    engine: Engine, path: Path, plan: Plan, paths: list[Path], residual: bool, output: OutputFormat, keep: Sequence[int],
-    progress: Progress | None,
+    engine: Engine, path: Path, plan: Plan, paths: list[Path], residual: bool, output: OutputFormat,
+    keep: Sequence[int], progress: Progress | None,
 ) -> Written:  # fmt: skip
     """A file of any duration into `paths`; see `separate_to_files`.
 
