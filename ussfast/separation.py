@@ -1,9 +1,10 @@
 """What a separation returns, and writing it to files."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +16,8 @@ _WRITTEN = tuple(f".{name}" for name in FORMATS)
 
 
 @dataclass(frozen=True, eq=False)
-class Separation:
-    """Separated audio at the input's rate and length.
+class Separation(Mapping[str, np.ndarray]):
+    """Separated audio at the input's rate and length: a mapping from labels to stems [channels, samples], in order.
 
     labels: one per stem; repeated prompts are numbered.
     stems: float32 [prompts, channels, samples], never rescaled.
@@ -34,6 +35,27 @@ class Separation:
         if label not in self.labels:
             raise InputError(f"no stem {label!r}; there are {', '.join(self.labels)}")
         return self.stems[self.labels.index(label)]
+
+    # Mapping's own asks for a KeyError, and its == for arrays that are one truth.
+    def __contains__(self, label: object) -> bool:
+        return label in self.labels
+
+    def get(self, label: str, default: Any = None) -> Any:
+        return self[label] if label in self else default
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        channels, samples = self.mixture.shape
+        seconds, s = round(samples / self.sample_rate, 3), "" if channels == 1 else "s"
+        form = f"{channels} channel{s}, {seconds:g} s at {self.sample_rate} Hz"
+        return f"Separation({', '.join(self.labels)}: {form})"
 
     @property
     def residual(self) -> np.ndarray:

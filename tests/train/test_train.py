@@ -9,7 +9,7 @@ import torch
 import yaml
 from running import same, steps, trainer_in
 from safetensors.torch import load_file
-from tiny import PROMPTS, UNCONDITIONAL, noise, tiny_recipe
+from tiny import PROMPTS, RATE, UNCONDITIONAL, noise, tiny_recipe
 
 from ussfast import CheckpointError, InputError, OutputError, Separator
 from ussfast.cli.main import main
@@ -191,7 +191,7 @@ def test_train_gives_a_model(trained):
     separator = Separator(run / "model", ("speech", "sfx"), device="cpu")
     assert separator.info.name == "tiny" and separator.info.prompts == PROMPTS
     assert separator.info.source["step"] == 2 and "permissive" in separator.info.license
-    assert separator.separate(noise(1, 4000)).stems.any()
+    assert separator.separate(noise(1, 4000), RATE).stems.any()
     config, weights, facts = checkpoints.load_weights(run / "best-0000002")
     assert config == separator.info.config and facts["step"] == 2 and np.isfinite(facts["mean"])
     stored = load_file(run / "model/model.safetensors")

@@ -1,7 +1,8 @@
 """What a user chooses about how a model runs, and the names for it."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 
@@ -47,6 +48,14 @@ class Settings:
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
             raise InputError(f"batch must be at least 1, got {self.batch}")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "Settings":
+        """Those that are given, by name; InputError for names that there are not."""
+        names = [field.name for field in fields(cls)]
+        if unknown := sorted(given.keys() - set(names)):
+            raise InputError(f"unknown settings {', '.join(unknown)}; there are {', '.join(names)}")
+        return cls(**given)
 
     def policy(self, trained: float) -> SegmentPolicy:
         """Windows for a model that was trained on `trained` seconds."""
