@@ -13,7 +13,7 @@ from golden_io import GOLDEN, golden_model, settings, weights
 from ussfast.checkpoints.store import fill, load_model
 from ussfast.convert import convert, espnet, tuss
 from ussfast.convert._files import read_average, weight_files
-from ussfast.errors import CheckpointError, InputError, OutputError
+from ussfast.errors import CheckpointError, InputError
 
 TUSS, CONVENTIONAL, ESPNET = "tuss_tiny", "bslocoformer_tiny", "tflocoformer_tiny"
 
@@ -221,23 +221,6 @@ def test_the_target_is_checked_before_weights_are_read(exp, tmp_path):
         convert(exp, tmp_path / "out", overwrite=True)
     with pytest.raises(InputError, match="format 'nussl' is unknown; there are auto, tuss, espnet, sfc"):
         convert(exp, tmp_path / "new", format="nussl")
-
-
-def test_the_source_is_checked_before_the_target(tmp_path):
-    refused(tmp_path / "none", tmp_path / "no/such/place", "none: no such file or directory")
-
-
-def test_folders_above_the_target_are_made(exp, tmp_path):
-    path = exp / "checkpoints" / "model.pth"
-    path.write_text("damaged")
-    refused(exp, tmp_path / "models/deep/out", "damaged")
-    assert not (tmp_path / "models").exists()  # only once there is a model to write
-    torch.save(published(TUSS), path)
-    convert(exp, tmp_path / "models/deep/out")
-    same(tmp_path / "models/deep/out", TUSS)
-    (tmp_path / "taken").touch()
-    with pytest.raises(OutputError, match="taken: cannot be used for output"):
-        convert(exp, tmp_path / "taken/out")
 
 
 def test_without_pyyaml(espnet_exp, tmp_path, monkeypatch):
