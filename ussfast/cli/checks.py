@@ -16,9 +16,11 @@ from ussfast.prompts.names import check_prompts, number_repeats
 from ussfast.prompts.tasks import task as find_task
 from ussfast.train.recipe_file import recipe_file
 
-# Those of the engine, which needs torch; a test compares.
+# Those of the engine and of the evaluation, which need torch; a test compares.
 DTYPES = ("float32", "fp32", "bfloat16", "bf16", "int8")
 BACKENDS = ("native", "reference")
+BASELINES = ("mixture",)
+SPLITS = ("all", "dev", "test")
 
 
 def asked(prompts: Sequence[str] | None, task: str | None) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
@@ -139,6 +141,13 @@ def conversion(source: Path, destination: Path) -> None:
     if not source.exists():
         raise CheckpointError(f"{source}: no such file or directory")
     blocked(destination)
+
+
+def evaluation(baseline: str | None, split: str) -> None:
+    """InputError for names that `evaluate` does not know."""
+    for what, name, known in (("baseline", baseline, BASELINES), ("split", split, SPLITS)):
+        if name is not None and name not in known:
+            raise InputError(f"unknown {what} {name!r}; there {'is' if len(known) == 1 else 'are'}: {', '.join(known)}")
 
 
 def note(line: str) -> None:
