@@ -78,6 +78,11 @@ WRONG = [
     ([*STREAM, *ONE, "--stem", "sfx"], 2, "unknown stem 'sfx'; there are speech, residual"),
     ([*STREAM, *ONE, "-p", "sfx"], 2, "several stems (speech, sfx): choose one with --stem NAME"),
     ([*STREAM, *ONE, "--device", "cuda:x"], 2, "unknown device 'cuda:x'"),
+    (
+        ["stream", "good.wav", "-m", "causal", *ONE, "-o", "out", "--latency", "1"],
+        2,
+        "--latency is for models that are not",
+    ),
     (["convert", "gone", "models/deep/x"], 2, "gone: no such file or directory"),
     (["convert", "nothing", "taken/x"], 1, "taken/x: cannot be used for output"),
     (["bench", "nothing here"], 2, "no model 'nothing here'"),

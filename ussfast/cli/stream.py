@@ -99,6 +99,8 @@ def stream(
     if not live and chosen:
         outputs.check_standard_output()
     facts = checks.model(model, device, dtype, backend)
+    if facts is not None and facts.causal and latency is not None:
+        raise InputError(f"--latency is for models that are not causal; {model!r} is, and has a latency of its own")
     labels = checks.stem_labels(facts, prompts)
     if labels is not None and chosen:
         outputs.Selection(labels, stem, all_stems)
