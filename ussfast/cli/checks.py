@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ussfast.audio.reading import AUDIO_SUFFIXES
 from ussfast.checkpoints.names import EXPECTED, Glance, glance, is_preset, resolve
 from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError
 from ussfast.long_audio.policy import default_policy
@@ -45,6 +44,8 @@ def file_argument(text: str, for_standard_input: str | None = None) -> Path:
 
 def output_folder(folder: Path) -> None:
     """Errors for a folder that cannot be made: named like an audio file, or where a file is in the way."""
+    from ussfast.audio.reading import AUDIO_SUFFIXES  # numpy and soundfile take a tenth of a second
+
     if folder.suffix.lower() in AUDIO_SUFFIXES and not folder.is_dir():
         raise InputError(f"{folder}: -o names a folder, which gets a file per stem: leave {folder.suffix} out")
     blocked(folder)
