@@ -60,10 +60,10 @@ def main(
     seconds = mixture.shape[1] / rate
     print(f"{model}, {', '.join(prompts)}, {seconds:.0f} s of {folder.name}\n{HEAD}")
     separator.policy = SegmentPolicy(seconds + 1, 0.0)
-    whole = separator.separate(mixture).stems[:, 0].astype(np.float64)
+    whole = separator.separate(mixture, rate).stems[:, 0].astype(np.float64)
     for latency in LATENCIES:
         separator.policy = policy = live_policy(trained, latency, segment)
-        stems = separator.separate(mixture).stems[:, 0]
+        stems = separator.separate(mixture, rate).stems[:, 0]
         error, cut = stems - whole, FadeStitcher(separator.engine.run, rate, policy)
         fading = np.arange(mixture.shape[1]) % cut.advance < cut.fade
         fading[: cut.advance] = False  # nothing is before the first window

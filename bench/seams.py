@@ -43,13 +43,13 @@ def main(
     print("| context (s) | SNR near seams (dB) | SNR elsewhere (dB) | computed / kept |\n|---|---|---|---|")
     starts = [round(k * segment / OFFSETS * rate) for k in range(OFFSETS)]
     separator.policy = SegmentPolicy(data.shape[1] / rate + 1, 0.0)
-    wholes = [separator.separate(data[:, start:]).stems[:, 0] for start in starts]
+    wholes = [separator.separate(data[:, start:], rate).stems[:, 0] for start in starts]
     for context in (0.0, 0.5, 1.0, 2.0):
         separator.policy = SegmentPolicy(segment, 2 * context + FADE_SECONDS)
         advance = segment - separator.policy.overlap
         sums = np.zeros((2, 2, len(wholes[0])))  # [near or elsewhere, energy or error, stem]
         for start, whole in zip(starts, wholes, strict=True):
-            error = separator.separate(data[:, start:]).stems[:, 0] - whole
+            error = separator.separate(data[:, start:], rate).stems[:, 0] - whole
             close = np.zeros(whole.shape[1], bool)
             # Seams lie in the middle of the cross-fades.
             for seam in np.arange(advance + context + FADE_SECONDS / 2, whole.shape[1] / rate - context, advance):

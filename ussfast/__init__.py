@@ -23,6 +23,7 @@ from ussfast.errors import (
 )
 
 if TYPE_CHECKING:
+    from ussfast.audio.formats import OutputFormat
     from ussfast.checkpoints.store import ModelInfo
     from ussfast.long_audio.policy import SegmentPolicy
     from ussfast.prompts.bank import Prompt, PromptBank
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ModelInfo": "checkpoints.store",
+    "OutputFormat": "audio.formats",
     "Prompt": "prompts.bank",
     "PromptBank": "prompts.bank",
     "SegmentPolicy": "long_audio.policy",
@@ -48,6 +50,7 @@ __all__ = [
     "ModelInfo",
     "OutOfMemoryError",
     "OutputError",
+    "OutputFormat",
     "Prompt",
     "PromptBank",
     "PromptError",

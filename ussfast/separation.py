@@ -1,21 +1,23 @@
 """What a separation returns, and writing it to files."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ussfast.audio import AudioWriter
+from ussfast.audio import AUDIO_SUFFIXES, FORMATS, OutputFormat, Written, stem_files
 from ussfast.errors import InputError, OutputError
 
 _RESIDUAL = "residual"
+_WRITTEN = tuple(f".{name}" for name in FORMATS)
 
 
 @dataclass(frozen=True, eq=False)
-class Separation:
-    """Separated audio at the input's rate and length.
+class Separation(Mapping[str, np.ndarray]):
+    """Separated audio at the input's rate and length: a mapping from labels to stems [channels, samples], in order.
 
     labels: one per stem; repeated prompts are numbered.
     stems: float32 [prompts, channels, samples], never rescaled.
@@ -34,6 +36,27 @@ class Separation:
             raise InputError(f"no stem {label!r}; there are {', '.join(self.labels)}")
         return self.stems[self.labels.index(label)]
 
+    # Mapping's own asks for a KeyError, and its == for arrays that are one truth.
+    def __contains__(self, label: object) -> bool:
+        return label in self.labels
+
+    def get(self, label: str, default: Any = None) -> Any:
+        return self[label] if label in self else default
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        channels, samples = self.mixture.shape
+        seconds, s = round(samples / self.sample_rate, 3), "" if channels == 1 else "s"
+        form = f"{channels} channel{s}, {seconds:g} s at {self.sample_rate} Hz"
+        return f"Separation({', '.join(self.labels)}: {form})"
+
     @property
     def residual(self) -> np.ndarray:
         """Mixture minus the sum of stems, [channels, samples]."""
@@ -46,38 +69,63 @@ class Separation:
         *,
         name: str = "mixture",
         residual: bool = False,
-        format: str | None = None,
+        format: str | OutputFormat | None = None,
         bit_depth: int | None = None,
-    ) -> list[Path]:
-        """Writes every stem, float32 WAV unless asked otherwise; returns the paths.
+    ) -> Written:
+        """Writes every stem, float32 WAV unless asked otherwise; returns the paths, a list with `warnings`.
 
         Args:
             template: file name under `directory`, with {label} (needed), and {name} and {index} if wanted.
             name: what {name} stands for.
             residual: also writes the residual, labelled "residual".
-            format: "wav" or "flac"; by default what the template's suffix says.
+            format: "wav", "flac", "mp3", "ogg" or "opus"; by default what the template's suffix says. An
+                `OutputFormat` says more: bit rate or quality, and what becomes of samples beyond full scale.
             bit_depth: 32 (float) for WAV and 24 for FLAC by default, or 16 or 24.
         Raises:
+            InputError: settings that the format, or the rate or channels of this audio in it, cannot have.
             OutputError: nothing half-written is left.
         """
         tracks = list(self.stems) + ([self.residual] if residual else [])
-        paths = stem_paths(Path(directory), template, output_labels(self.labels, residual), name, format)
+        output = OutputFormat.of(format, bit_depth)
+        paths = stem_paths(Path(directory), template, output_labels(self.labels, residual), name, output)
         make_folders(paths)
-        for path, track in zip(paths, tracks, strict=True):
-            with AudioWriter(path, self.sample_rate, track.shape[0], format, bit_depth, track.shape[1]) as writer:
-                writer.write(track)
-        return paths
+        channels, samples = self.mixture.shape
+        peak = max((float(np.abs(track).max(initial=0)) for track in tracks), default=0.0)
+        with stem_files(paths, self.sample_rate, channels, output, samples, peak) as files:
+            files.write(tracks)
+        return files.written()
 
 
 def output_labels(labels: Sequence[str], residual: bool) -> tuple[str, ...]:
     return (*labels, _RESIDUAL) if residual else tuple(labels)
 
 
+def choose(labels: Sequence[str], residual: bool, stems: Sequence[str] | None) -> tuple[tuple[int, ...], bool]:
+    """Which stems are written, in their order, and whether the residual is.
+
+    Args:
+        stems: labels of those that are; "residual" means that, as `residual` does. None: all of them.
+    Raises:
+        InputError: an unknown label, or none at all.
+    """
+    if stems is None:
+        return tuple(range(len(labels))), residual
+    unknown = [name for name in stems if name not in (*labels, _RESIDUAL)]
+    if unknown or not stems:
+        what = f"no stem {unknown[0]!r}" if unknown else "no stem is chosen"
+        raise InputError(f"{what}; there are {', '.join((*labels, _RESIDUAL))}")
+    return tuple(i for i, label in enumerate(labels) if label in stems), residual or _RESIDUAL in stems
+
+
 def stem_paths(
-    directory: Path, template: str, labels: Sequence[str], name: str, format: str | None = None
+    directory: Path, template: str, labels: Sequence[str], name: str, output: OutputFormat | None = None
 ) -> list[Path]:
-    """Where each stem goes; InputError for a template that cannot work."""
-    paths = []
+    """Where each stem goes; InputError for a template that cannot work, or a format that cannot have the settings."""
+    suffix = Path(template).suffix.lower()
+    if suffix in AUDIO_SUFFIXES and suffix not in _WRITTEN:
+        ways = f"{', '.join(_WRITTEN[:-1])} or {_WRITTEN[-1]}"
+        raise InputError(f"template {template!r}: files are written as {ways}, not as {suffix}")
+    output, paths = output or OutputFormat(), []
     for index, label in enumerate(labels):
         safe = re.sub(r"[^\w.+-]+", "_", label)
         try:
@@ -87,10 +135,11 @@ def stem_paths(
         path = Path(filled)
         if path.is_absolute() or ".." in path.parts or not path.name:
             raise InputError(f"template {template!r} must stay inside the output directory")
-        if path.suffix.lower() not in (".wav", ".flac"):
+        if suffix not in _WRITTEN:  # that of the template: an input's name may hold any
             path = path.with_name(path.name + ".wav")
-        if format:
-            path = path.with_suffix(f".{format}")
+        if output.format:
+            path = path.with_suffix(f".{output.format}")
+        output.name(path)
         paths.append(directory / path)
     if len(set(paths)) != len(paths):
         raise InputError(f"template {template!r} gives several stems the same file: put {{label}} into it")

@@ -1,25 +1,27 @@
 """The public engine: a model, prompts, and the policy for long audio."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 
-from ussfast.audio import AudioReader, probe, read, resample, validate
+from ussfast.audio import OutputFormat, Written, known_rate, load, probe
 from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.info import ModelInfo, describe
 from ussfast.engine.engine import Engine
-from ussfast.engine.settings import Settings
+from ussfast.engine.recordings import separate_into, separate_whole
+from ussfast.engine.settings import Settings, pick_device
 from ussfast.errors import InputError, PromptError
-from ussfast.long_audio.pipeline import Progress, separate_to_files
+from ussfast.long_audio.pipeline import Progress
 from ussfast.long_audio.policy import SegmentPolicy
-from ussfast.models import SpectralModel, architecture_of, build
+from ussfast.models import SpectralModel, architecture_of
+from ussfast.models.presets import random_model
 from ussfast.prompts.bank import Plan, Prompt, PromptBank, check_prompts, make_plan
 from ussfast.prompts.enrolment import can_embed, enroll
-from ussfast.separation import Separation, make_folders, output_labels, stem_paths
+from ussfast.separation import Separation, choose, make_folders, output_labels, stem_paths
 from ussfast.streaming import opening as live
 from ussfast.streaming.pool import SessionPool
 from ussfast.streaming.session import Session
@@ -32,8 +34,7 @@ class Separator:
         model: "default" (embedded), a model directory, or "owner/name" on the Hugging Face Hub.
         prompts: what to separate, names in `separator.prompts`; repeats allowed. May be left out here and given to
             `separate`. Models without prompts take none and return all their sources.
-        device, dtype, backend, segment, overlap, stitch, look_ahead, batch, max_attenuation, sum_to_mixture,
-            channels: see `ussfast.engine.settings.Settings`.
+        device and all that follow: see `ussfast.engine.settings.Settings`.
     Raises:
         CheckpointError, PromptError, DeviceError, InputError (all of them UssfastErrors and ValueErrors).
     """
@@ -63,9 +64,7 @@ class Separator:
         self._set_up(network, info, prompts, settings)
 
     @classmethod
-    def from_preset(
-        cls, name: str, prompts: Sequence[str] | str = (), *, seed: int = 0, **settings: Any
-    ) -> "Separator":
+    def from_preset(cls, name: str, prompts: Sequence[str] | str = (), *, seed: int = 0, **settings: Any) -> Self:
         """A published architecture with random weights, for benchmarks.
 
         Args:
@@ -73,35 +72,52 @@ class Separator:
             seed: of the weights.
             settings: as for the constructor.
         """
-        from ussfast.models.presets import preset
-
-        config = preset(name)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = build(config)
-        return cls.from_model(network, prompts, name=name, **settings)
+        return cls.from_model(random_model(name, seed), prompts, name=name, **settings)
 
     @classmethod
     def from_model(
         cls, network: SpectralModel, prompts: Sequence[str] | str = (), *, name: str = "model", **settings: Any
-    ) -> "Separator":
+    ) -> Self:
         """Wraps a network that is already in memory; settings as for the constructor."""
-        names = [field.name for field in fields(Settings)]
-        if unknown := sorted(settings.keys() - set(names)):
-            raise InputError(f"unknown settings {', '.join(unknown)}; there are {', '.join(names)}")
-        separator = cls.__new__(cls)
         info = describe(network.config, architecture_of(network.config), network.parameter_count(), name)
-        separator._set_up(network, info, prompts, Settings(**settings))
+        separator = cls.__new__(cls)
+        separator._set_up(network, info, prompts, Settings.of(settings))
         return separator
 
-    def _set_up(
-        self, network: SpectralModel, info: ModelInfo, prompts: Sequence[str] | str, settings: Settings
-    ) -> None:
-        self.info, self.settings = info, settings
+    def to(self, device: str | torch.device) -> "Separator":
+        """The same model, settings and prompts, also those that were enrolled, on another device.
+
+        This separator and its streams stay as they are and where they are. Either has weights and prompts of its own:
+        what is enrolled from now on is known to one of them.
+
+        Args:
+            device: as for the constructor; where the separator is on it already, it is returned itself.
+        Raises:
+            DeviceError: this machine does not have the device, or the device not the separator's dtype.
+            OutOfMemoryError: the model does not fit there.
+        """
+        there, here = pick_device(str(device)), self.engine.device
+        if there.type == here.type and there.index in (None, here.index):
+            return self
+        network = self.engine.model
+        other = type(self).__new__(type(self))
+        twin = checkpoint.fill(network.config, network.state_dict(), self.info.name)
+        other._set_up(twin, self.info, self.default_prompts, replace(self.settings, device=str(there)))
+        other.policy = self.policy
+        other.prompts.take_enrolled(self.prompts, there)
+        return other
+
+    def __repr__(self) -> str:
+        asked = ", ".join(self.default_prompts or self.info.labels)
+        form = f"{self.sample_rate} Hz on {self.engine.device}"
+        return f"Separator({'; '.join(part for part in (self.info.name, asked, form) if part)})"
+
+    def _set_up(self, network: SpectralModel, info: ModelInfo, prompts: Sequence[str] | str, chosen: Settings) -> None:
+        self.info, self.settings = info, chosen
         if prompts:
             check_prompts(prompts, network.prompt_names)
         self.default_prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-        self.engine = Engine(network, settings)
+        self.engine = Engine(network, chosen)
         self.prompts = PromptBank(network)
 
     @property
@@ -129,34 +145,19 @@ class Separator:
 
         Args:
             audio: a path, or an array or tensor [samples] or [channels, samples]; it is not modified.
-            sample_rate: of an array, in Hz; by default the model's. Not for paths, which know theirs.
+            sample_rate: of an array, in Hz: needed, and any will do. Not for paths, which know theirs.
             prompts: instead of the constructor's.
         Returns:
             stems at the input's rate, length and channel count.
         Raises:
             AudioError, PromptError, InputError; OutOfMemoryError after one retry with a shorter segment.
         """
-        if isinstance(audio, (str, Path)):
-            if sample_rate is not None:
-                raise InputError("sample_rate is for arrays; a file has its own")
-            mixture, rate = read(audio)
-        else:
-            mixture, rate = validate(audio), self.sample_rate if sample_rate is None else sample_rate
-        self.engine.check_channels(len(mixture))
+        if isinstance(audio, (str, Path)) and sample_rate is not None:
+            raise InputError("sample_rate is for arrays; a file has its own")
+        mixture, rate = load(audio, sample_rate, self.sample_rate)
         plan = self._plan(prompts)
-        native = resample(mixture, rate, self.sample_rate) if rate != self.sample_rate else mixture
-
-        def attempt(policy: SegmentPolicy) -> np.ndarray:
-            parts = list(self.engine.separate([native], plan, policy))
-            if not parts:  # resampling a handful of samples can leave none
-                return np.zeros((len(plan.labels), *native.shape), np.float32)
-            return np.concatenate(parts, -1)
-
-        stems = self.engine.attempt(attempt)
-        if rate != self.sample_rate:
-            flat = resample(np.concatenate(stems), self.sample_rate, rate, mixture.shape[1])
-            stems = flat.reshape(len(plan.labels), *mixture.shape)
-        return Separation(plan.labels, self.settings.remix(stems, mixture), rate, np.array(mixture))
+        stems = separate_whole(self.engine, mixture, rate, plan)
+        return Separation(plan.labels, stems, rate, np.array(mixture))
 
     def separate_file(
         self,
@@ -166,11 +167,12 @@ class Separator:
         prompts: Sequence[str] | str | None = None,
         template: str = "{label}.wav",
         residual: bool = False,
-        format: str | None = None,
+        format: str | OutputFormat | None = None,
         bit_depth: int | None = None,
         skip_existing: bool = False,
         progress: Progress | None = None,
-    ) -> list[Path]:
+        stems: Sequence[str] | None = None,
+    ) -> Written:
         """Separates a file of any duration into files, with memory that does not depend on the duration.
 
         Args:
@@ -180,35 +182,35 @@ class Separator:
             template, residual, format, bit_depth: as for Separation.save; {name} is the input's stem.
             skip_existing: does nothing when all outputs are there already: a stopped batch goes on where it was.
             progress: called with (seconds done, seconds in all or None).
+            stems: labels of those that are written, the residual also; by default all. All prompts are still asked for.
         Returns:
-            paths of the outputs, residual last. They appear complete or not at all.
+            paths of the outputs, residual last, a list with `seconds`, `sample_rate`, `channels` and `warnings`. The
+            files appear complete or not at all.
         """
         path = Path(path)
         plan = self._plan(prompts)
-        paths = stem_paths(Path(directory), template, output_labels(plan.labels, residual), path.stem, format)
+        output = OutputFormat.of(format, bit_depth)
+        keep, residual = choose(plan.labels, residual, stems)
+        written = output_labels([plan.labels[i] for i in keep], residual)
+        paths = stem_paths(Path(directory), template, written, path.stem, output)
         if skip_existing and all(p.is_file() for p in paths):
-            return paths
+            return Written(paths)
         if any(p.resolve() == path.resolve() for p in paths):
             raise InputError(f"{path}: an output would overwrite the input; choose another directory or template")
-        self.engine.check_channels(probe(path).channels)  # a bad input is reported before any folder is made
+        info = probe(path)  # a bad input, or one that the files cannot hold, is reported before any folder is made
+        self.engine.check_channels(info.channels)
+        for file in paths:
+            output.for_file(file, info.sample_rate, info.channels)
         make_folders(paths)
 
-        def attempt(policy: SegmentPolicy) -> None:
-            with AudioReader(path) as reader:
-                separate_to_files(
-                    reader, self.sample_rate, lambda blocks: self.engine.separate(blocks, plan, policy), paths,
-                    residual, format, bit_depth, progress, self.settings.remix,
-                )  # fmt: skip
-
-        self.engine.attempt(attempt)
-        return paths
+        return separate_into(self.engine, path, plan, paths, residual, output, keep, progress)
 
     def stream(self, chunks: Iterable[Any], sample_rate: int | None = None, **settings: Any) -> Iterator[Separation]:
         """Separates a live stream.
 
         Args:
             chunks: arrays [samples] or [channels, samples] of any length, also empty.
-            sample_rate: of the chunks, in Hz; by default the model's.
+            sample_rate: of the chunks, in Hz; it cannot be left out.
             settings: as for `session`.
         Yields:
             pieces in order and without gaps, as soon as they are complete; as many samples in all as went in.
@@ -230,7 +232,7 @@ class Separator:
         """A live stream to push chunks into.
 
         Args:
-            sample_rate: of the chunks, in Hz; by default the model's.
+            sample_rate: of the chunks, in Hz; it cannot be left out.
             prompts: instead of the constructor's; `Session.set_prompts` changes them.
             channels: of the chunks; by default those of the first one.
             latency: in seconds, for models that are not causal: the trade with quality and cost, see
@@ -241,11 +243,10 @@ class Separator:
         Raises:
             PromptError, InputError.
         """
-        rate = self.sample_rate if sample_rate is None else sample_rate
+        rate = known_rate(sample_rate, self.sample_rate)
         return live.open_session(
-            self.engine, self._plan, rate, prompts, channels, latency, max_prompts, on_bad, threads,
-            self.settings.remix,
-        )  # fmt: skip
+            self.engine, self._plan, rate, prompts, channels, latency, max_prompts, on_bad, threads
+        )
 
     def pool(
         self,
@@ -263,12 +264,10 @@ class Separator:
             size: streams that there may be at once.
             sample_rate, channels, max_prompts, on_bad, threads: of all streams, as for `session`.
         Raises:
-            InputError: a number below 1, or a model that is not causal.
+            InputError: no rate, a number below 1, or a model that is not causal.
         """
-        rate = self.sample_rate if sample_rate is None else sample_rate
-        return live.open_pool(
-            self.engine, self._plan, size, rate, channels, max_prompts, on_bad, threads, self.settings.remix
-        )
+        rate = known_rate(sample_rate, self.sample_rate)
+        return live.open_pool(self.engine, self._plan, size, rate, channels, max_prompts, on_bad, threads)
 
     @property
     def can_enroll(self) -> bool:
@@ -282,10 +281,11 @@ class Separator:
             name: of the prompt; an enrolled one of that name is replaced.
             clips: paths, or arrays [samples] or [channels, samples], each with the sound and little else; level and
                 length do not matter. Several clips are averaged.
-            sample_rate: of arrays, in Hz; by default the model's.
+            sample_rate: of arrays among the clips, in Hz; needed if there are any.
         Raises:
             PromptError: the model cannot enroll, or the name is that of a class prompt.
-            InputError, AudioError: no clip, a clip that is silent or shorter than 0.1 s, a file that cannot be read.
+            InputError, AudioError: no clip, an array without a rate, a clip that is silent or shorter than 0.1 s, a
+                file that cannot be read.
         """
         if not self.can_enroll:
             raise PromptError(f"model {self.info.name!r} makes no prompts from clips; it knows {list(self.prompts)}")

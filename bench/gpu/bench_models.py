@@ -89,9 +89,9 @@ def bench_one_window(benchmark, monkeypatch, model, graphs):
     )
     noise = np.random.default_rng(0).normal(0, 0.1, (1, round(SECONDS * separator.sample_rate))).astype(np.float32)
     for _ in range(4):
-        separator.separate(noise)
+        separator.separate(noise, separator.sample_rate)
     benchmark.group = f"one window/{model}"
-    benchmark.pedantic(lambda: separator.separate(noise), rounds=20, iterations=1)
+    benchmark.pedantic(lambda: separator.separate(noise, separator.sample_rate), rounds=20, iterations=1)
 
 
 @pytest.mark.parametrize("graphs", [True, False], ids=["graphs", "eager"])
@@ -102,7 +102,7 @@ def bench_stream(benchmark, monkeypatch, streams, graphs):
     separator = Separator("default", PROMPTS, device="cuda")
     hop = separator.engine.causal.config.stft.hop
     rng = np.random.default_rng(0)
-    pool = separator.pool(streams)
+    pool = separator.pool(streams, separator.sample_rate)
     names = [pool.join() for _ in range(streams)]
     times = []
     for _ in range(HOPS):

@@ -112,19 +112,21 @@ def bench_session(benchmark, surroundings, prompts, rate):
 
 def bench_session_float32(benchmark, surroundings):
     """Where the CPU multiplies bfloat16, all others do."""
-    session = separator(dtype="float32").session(channels=1)
+    sep = separator(dtype="float32")
+    session = sep.session(sep.sample_rate, channels=1)
     measure(benchmark, surroundings, session.push, hop_of(session), session.sample_rate, HOPS)
 
 
 def bench_session_reference(benchmark, surroundings):
-    session = separator("reference").session(channels=1)
+    sep = separator("reference")
+    session = sep.session(sep.sample_rate, channels=1)
     measure(benchmark, surroundings, session.push, hop_of(session), session.sample_rate, HOPS // 10)
 
 
 def bench_change_of_prompts(benchmark, surroundings):
     """set_prompts in a running stream, prompts never asked for before, against one step."""
     sep = separator()
-    session = sep.session(channels=1)
+    session = sep.session(sep.sample_rate, channels=1)
     audio = noise(hop_of(session) * WARM_UP)
     for hop in np.split(audio, WARM_UP, 1):
         session.push(hop)
@@ -143,7 +145,8 @@ def bench_change_of_prompts(benchmark, surroundings):
 
 @pytest.mark.parametrize("streams", [1, 2, 4, 8, 16])
 def bench_pool(benchmark, surroundings, streams):
-    pool = separator().pool(streams)
+    sep = separator()
+    pool = sep.pool(streams, sep.sample_rate)
     joined = [pool.join() for _ in range(streams)]
 
     def push(hop: np.ndarray) -> None:
@@ -160,7 +163,7 @@ def bench_pool(benchmark, surroundings, streams):
 @pytest.mark.parametrize("latency", [1.0, 2.0])
 def bench_sliding_tuss_medium(benchmark, surroundings, latency):
     sep = ussfast.Separator.from_preset("tuss-medium", ("speech", "sfx"))
-    session = sep.session(channels=1, latency=latency)
+    session = sep.session(sep.sample_rate, channels=1, latency=latency)
     hop = round(session.hop_seconds * sep.sample_rate)
     # Windows grow at first: those that count are as long as they get.
     for part in np.array_split(noise(round(sep.policy.segment * sep.sample_rate)), 4, 1):

@@ -9,6 +9,7 @@ import sys
 import pytest
 from golden_io import golden_model
 
+from ussfast.checkpoints import names
 from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.store import available, resolve, save_model
 from ussfast.errors import CheckpointError, UssfastError
@@ -27,7 +28,7 @@ def saved(tmp_path):
 @pytest.fixture
 def embedded(tmp_path, monkeypatch):
     """An empty folder as the place of the embedded models."""
-    monkeypatch.setattr(checkpoint, "EMBEDDED", tmp_path / "weights")
+    monkeypatch.setattr(names, "EMBEDDED", tmp_path / "weights")
     (tmp_path / "weights").mkdir()
     return tmp_path / "weights"
 
@@ -72,7 +73,7 @@ def test_directories_and_files(embedded, saved, monkeypatch):
 
 @pytest.mark.parametrize("name", ["nonsense", "", "./a", "a/b/c", "/no/such", "../x", "a/b@", "x y/z", "~nobody/x"])
 def test_other_names_list_what_is_possible(embedded, name):
-    refused(name, "'default', a directory .*owner/name")
+    refused(name, "'default', 'offline', a directory .*owner/name")
 
 
 def test_presets_have_no_weights(embedded):

@@ -183,7 +183,7 @@ def test_models_shows_what_is_embedded(tmp_path, capsys, monkeypatch):
     tiny_directory(tmp_path)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/config.json").write_text("{")
-    monkeypatch.setattr("ussfast.checkpoints.store.EMBEDDED", tmp_path)
+    monkeypatch.setattr("ussfast.checkpoints.names.EMBEDDED", tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "nothing"))
     code, out, _ = run(capsys, "models")
     assert code == 0 and "TussConfig-0  (tuss, 0.0" in out and "license: CC0-1.0" in out
@@ -201,7 +201,21 @@ def test_info(capsys):
     assert {"rms_group_norm"} <= {row["op"] for row in facts["kernels"]}
     used, why = facts["graphs"]["used"], facts["graphs"]["why"]
     assert used == torch.cuda.is_available() and bool(why) != used
-    assert ("CUDA graphs: used" if used else f"CUDA graphs: not used ({why})") in run(capsys, "info")[1]
+    assert ("CUDA graphs: used" in run(capsys, "info")[1]) == used
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_info_is_a_table_with_cuda_only_where_there_is_cuda(capsys, monkeypatch, cuda):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "a card")
+    code, out, _ = run(capsys, "info")
+    names = [row["op"] for row in json.loads(run(capsys, "info", "--json")[1])["kernels"]]
+    lines = [line for line in out.splitlines() if line.split()[0] in names]
+    assert code == 0 and len(lines) == (len(names) if cuda else len(set(names)))
+    column = max(map(len, names)) + 2
+    assert {line[column - 2 : column + 3] for line in lines} == ({"  cpu", "  cud"} if cuda else {"  cpu"})
+    head = [line for line in out.splitlines() if line.startswith("CUDA")]
+    assert len(head) == (2 if cuda else 1) and ("CUDA devices: a card" in head) == cuda
 
 
 def test_an_interrupt_exits_with_130(model, folder, capsys, monkeypatch):

@@ -217,6 +217,13 @@ def test_out_of_memory(model, folder, capsys, monkeypatch):
         (("--device", "gpu"), "unknown device 'gpu'"),
         (("--bit-depth", 17), "bit_depth must be one of"),
         (("--format", "flac", "--bit-depth", 32), "bit_depth must be one of"),
+        (("--format", "mp3", "--bit-depth", 16), "bit_depth is for wav and flac"),
+        (("--bitrate", 128), "wav has no bitrate to choose: mp3 and opus have"),
+        (("--format", "opus", "--quality", 5), "opus has no quality to choose"),
+        (("--format", "mp3", "--quality", 11), "quality must lie between 0 and 10, not at 11.0"),
+        (("--format", "mp3", "--quality", 5, "--bitrate", 128), "exclude each other"),
+        (("--format", "mp3", "--bitrate", 100), "cannot have 100 kbit/s: one of ["),
+        (("--format", "flac", "--clip", "none"), "PCM holds nothing beyond full scale"),
         (("--template", "{stem}"), "may use {label}, {name} and {index} only"),
         (("--template", "../{label}"), "must stay inside the output directory"),
     ],
@@ -229,7 +236,7 @@ def test_values_that_cannot_work(model, folder, capsys, options, says):
 
 @pytest.mark.parametrize(
     "options",
-    [("--format", "mp3"), ("--jobs", 0), ("--segment", "long"), ("--stitch", "sew"), ("--fromat", "wav"), ()],
+    [("--format", "m4a"), ("--jobs", 0), ("--segment", "long"), ("--stitch", "sew"), ("--fromat", "wav"), ()],
 )
 def test_values_that_the_parser_refuses(model, folder, capsys, options):
     base = ("separate", "good.wav", "-m", model) if options else ("separate",)

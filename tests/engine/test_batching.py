@@ -42,7 +42,7 @@ def test_any_batch_gives_the_same(config, stitch):
     sizes = sizes_of(together)
     for channels, samples in ((2, 20001), (2, 3199), (1, 9000), (2, 2)):
         audio = partly_silent(channels, samples)
-        expected, got = alone.separate(audio).stems, together.separate(audio).stems
+        expected, got = alone.separate(audio, RATE).stems, together.separate(audio, RATE).stems
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * max(1e-3, np.abs(expected).max()))
     assert max(sizes) == (3 if config is STEREO else 6)
     assert config is STEREO or {4, 5} & set(sizes)  # some windows with a silent channel
@@ -51,8 +51,8 @@ def test_any_batch_gives_the_same(config, stitch):
 def test_equal_prompts_live_windows_and_files(tmp_path):
     alone, together = separators(prompts=("sfx", "sfx", "speech"), overlap=0.3, look_ahead=0.1, batch=4)
     audio, path = partly_silent(2, 9000), tmp_path / "in.wav"
-    expected = alone.separate(audio).stems
-    np.testing.assert_allclose(together.separate(audio).stems, expected, atol=1e-6)
+    expected = alone.separate(audio, RATE).stems
+    np.testing.assert_allclose(together.separate(audio, RATE).stems, expected, atol=1e-6)
     soundfile.write(path, audio.T, RATE, subtype="FLOAT")
     for stem, file in zip(expected, together.separate_file(path, tmp_path / "out"), strict=True):
         np.testing.assert_allclose(soundfile.read(file, dtype="float32")[0].T, stem, atol=1e-6)
@@ -63,7 +63,7 @@ def test_sessions_with_windows_are_served_too():
     audio = noise(1, 6000)
     outs = []
     for separator in (alone, together):
-        session = separator.session(channels=1)
+        session = separator.session(RATE, channels=1)
         parts = [session.push(chunk).stems for chunk in np.array_split(audio, 7, 1)]
         outs.append(np.concatenate([*parts, session.flush().stems], -1))
     np.testing.assert_allclose(outs[1], outs[0], atol=1e-6)
@@ -108,7 +108,7 @@ def test_a_stitcher_goes_on_from_a_state_with_windows_that_wait():
 def test_lack_of_memory_of_one_window_shortens_the_segment():
     alone, together = separators(prompts=("speech",))
     audio, lengths = noise(1, 12000), []
-    expected = alone.separate(audio).stems
+    expected = alone.separate(audio, RATE).stems
     real = together.engine.model.separate
 
     def small(x, *rest):
@@ -118,7 +118,7 @@ def test_lack_of_memory_of_one_window_shortens_the_segment():
         return real(x, *rest)
 
     together.engine.model.separate = small
-    out = together.separate(audio).stems
+    out = together.separate(audio, RATE).stems
     assert out.shape == expected.shape and np.abs(out).max() > 0
     assert lengths[0] == (3, 3200) and (1, 3200) in lengths and {shape[1] for shape in lengths} == {3200, 1600}
 

@@ -47,7 +47,7 @@ def test_ops_that_are_timed_run_eagerly():
     audio = noise(1, 3000)
     for _ in range(3):
         with record_ops() as calls:
-            separator.separate(audio)
+            separator.separate(audio, RATE)
         assert calls
     assert recorder.recorded == 0
 
@@ -59,7 +59,7 @@ def test_windows_of_every_model(config, backend):
     (separator, recorder), other = graphed(config, backend=backend), plain(config, backend=backend)
     for channels, samples in ((2, 9000), (1, 7000), (2, 3000)):
         audio = noise(channels, samples, seed=samples)
-        same(separator.separate(audio, prompts=prompts).stems, other.separate(audio, prompts=prompts).stems)
+        same(separator.separate(audio, RATE, prompts=prompts).stems, other.separate(audio, RATE, prompts=prompts).stems)
     assert recorder.played > recorder.recorded >= 1
 
 
@@ -69,7 +69,7 @@ def test_linked_channels(config):
     (separator, recorder), other = (make(config, channels="linked") for make in (graphed, plain))
     for channels, samples in ((2, 9000), (1, 7000), (3, 9000), (2, 3000)):
         audio = noise(channels, samples, seed=samples)
-        same(separator.separate(audio, prompts=prompts).stems, other.separate(audio, prompts=prompts).stems)
+        same(separator.separate(audio, RATE, prompts=prompts).stems, other.separate(audio, RATE, prompts=prompts).stems)
     assert recorder.recorded >= 1
 
 
@@ -77,7 +77,7 @@ def test_prompts_may_change():
     separator, recorder = graphed(TUSS)
     other, audio = plain(TUSS), noise(1, 12000)
     for prompts in (("speech", "sfx"), ("drums", "bass"), ("bass",), ("vocals", "other"), ("drums", "drums")):
-        same(separator.separate(audio, prompts=prompts).stems, other.separate(audio, prompts=prompts).stems)
+        same(separator.separate(audio, RATE, prompts=prompts).stems, other.separate(audio, RATE, prompts=prompts).stems)
     assert recorder.recorded == 2  # two prompts, and one
 
 
@@ -90,14 +90,14 @@ def test_batches_grow_and_shrink():
     for _ in range(2):
         for channels in (1, 3, 5, 2):
             audio = noise(channels, 3200)
-            same(separator.separate(audio).stems, other.separate(audio).stems)
+            same(separator.separate(audio, RATE).stems, other.separate(audio, RATE).stems)
     assert {len(x) for x in seen} == {1, 4, 8, 2} and recorder.recorded == 4
     assert all(x.std(-1).min() > 0.01 for x in seen)  # what fills a batch up has a level too
 
 
 def test_lack_of_memory_drops_graphs():
     separator, recorder = graphed(TUSS, prompts=("speech",))
-    separator.separate(noise(1, 12000))
+    separator.separate(noise(1, 12000), RATE)
     assert len(separator.engine.graphs)
     with pytest.raises(OutOfMemoryError), separator.engine.computing():
         raise MemoryError
@@ -109,7 +109,7 @@ def test_files_of_causal_models(kind):
     (separator, recorder), other = (make(CONFIGS[kind], segment=0.1, overlap=0.0) for make in (graphed, plain))
     for samples, prompts in ((9001, ("speech", "sfx")), (5003, ("drums", "drums")), (700, ("bass",)), (1, ("bass",))):
         audio = noise(2, samples, seed=samples)
-        same(separator.separate(audio, prompts=prompts).stems, other.separate(audio, prompts=prompts).stems)
+        same(separator.separate(audio, RATE, prompts=prompts).stems, other.separate(audio, RATE, prompts=prompts).stems)
     assert recorder.played > 5
     shapes = {{name: shape for name, shape, _ in key[1:]}["0"][1] for key in separator.engine.graphs._seen}
     whole = round(0.1 * RATE / CONFIGS[kind].stft.hop)
@@ -118,7 +118,7 @@ def test_files_of_causal_models(kind):
 
 def pieces(separator, audio, change=("drums", "bass", "vocals")):
     """A session whose prompts change on the way, and then to equal ones, which share masks among channels."""
-    session = separator.session(prompts=("speech", "sfx"), channels=len(audio))
+    session = separator.session(RATE, prompts=("speech", "sfx"), channels=len(audio))
     out = []
     for number, chunk in enumerate(np.array_split(audio, 9, 1)):
         if number == 4:
@@ -144,7 +144,8 @@ def test_sessions(kind, channels):
 def test_a_session_is_restored_and_reset():
     separator, recorder = graphed(CAUSAL, prompts=("speech", "sfx"))
     audio, hop = noise(1, 64 * 18), 64
-    session, other = separator.session(channels=1), plain(CAUSAL, prompts=("speech", "sfx")).session(channels=1)
+    other = plain(CAUSAL, prompts=("speech", "sfx")).session(RATE, channels=1)
+    session = separator.session(RATE, channels=1)
     for k in range(8):
         session.push(audio[:, k * hop : (k + 1) * hop])
     state = session.state
@@ -161,7 +162,7 @@ def test_a_pool_whose_streams_come_and_go(channels):
     """Steps of all streams, and of some, which are filled up."""
     (separator, recorder), other = (make(CAUSAL, channels=channels) for make in (graphed, plain))
     rng, hop = np.random.default_rng(3), 64
-    pools = [s.pool(5, channels=2) for s in (separator, other)]
+    pools = [s.pool(5, RATE, channels=2) for s in (separator, other)]
     for pool in pools:
         for names in (("speech",), ("sfx", "bass"), ("drums", "bass", "other"), ("speech", "vocals"), ("bass",)):
             pool.join(names)

@@ -36,20 +36,35 @@ def test_graphs_and_batches_change_nothing(name):
     graphed, eager, cpu = separator(config), separator(config, batch=1), separator(config, device="cpu")
     eager.engine.graphs = Graphs(None)
     for _ in range(3):  # eagerly, recorded, replayed
-        out = graphed.separate(audio).stems
-        close(out, eager.separate(audio).stems, 1e-5)
-        close(out, cpu.separate(audio).stems, 1e-3)
+        out = graphed.separate(audio, RATE).stems
+        close(out, eager.separate(audio, RATE).stems, 1e-5)
+        close(out, cpu.separate(audio, RATE).stems, 1e-3)
     assert len(graphed.engine.graphs) and not graphed.engine.graphs.reasons
+
+
+@pytest.mark.parametrize("name", ["causal", "tuss"])
+def test_there_and_back(name):
+    config, audio = CONFIGS[name], noise(2, 20000)
+    cpu = separator(config, device="cpu")
+    if cpu.can_enroll:
+        cpu.enroll("dog", [noise(1, 4000)], RATE)
+    gpu = cpu.to("cuda")
+    back = gpu.to("cpu")
+    assert gpu.to("cuda") is gpu and (gpu.engine.device.type, back.engine.device.type) == ("cuda", "cpu")
+    prompts = ("speech", "dog") if cpu.can_enroll else ("speech", "sfx")
+    whole = cpu.separate(audio, RATE, prompts=prompts).stems
+    close(gpu.separate(audio, RATE, prompts=prompts).stems, whole, 1e-3)
+    np.testing.assert_array_equal(back.separate(audio, RATE, prompts=prompts).stems, whole)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_bfloat16_is_near_float32(name):
     config, audio = CONFIGS[name], noise(2, 20000)
-    exact = separator(config).separate(audio).stems
+    exact = separator(config).separate(audio, RATE).stems
     for backend in ("native", "reference"):
         narrow = separator(config, dtype="bf16", backend=backend)
         for _ in range(3):
-            out = narrow.separate(audio).stems
+            out = narrow.separate(audio, RATE).stems
         assert not narrow.engine.graphs.reasons
         close(out, exact, 2e-2)
 
@@ -71,8 +86,8 @@ def test_ops_take_narrow_weights(op):
 @pytest.mark.parametrize("dtype", ["float32", "bf16"])
 def test_streams_are_offline(dtype):
     live, audio = separator(CAUSAL, dtype=dtype), noise(2, 64 * 60)
-    whole = live.separate(audio).stems
-    session = live.session(channels=2)
+    whole = live.separate(audio, RATE).stems
+    session = live.session(RATE, channels=2)
     parts = [session.push(chunk).stems for chunk in np.array_split(audio, 13, 1)]
     out = np.concatenate([*parts, session.flush().stems], -1)
     close(out, whole, 1e-3 if dtype == "float32" else 5e-2)
@@ -81,7 +96,7 @@ def test_streams_are_offline(dtype):
 
 def test_a_pool_is_its_sessions():
     live, pool_size = separator(CAUSAL), 5
-    pool, sessions = live.pool(pool_size), [live.session(channels=1) for _ in range(pool_size)]
+    pool, sessions = live.pool(pool_size, RATE), [live.session(RATE, channels=1) for _ in range(pool_size)]
     for _ in sessions:
         pool.join()
     for turn in range(24):
@@ -121,7 +136,7 @@ def test_any_thread_may_record():
     """The first run is in another thread than the second, whose handles of libraries are its own."""
     gpu, audio, outs = separator(TUSS_SFC), noise(1, 2000), []
     for _ in range(4):
-        thread = threading.Thread(target=lambda: outs.append(gpu.separate(audio).stems))
+        thread = threading.Thread(target=lambda: outs.append(gpu.separate(audio, RATE).stems))
         thread.start()
         thread.join()
     assert len(gpu.engine.graphs) == 1 and not gpu.engine.graphs.reasons
@@ -131,14 +146,14 @@ def test_any_thread_may_record():
 
 def test_graphs_are_made_again_after_they_were_dropped():
     gpu, audio = separator(TUSS), noise(1, 9000)
-    expected = gpu.separate(audio).stems
+    expected = gpu.separate(audio, RATE).stems
     for _ in range(3):
         assert len(gpu.engine.graphs)
         gpu.engine.graphs.clear()
         for _ in range(3):
-            close(gpu.separate(audio).stems, expected, 1e-6)
+            close(gpu.separate(audio, RATE).stems, expected, 1e-6)
     gpu.engine.graphs.forget()  # the last graph of a pool goes, the pool stays
-    close(gpu.separate(audio).stems, expected, 1e-6)
+    close(gpu.separate(audio, RATE).stems, expected, 1e-6)
     assert not gpu.engine.graphs.reasons
 
 

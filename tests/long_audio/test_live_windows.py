@@ -200,7 +200,7 @@ def test_separator_uses_the_windows(monkeypatch, tmp_path):
     sizes, real = [], separator.engine.run
     monkeypatch.setattr(separator.engine, "run", lambda x, *rest: sizes.append(x.shape[1]) or real(x, *rest))
     audio = noise(2, 6000)
-    out = separator.separate(audio).stems
+    out = separator.separate(audio, MODEL_RATE).stems
     assert sizes == [1800, 2600, *[3200] * 5] and all(a <= b for a, b in pairwise(sizes))
     soundfile.write(tmp_path / "in.wav", audio.T, MODEL_RATE, subtype="FLOAT")
     for stem, path in zip(out, separator.separate_file(tmp_path / "in.wav", tmp_path / "out"), strict=True):

@@ -95,7 +95,7 @@ def test_native_kernels_agree_with_the_reference(precision):
 @settings(max_examples=10, deadline=None)
 def test_a_stream_equals_the_whole(cuts, channels, repeat):
     sep, x = separator("speech", "speech" if repeat else "bass"), noise(channels, 3000)
-    session = sep.session(channels=channels)
+    session = sep.session(RATE, channels=channels)
     pieces = [session.push(x[:, a:b]) for a, b in pairwise(sorted({0, *cuts, 3000}))] + [session.flush()]
     whole = sep.separate(x, RATE).stems
     streamed = np.concatenate([piece.stems for piece in pieces], -1)
@@ -107,7 +107,7 @@ def test_a_stream_equals_the_whole(cuts, channels, repeat):
 @settings(max_examples=10, deadline=None)
 def test_after_a_change_of_prompts_a_stream_is_one_that_always_had_them(at):
     sep, x, hop = separator("speech"), noise(1, 64 * STFT.hop), STFT.hop
-    changing, always = sep.session(channels=1), sep.session(channels=1)
+    changing, always = sep.session(RATE, channels=1), sep.session(RATE, channels=1)
     always.set_prompts(("bass", "vocals"))
     theirs = [always.push(x), always.flush()]
     ours = [changing.push(x[:, : at * hop])]
@@ -132,14 +132,14 @@ def test_streams_of_a_pool_are_sessions():
         for stream, piece in pool.push(dict.fromkeys(streams, x[:, a:b])).items():
             found[stream].append(piece.stems)
     for stream, prompts in zip(streams, (("speech",), ("drums", "bass")), strict=True):
-        alone = separator(*prompts).session(channels=1).push(x).stems
+        alone = separator(*prompts).session(RATE, channels=1).push(x).stems
         together = np.concatenate(found[stream], -1)
         assert np.abs(together - alone).max() <= 1e-5 * np.abs(alone).max()
 
 
 def test_a_stream_that_is_reset_or_restored_goes_on_as_it_should():
     sep, x = separator("speech"), noise(1, 1500)
-    session = sep.session(channels=1)
+    session = sep.session(RATE, channels=1)
     fresh = session.push(x).stems
     state = session.state
     after = session.push(x).stems

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from golden_io import golden_model
-from tiny import CAUSAL, TUSS, TUSS_SFC, UNCONDITIONAL, noise, tiny_model
+from tiny import CAUSAL, RATE, TUSS, TUSS_SFC, UNCONDITIONAL, noise, tiny_model
 
 from ussfast import InputError, Separator
 from ussfast.models._linked import linked
@@ -78,4 +78,4 @@ def test_a_model_without_masks_refuses():
         model.separate(torch.from_numpy(noise(2, 900))[None], None)
     with pytest.raises(InputError, match="spectra, not masks"):
         Separator.from_model(model, channels="linked", device="cpu")
-    assert Separator.from_model(model, device="cpu").separate(noise(2, 900)).stems.shape[1:] == (2, 900)
+    assert Separator.from_model(model, device="cpu").separate(noise(2, 900), RATE).stems.shape[1:] == (2, 900)

@@ -114,7 +114,7 @@ def test_lower_precisions(config, dtype, most):
     audio = noise(2, 6000)
     prompts = ("speech", "sfx") if config is TUSS_SFC else ()
     exact, rough = (Separator.from_model(tiny_model(config), prompts, dtype=name) for name in ("float32", dtype))
-    full, less = exact.separate(audio).stems, rough.separate(audio).stems
+    full, less = exact.separate(audio, RATE).stems, rough.separate(audio, RATE).stems
     assert 0 < np.sqrt(np.mean((less - full) ** 2) / np.mean(full**2)) < most
 
 

@@ -14,7 +14,7 @@ def separated(backend: str, prompts: list[str], policy: SegmentPolicy) -> torch.
     kept = mixture.clone()
     separator = Separator.from_model(golden_model("tuss_tiny_css"), prompts, backend=backend)
     separator.policy = policy
-    stems = separator.separate(mixture).stems
+    stems = separator.separate(mixture, separator.sample_rate).stems
     assert torch.equal(mixture, kept) and stems.shape[-1] == mixture.shape[-1]
     return torch.from_numpy(stems[:, 0])
 

@@ -18,10 +18,10 @@ def separator():
 
 def test_an_enrolled_prompt_is_used_by_name_beside_class_prompts(separator):
     clip, mixture = noise(1, 4000, seed=1), noise(2, 6000)
-    prompt = separator.enroll("dog", [clip])
+    prompt = separator.enroll("dog", [clip], RATE)
     assert (prompt.name, prompt.kind, list(prompt.vector.shape)) == ("dog", "enrolled", [CAUSAL.dim])
     assert "dog" in separator.prompts and separator.prompts["dog"] is prompt
-    out = separator.separate(mixture, prompts=("speech", "dog", "dog"))
+    out = separator.separate(mixture, RATE, prompts=("speech", "dog", "dog"))
     assert out.labels == ("speech", "dog-1", "dog-2") and out.stems.shape == (3, 2, 6000)
     assert np.abs(out["dog-1"] - out["speech"]).max() > 1e-4
 
@@ -31,8 +31,8 @@ def test_class_and_enrolled_prompts_are_interchangeable(separator):
     vector = separator.prompts["speech"].vector
     separator.prompts.add(Prompt("voice", vector * 2, "enrolled"))
     mixture = noise(1, 6000)
-    a = separator.separate(mixture, prompts=("speech", "bass"))["speech"]
-    b = separator.separate(mixture, prompts=("voice", "bass"))["voice"]
+    a = separator.separate(mixture, RATE, prompts=("speech", "bass"))["speech"]
+    b = separator.separate(mixture, RATE, prompts=("voice", "bass"))["voice"]
     np.testing.assert_allclose(b, a, atol=1e-5)
 
 
@@ -40,18 +40,20 @@ def test_clips_from_files_and_arrays_of_any_rate_channels_and_level(separator, t
     clip = noise(2, 8000, seed=3)
     mono = clip.mean(0, keepdims=True)
     soundfile.write(tmp_path / "clip.wav", clip.T, RATE, subtype="FLOAT")
-    plain = separator.enroll("a", [mono]).vector
-    for given, rate in ((clip, None), (clip * 0.02, RATE), (torch.from_numpy(mono[0]), None)):
-        torch.testing.assert_close(separator.enroll("b", [given], rate).vector, plain, rtol=1e-3, atol=1e-3)
+    plain = separator.enroll("a", [mono], RATE).vector
+    for given in (clip, clip * 0.02, torch.from_numpy(mono[0])):
+        torch.testing.assert_close(separator.enroll("b", [given], RATE).vector, plain, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(separator.enroll("c", [tmp_path / "clip.wav"]).vector, plain, rtol=1e-3, atol=1e-3)
+    both = separator.enroll("both", [tmp_path / "clip.wav", mono], RATE).vector
+    torch.testing.assert_close(both, plain, rtol=1e-3, atol=1e-3)
     # Taken for audio of twice the rate, the same samples are another sound.
     assert (separator.enroll("d", [mono], 2 * RATE).vector - plain).abs().max() > 1e-2
 
 
 def test_several_clips_are_averaged_and_enrolling_again_replaces(separator):
     clips = [noise(1, 4000, seed=s) for s in (1, 2)]
-    one, two = (separator.enroll("x", [clip]).vector for clip in clips)
-    both = separator.enroll("x", clips).vector
+    one, two = (separator.enroll("x", [clip], RATE).vector for clip in clips)
+    both = separator.enroll("x", clips, RATE).vector
     torch.testing.assert_close(both, (one + two) / 2)
     assert separator.prompts["x"].vector is both and len(separator.prompts) == len(CAUSAL.prompts) + 1
 
@@ -59,7 +61,7 @@ def test_several_clips_are_averaged_and_enrolling_again_replaces(separator):
 def test_a_saved_model_enrols_the_same(tmp_path, separator):
     clip = noise(1, 4000, seed=1)
     again = Separator(tiny_directory(tmp_path, CAUSAL), device="cpu")
-    torch.testing.assert_close(again.enroll("dog", [clip]).vector, separator.enroll("dog", [clip]).vector)
+    torch.testing.assert_close(again.enroll("dog", [clip], RATE).vector, separator.enroll("dog", [clip], RATE).vector)
 
 
 @pytest.mark.parametrize(
@@ -73,14 +75,14 @@ def test_a_saved_model_enrols_the_same(tmp_path, separator):
 )
 def test_clips_that_cannot_be_used(separator, clips, said):
     with pytest.raises(InputError, match=said):
-        separator.enroll("dog", clips)
+        separator.enroll("dog", clips, RATE)
     assert "dog" not in separator.prompts
 
 
 def test_names_and_models_that_cannot_be_used(separator):
     with pytest.raises(PromptError, match="'speech' is a class prompt"):
-        separator.enroll("speech", [noise(1, 4000)])
+        separator.enroll("speech", [noise(1, 4000)], RATE)
     other = Separator.from_model(tiny_model(TUSS), device="cpu")
     assert separator.can_enroll and not other.can_enroll
     with pytest.raises(PromptError, match="makes no prompts from clips"):
-        other.enroll("dog", [noise(1, 4000)])
+        other.enroll("dog", [noise(1, 4000)], RATE)

@@ -22,23 +22,23 @@ def one_window():
 
 def test_stereo_is_one_item(one_window):
     audio = noise(2, 5000)
-    out = one_window.separate(audio)
+    out = one_window.separate(audio, RATE)
     assert out.labels == ("source-1", "source-2", "source-3") and out.stems.shape == (3, 2, 5000)
     with torch.inference_mode():
         alone = one_window.engine.model.separate(torch.from_numpy(audio)[None], None)[0]
     np.testing.assert_array_equal(out.stems, alone.numpy())
     # The channels hear each other.
-    changed = one_window.separate(np.stack([audio[0], audio[0]])).stems
+    changed = one_window.separate(np.stack([audio[0], audio[0]]), RATE).stems
     assert np.abs(changed[:, 0] - out.stems[:, 0]).max() > 1e-4
 
 
 def test_mono_is_the_mean_of_two_equal_channels(one_window):
     audio = noise(1, 5000)
-    out = one_window.separate(audio)
+    out = one_window.separate(audio, RATE)
     assert out.stems.shape == (3, 1, 5000)
-    both = one_window.separate(np.repeat(audio, 2, 0)).stems
+    both = one_window.separate(np.repeat(audio, 2, 0), RATE).stems
     np.testing.assert_allclose(out.stems[:, 0], both.mean(1), atol=1e-6)
-    np.testing.assert_array_equal(one_window.separate(audio[0]).stems, out.stems)
+    np.testing.assert_array_equal(one_window.separate(audio[0], RATE).stems, out.stems)
 
 
 @pytest.mark.parametrize("channels", [3, 6])
@@ -46,7 +46,7 @@ def test_other_numbers_of_channels_are_refused(stereo, tmp_path, channels):
     says = f"separates 2 channels together: give it audio of 2 channels or of 1, not of {channels}"
     for audio in (noise(channels, 900), np.zeros((channels, 900), np.float32)):
         with pytest.raises(InputError, match=says):
-            stereo.separate(audio)
+            stereo.separate(audio, RATE)
         soundfile.write(tmp_path / "in.wav", audio.T, RATE)
         with pytest.raises(InputError, match=says):
             stereo.separate_file(tmp_path / "in.wav", tmp_path / "out")
@@ -57,10 +57,10 @@ def test_other_numbers_of_channels_are_refused(stereo, tmp_path, channels):
 
 def test_silence(stereo):
     for channels in (1, 2):
-        assert not stereo.separate(np.zeros((channels, 9000))).stems.any()
+        assert not stereo.separate(np.zeros((channels, 9000)), RATE).stems.any()
     half = noise(2, 5000)
     half[1] = 0  # not silent as a whole
-    out = stereo.separate(half).stems
+    out = stereo.separate(half, RATE).stems
     assert np.isfinite(out).all() and out[:, 0].any()
 
 
@@ -90,7 +90,7 @@ def test_sources_without_names_keep_their_order_across_windows(stereo, monkeypat
 
     monkeypatch.setattr(stereo.engine.model, "separate", separate)
     audio = noise(2, 20000)
-    out = stereo.separate(audio).stems
+    out = stereo.separate(audio, RATE).stems
     assert len(calls) > 3 and set(calls) == {(1, 2, 3200)}
     expected = np.roll(np.stack([audio, np.abs(audio), audio**2]), 1, 0)
     np.testing.assert_allclose(out, expected, atol=1e-6)

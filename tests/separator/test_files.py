@@ -5,7 +5,7 @@ import pytest
 import soundfile
 from tiny import RATE, UNCONDITIONAL, noise, tiny_model
 
-from ussfast import AudioError, InputError, OutputError, PromptError, Separator
+from ussfast import AudioError, InputError, OutputError, OutputFormat, PromptError, Separator
 
 SHORT = {"segment": 0.4, "overlap": 0.15}
 
@@ -172,9 +172,45 @@ def test_formats_and_bit_depths(separator, tmp_path, format, bit_depth, subtype,
             np.testing.assert_allclose(load(file), np.clip(stem, -1, 1 - step), atol=step / 2 + 1e-6)
 
 
+@pytest.mark.parametrize(("format", "rate"), [("mp3", RATE), ("ogg", RATE), ("opus", RATE), ("opus", 11025)])
+def test_lossy_formats(separator, tmp_path, format, rate):
+    """Streamed and saved are the same sound, as long as the input, up to the codec's error in each."""
+    path, file_rate = recording(tmp_path, rate=rate), 12000 if rate == 11025 else rate
+    output = OutputFormat(format, clip="rescale")
+    streamed = separator.separate_file(path, tmp_path / "a", residual=True, format=output)
+    saved = separator.separate(path).save(tmp_path / "b", residual=True, format=output)
+    assert [p.name for p in streamed] == [p.name for p in saved] and len(saved) == 4
+    converted = [f"{format} cannot have {rate} Hz: the files have {file_rate} Hz"] if file_rate != rate else []
+    assert list(streamed.warnings) == list(saved.warnings) == converted
+    assert (streamed.seconds, streamed.sample_rate, streamed.channels) == (20001 / rate, rate, 2)
+    for one, other in zip(streamed, saved, strict=True):
+        info = soundfile.info(one)
+        assert (info.samplerate, info.frames, info.channels) == (file_rate, round(20001 * file_rate / rate), 2)
+        error = load(one) - load(other)
+        assert np.sum(error**2) < 1e-3 * np.sum(load(other) ** 2)
+
+
+@pytest.mark.parametrize("bit_depth", [16, 32])
+def test_rescale_is_one_factor_for_all_stems(separator, tmp_path, bit_depth):
+    path = tmp_path / "loud.wav"
+    audio = noise(2, 30011)
+    soundfile.write(path, (audio * 3 / np.abs(audio).max()).T, RATE, subtype="FLOAT")
+    out, output = separator.separate(path), OutputFormat(bit_depth=bit_depth, clip="rescale")
+    tracks = [*out.stems, out.residual]
+    gain = (1 - 2**-15) / max(np.abs(track).max() for track in tracks)
+    assert gain < 0.9
+    streamed = separator.separate_file(path, tmp_path / "a", residual=True, format=output)
+    saved = out.save(tmp_path / "b", residual=True, format=output)
+    for written in (streamed, saved):
+        assert written.warnings[0].startswith(f"all stems scaled by {gain:.4f} (") and len(written.warnings) == 1
+        for file, track in zip(written, tracks, strict=True):
+            np.testing.assert_allclose(load(file), gain * track, atol=2.0**-bit_depth + 2e-5)
+        assert len(list(written[0].parent.iterdir())) == 4
+
+
 def test_formats_that_cannot_be(separator, tmp_path):
     path = recording(tmp_path, samples=500)
-    for settings in ({"format": "mp3"}, {"format": "flac", "bit_depth": 32}, {"bit_depth": 20}):
+    for settings in ({"format": "m4a"}, {"format": "flac", "bit_depth": 32}, {"bit_depth": 20}):
         with pytest.raises(InputError, match="bit_depth must be one of|not a format to write"):
             separator.separate_file(path, tmp_path / "out", **settings)
     assert not list((tmp_path / "out").glob("*"))

@@ -26,11 +26,11 @@ def test_one_sound_is_the_same_in_every_channel(kind, gains):
     """Nothing vanishes where phases are opposite, and the level difference stays what it was."""
     one = noise(1, 9001)
     audio = np.array(gains, np.float32)[:, None] * one
-    stems = make(kind).separate(audio).stems
+    stems = make(kind).separate(audio, RATE).stems
     level = np.sqrt(np.mean(np.square(gains)))
-    alone = make(kind).separate(one * np.float32(level)).stems
+    alone = make(kind).separate(one * np.float32(level), RATE).stems
     if kind == "windows" and 0 in gains:  # a silent channel is left out
-        alone = make(kind).separate(one).stems * level
+        alone = make(kind).separate(one, RATE).stems * level
     close(stems, alone * (np.array(gains, np.float32) / level)[:, None])
     assert stems.std() > 1e-3
 
@@ -38,21 +38,22 @@ def test_one_sound_is_the_same_in_every_channel(kind, gains):
 @pytest.mark.parametrize("kind", MODELS)
 def test_mono_does_not_change(kind):
     audio = noise(1, 9001)
-    np.testing.assert_array_equal(make(kind).separate(audio).stems, make(kind, "independent").separate(audio).stems)
+    linked, independent = (make(kind, channels).separate(audio, RATE).stems for channels in ("linked", "independent"))
+    np.testing.assert_array_equal(linked, independent)
 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_channels_hear_each_other(kind):
     audio = noise(2, 9001)
-    linked, independent = (make(kind, channels).separate(audio).stems for channels in ("linked", "independent"))
+    linked, independent = (make(kind, channels).separate(audio, RATE).stems for channels in ("linked", "independent"))
     assert np.abs(linked - independent).max() > 1e-3
-    assert not make(kind).separate(np.zeros_like(audio)).stems.any()
+    assert not make(kind).separate(np.zeros_like(audio), RATE).stems.any()
 
 
 def test_windows_in_batches():
     audio = noise(3, 20000)
-    close(make("windows", batch=4).separate(audio).stems, make("windows").separate(audio).stems, 1e-5)
-    equal = make("windows").separate(audio, prompts=("sfx", "sfx", "speech")).stems
+    close(make("windows", batch=4).separate(audio, RATE).stems, make("windows").separate(audio, RATE).stems, 1e-5)
+    equal = make("windows").separate(audio, RATE, prompts=("sfx", "sfx", "speech")).stems
     assert equal.shape == (3, 3, 20000)
 
 
@@ -82,5 +83,5 @@ def test_the_command_line(command, tmp_path, capsys):
         main([command, str(tmp_path / "in.wav"), "-m", model, "-p", "speech", "-o", str(tmp_path / "out"), *own])
     assert not exit.value.code, capsys.readouterr().err
     found = soundfile.read(next((tmp_path / "out").rglob("speech.wav")), dtype="float32")[0].T
-    close(found, Separator(model, "speech", channels="linked").separate(audio).stems[0])
-    assert np.abs(found - Separator(model, "speech").separate(audio).stems[0]).max() > 1e-3
+    close(found, Separator(model, "speech", channels="linked").separate(audio, RATE).stems[0])
+    assert np.abs(found - Separator(model, "speech").separate(audio, RATE).stems[0]).max() > 1e-3

@@ -6,7 +6,7 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import PROMPTS, SHORT, UNCONDITIONAL, noise, tiny_directory, tiny_model
+from tiny import CAUSAL, PROMPTS, RATE, SHORT, UNCONDITIONAL, noise, tiny_directory, tiny_model
 
 from ussfast import InputError, PromptError, Separator
 
@@ -33,16 +33,16 @@ def test_rate_length_and_channels_are_those_of_the_input(separator, rate, channe
 
 def test_stems_are_not_trivial_and_follow_the_prompts(separator):
     audio = noise(1, 4000)
-    out = separator.separate(audio)
+    out = separator.separate(audio, RATE)
     assert min(np.abs(out.stems[i]).max() for i in range(2)) > 1e-4
     assert np.abs(out["speech"] - out["sfx"]).max() > 1e-4
-    other = separator.separate(audio, prompts=("speech", "bass"))
+    other = separator.separate(audio, RATE, prompts=("speech", "bass"))
     assert other.labels == ("speech", "bass") and np.abs(other["bass"] - out["sfx"]).max() > 1e-4
 
 
 def test_mono_may_be_given_as_a_vector(separator):
     audio = noise(1, 900)
-    np.testing.assert_array_equal(separator.separate(audio[0]).stems, separator.separate(audio).stems)
+    np.testing.assert_array_equal(separator.separate(audio[0], RATE).stems, separator.separate(audio, RATE).stems)
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64", "int16", "torch", "torch int16"])
@@ -54,9 +54,9 @@ def test_the_callers_audio_is_left_alone(separator, kind):
         "torch": torch.from_numpy(audio.copy()), "torch int16": torch.from_numpy(pcm.copy()),
     }[kind]  # fmt: skip
     before = np.asarray(given).copy()
-    out = separator.separate(given)
+    out = separator.separate(given, RATE)
     np.testing.assert_array_equal(np.asarray(given), before)
-    np.testing.assert_array_equal(out.stems, separator.separate(audio).stems)
+    np.testing.assert_array_equal(out.stems, separator.separate(audio, RATE).stems)
     out.mixture[:] = 0
     out.stems[:] = 0
     np.testing.assert_array_equal(np.asarray(given), before)
@@ -64,16 +64,16 @@ def test_the_callers_audio_is_left_alone(separator, kind):
 
 def test_every_channel_is_separated_by_itself(separator):
     audio = noise(3, 6000)
-    out = separator.separate(audio)
+    out = separator.separate(audio, RATE)
     for channel in range(3):
-        alone = separator.separate(audio[channel])
+        alone = separator.separate(audio[channel], RATE)
         np.testing.assert_allclose(out.stems[:, channel], alone.stems[:, 0], atol=1e-5)
 
 
 def test_repeated_prompts_are_numbered(separator):
     prompts = ("sfx", "speech", "sfx", "sfx")
     assert separator.labels(prompts) == ("sfx-1", "speech", "sfx-2", "sfx-3")
-    out = separator.separate(noise(1, 3000), prompts=prompts)
+    out = separator.separate(noise(1, 3000), RATE, prompts=prompts)
     assert out.labels == separator.labels(prompts) and len(out.stems) == 4
     np.testing.assert_array_equal(out["sfx-2"], out.stems[2])
     with pytest.raises(InputError, match="no stem 'sfx'; there are sfx-1, speech, sfx-2, sfx-3"):
@@ -90,7 +90,7 @@ def test_equal_prompts_have_one_order_in_all_channels(separator, monkeypatch, pr
 
     monkeypatch.setattr(separator.engine.model, "separate", separate)
     audio = np.repeat(noise(1, 3000), 4, 0) * np.float32([[1.0], [0.5], [0.0], [0.2]])
-    out = separator.separate(audio, prompts=prompts).stems
+    out = separator.separate(audio, RATE, prompts=prompts).stems
     np.testing.assert_array_equal(out[:, 0], [audio[0], np.abs(audio[0])])
     for channel in (1, 3):
         expected = [audio[channel], np.abs(audio[channel])]
@@ -103,7 +103,7 @@ def test_unconditional_models_return_all_their_sources(unconditional):
     assert len(unconditional.prompts) == 0 and list(unconditional.prompts) == []
     assert unconditional.separate(noise(2, 7001), 16000).stems.shape == (3, 2, 7001)
     with pytest.raises(PromptError, match="'speech' was given, but this model takes no prompts"):
-        unconditional.separate(noise(1, 100), prompts=("speech",))
+        unconditional.separate(noise(1, 100), RATE, prompts=("speech",))
     with pytest.raises(PromptError, match="takes no prompts"):
         Separator(unconditional.info.path, "speech")
 
@@ -121,7 +121,7 @@ def test_unconditional_models_return_all_their_sources(unconditional):
 def test_unknown_prompts_name_the_nearest(directory, separator, prompts, says):
     for attempt in (
         lambda: Separator(directory, prompts),
-        lambda: separator.separate(noise(1, 10), prompts=prompts),
+        lambda: separator.separate(noise(1, 10), RATE, prompts=prompts),
     ):
         with pytest.raises(PromptError, match=says) as caught:
             attempt()
@@ -131,8 +131,8 @@ def test_unknown_prompts_name_the_nearest(directory, separator, prompts, says):
 def test_prompts_may_come_late_but_must_come(directory):
     late = Separator(directory, device="cpu")
     with pytest.raises(PromptError, match="no prompts given; name at least one of: speech, sfx"):
-        late.separate(noise(1, 10))
-    assert late.separate(noise(1, 10), prompts="bass").labels == ("bass",)
+        late.separate(noise(1, 10), RATE)
+    assert late.separate(noise(1, 10), RATE, prompts="bass").labels == ("bass",)
 
 
 def test_prompt_bank_is_a_mapping(separator):
@@ -149,22 +149,22 @@ def test_prompt_bank_is_a_mapping(separator):
 def test_silence_gives_silence(separator, unconditional):
     audio = noise(2, 5000)
     audio[1] = 0
-    out = separator.separate(audio)
+    out = separator.separate(audio, RATE)
     assert not out.stems[:, 1].any() and out.stems[:, 0].any()
-    np.testing.assert_array_equal(out.stems[:, 0], separator.separate(audio[0]).stems[:, 0])
+    np.testing.assert_array_equal(out.stems[:, 0], separator.separate(audio[0], RATE).stems[:, 0])
     for model in (separator, unconditional):
-        assert not model.separate(np.zeros((2, 9000))).stems.any()
+        assert not model.separate(np.zeros((2, 9000)), RATE).stems.any()
 
 
 @settings(max_examples=60, deadline=None)
 @given(value=st.floats(-1, 1, width=32), samples=st.integers(1, 7000))
 def test_a_constant_gives_silence(value, samples):
-    assert not IN_MEMORY.separate(np.full((1, samples), value, np.float32)).stems.any()
+    assert not IN_MEMORY.separate(np.full((1, samples), value, np.float32), RATE).stems.any()
 
 
 def test_silence_before_the_first_sound(separator):
     audio = np.concatenate([np.zeros((2, 8000), np.float32), noise(2, 8000)], 1)
-    out = separator.separate(audio)
+    out = separator.separate(audio, RATE)
     assert not out.stems[..., :4000].any() and out.stems[..., 9000:].any() and np.isfinite(out.stems).all()
 
 
@@ -178,6 +178,21 @@ def test_a_file_is_its_samples(separator, tmp_path):
     np.testing.assert_array_equal(separator.separate(str(path)).stems, from_array.stems)
     with pytest.raises(InputError, match="sample_rate is for arrays"):
         separator.separate(path, 11025)
+
+
+@pytest.mark.parametrize("arrays_in", ["separate", "session", "stream", "pool", "enroll"])
+def test_arrays_need_a_rate(arrays_in):
+    audio, causal = noise(1, 4000), Separator.from_model(tiny_model(CAUSAL), "speech", device="cpu")
+    leave_out = {
+        "separate": lambda: causal.separate(audio),
+        "session": lambda: causal.session(prompts="sfx"),
+        "stream": lambda: causal.stream([audio]),  # at once, not in the loop
+        "pool": lambda: causal.pool(2),
+        "enroll": lambda: causal.enroll("dog", [audio]),
+    }
+    with pytest.raises(InputError, match=r"sample_rate is missing: .*this model works at 8000, others are converted"):
+        leave_out[arrays_in]()
+    assert "dog" not in causal.prompts
 
 
 @pytest.mark.parametrize("rate", [0, -8000, 44100.5, "44100", float("nan"), 10**9])

@@ -38,7 +38,7 @@ def test_the_model_sees_windows_as_asked_for(directory, monkeypatch, policy, siz
     separator = Separator(directory, "speech", device="cpu", **policy)
     limited, seen = fits(separator, 10**9, MemoryError())
     monkeypatch.setattr(separator.engine.model, "separate", limited)
-    assert separator.separate(noise(1, 12000)).stems.shape == (1, 1, 12000)
+    assert separator.separate(noise(1, 12000), RATE).stems.shape == (1, 1, 12000)
     assert seen == sizes
 
 
@@ -59,16 +59,17 @@ def test_default_windows():
 
 def test_bfloat16_is_close_to_float32(directory, separator):
     audio = noise(1, 6000)
-    half = Separator(directory, ("speech", "sfx"), dtype="bfloat16", device="cpu", **SHORT).separate(audio).stems
-    full = separator.separate(audio).stems
+    half = Separator(directory, ("speech", "sfx"), dtype="bfloat16", device="cpu", **SHORT).separate(audio, RATE).stems
+    full = separator.separate(audio, RATE).stems
     assert half.dtype == np.float32
     assert 0 < np.sqrt(np.mean((half - full) ** 2) / np.mean(full**2)) < 0.1
 
 
 def test_reference_and_native_agree(directory, separator):
     audio = noise(2, 6000)
-    plain = Separator(directory, ("speech", "sfx"), backend="reference", device="cpu", **SHORT).separate(audio).stems
-    assert np.abs(plain - separator.separate(audio).stems).max() < 1e-5 * np.abs(plain).max()
+    other = Separator(directory, ("speech", "sfx"), backend="reference", device="cpu", **SHORT)
+    plain = other.separate(audio, RATE).stems
+    assert np.abs(plain - separator.separate(audio, RATE).stems).max() < 1e-5 * np.abs(plain).max()
 
 
 @pytest.mark.parametrize(
@@ -106,13 +107,13 @@ def test_a_window_that_does_not_fit_is_halved_once(directory, monkeypatch, tmp_p
 
     def run():
         if not as_file:
-            return separator.separate(audio).stems[0]
+            return separator.separate(audio, RATE).stems[0]
         (path,) = separator.separate_file(tmp_path / "in.wav", tmp_path / "out")
         return soundfile.read(path, dtype="float32", always_2d=True)[0].T
 
     limited, sizes = fits(separator, 3200, error)
     monkeypatch.setattr(separator.engine.model, "separate", limited)
-    np.testing.assert_array_equal(run(), half.separate(audio)["speech"])
+    np.testing.assert_array_equal(run(), half.separate(audio, RATE)["speech"])
     assert sizes[0] == 6400 and set(sizes[1:]) == {3200}
     (tmp_path / "out/speech.wav").unlink(missing_ok=True)
     monkeypatch.undo()
@@ -129,7 +130,7 @@ def test_other_failures_are_not_called_out_of_memory(directory, monkeypatch):
     limited, sizes = fits(separator, 0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     monkeypatch.setattr(separator.engine.model, "separate", limited)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        separator.separate(noise(1, 500))
+        separator.separate(noise(1, 500), RATE)
     assert sizes == [500]
 
 
@@ -138,10 +139,10 @@ def test_presets_are_reproducible():
     first = Separator.from_preset("tflocoformer-s", seed=1, device="cpu")
     assert torch.equal(torch.random.get_rng_state(), state)
     assert first.sample_rate == 8000 and first.labels() == ("source-1", "source-2")
-    stems = first.separate(audio).stems
-    again = Separator.from_preset("tflocoformer-s", seed=1, device="cpu").separate(audio).stems
+    stems = first.separate(audio, RATE).stems
+    again = Separator.from_preset("tflocoformer-s", seed=1, device="cpu").separate(audio, 8000).stems
     np.testing.assert_array_equal(again, stems)
-    other = Separator.from_preset("tflocoformer-s", seed=2, device="cpu").separate(audio).stems
+    other = Separator.from_preset("tflocoformer-s", seed=2, device="cpu").separate(audio, 8000).stems
     assert np.abs(other - stems).max() > 1e-3
     with pytest.raises(InputError, match="no preset 'tuss-medum'; did you mean tuss-medium"):
         Separator.from_preset("tuss-medum")

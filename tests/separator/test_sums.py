@@ -60,6 +60,14 @@ def test_a_long_file_of_many_blocks_is_aligned(tmp_path):
     np.testing.assert_allclose(np.stack([load(p) for p in paths]), separator.separate(audio, 16000).stems, atol=1e-4)
 
 
+@pytest.mark.parametrize("settings", [{"sum_to_mixture": True}, {"max_attenuation": 12}])
+def test_stems_that_are_not_written_count_as_well(settings, tmp_path):
+    separator, audio = make("causal", **settings), noise(1, 9001)
+    soundfile.write(tmp_path / "in.wav", audio.T, 16000, "FLOAT")
+    (path,) = separator.separate_file(tmp_path / "in.wav", tmp_path, stems=["sfx"])
+    np.testing.assert_allclose(load(path), separator.separate(audio, 16000)["sfx"], atol=1e-4)
+
+
 @pytest.mark.parametrize("limit", [-1, float("nan"), float("inf")])
 def test_limits_that_cannot_be(limit):
     with pytest.raises(InputError, match="max_attenuation must be 0 dB or more"):

@@ -10,6 +10,7 @@ import pytest
 from fake_session import FakeSeparator
 from replaced_stdio import replace
 
+from ussfast.cli import checks
 from ussfast.cli.main import main
 
 HERE = Path(__file__).parent
@@ -17,7 +18,9 @@ SCRIPT = """
 import sys, types
 import fake_session
 sys.modules["ussfast.separator"] = types.SimpleNamespace(Separator=fake_session.FakeSeparator)
+from ussfast.cli import checks
 from ussfast.cli.main import main
+checks.model = lambda *asked: None  # its prompts are its own
 main(sys.argv[1:])
 """
 
@@ -27,6 +30,7 @@ def stream(monkeypatch, capsys):
     """Runs the command with these bytes on standard input: (exit code, bytes on standard output, error text)."""
     monkeypatch.setattr("ussfast.separator.Separator", FakeSeparator)
     monkeypatch.setattr(FakeSeparator, "sessions", [])
+    monkeypatch.setattr(checks, "model", lambda *asked: None)  # its prompts are its own
 
     def run(*arguments, data=b"", kind=io.TextIOWrapper):
         with monkeypatch.context() as patch:

@@ -68,7 +68,7 @@ def test_settings_reach_the_separator(stream, monkeypatch):
     assert stream("-p", "same", "-p", "half", "--all", *options, *RAW, data=bytes(4))[0] == 0
     expected = {"device": "cuda:1", "dtype": "int8", "backend": "reference"}
     expected |= {"max_attenuation": 12.0, "sum_to_mixture": True, "channels": "linked"}
-    assert seen == [(("some/model", ["same", "half"]), expected)]
+    assert seen == [(("some/model", ("same", "half")), expected)]
 
 
 def test_a_chosen_stem_and_the_residual(stream):

@@ -36,7 +36,7 @@ def test_a_stream_of_its_own_choice_is_within_40_db_of_the_whole(separator):
 
 
 def test_the_latency_is_32_ms(separator):
-    session = separator.session(channels=1)
+    session = separator.session(separator.sample_rate, channels=1)
     assert session.latency == 0.032 and session.hop_seconds == 0.016
     assert separator.session(48000).latency < 0.04
     # A click: all of it that comes out is within a frame of it, and the first part of it no later than stated.

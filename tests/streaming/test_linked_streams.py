@@ -35,8 +35,8 @@ def test_a_stream_equals_the_whole(kind, rate, channels, prompts):
 def test_opposite_phases_do_not_vanish(kind):
     one = noise(1, 9000)
     pair = np.concatenate((one, -one))
-    stems, _ = joined(SEPARATORS[kind].stream(cut(pair, SIZES)))
-    alone, _ = joined(SEPARATORS[kind].stream(cut(one, SIZES)))
+    stems, _ = joined(SEPARATORS[kind].stream(cut(pair, SIZES), RATE))
+    alone, _ = joined(SEPARATORS[kind].stream(cut(one, SIZES), RATE))
     close(stems, np.concatenate((alone, -alone), 1))
     assert alone.std() > 1e-3
 
@@ -45,9 +45,9 @@ def test_equal_prompts_of_independent_channels_hear_opposite_phases():
     """They share their masks also where others do not."""
     separator, one = Separator.from_model(CAUSAL_MODEL, ("sfx", "sfx"), dtype="float32"), noise(1, 5000)
     pair = np.concatenate((one, -one))
-    alone = separator.separate(one).stems
-    close(separator.separate(pair).stems, np.concatenate((alone, -alone), 1))
-    close(joined(separator.stream(cut(pair, SIZES)))[0], np.concatenate((alone, -alone), 1))
+    alone = separator.separate(one, RATE).stems
+    close(separator.separate(pair, RATE).stems, np.concatenate((alone, -alone), 1))
+    close(joined(separator.stream(cut(pair, SIZES), RATE))[0], np.concatenate((alone, -alone), 1))
 
 
 @pytest.mark.parametrize("kind", ["native", "reference"])
@@ -85,14 +85,14 @@ def test_an_independent_pool_still_refuses_equal_prompts():
 
 def test_prompts_change_to_equal_ones_and_back():
     """Masks are shared all the time: nothing that is remembered is lost."""
-    audio, session = noise(2, 9000), SEPARATOR.session()
+    audio, session = noise(2, 9000), SEPARATOR.session(RATE)
     pieces = [session.push(audio[:, :3000])]
     session.set_prompts(("sfx", "sfx"))
     pieces.append(session.push(audio[:, 3000:6000]))
     session.set_prompts(("speech", "drums"))
     pieces += [session.push(audio[:, 6000:]), session.flush()]
     after = np.concatenate([piece.stems[:2] for piece in pieces], -1)[..., 6200:]
-    close(after, SEPARATOR.separate(audio).stems[..., 6200:])
+    close(after, SEPARATOR.separate(audio, RATE).stems[..., 6200:])
 
 
 @pytest.mark.parametrize("kind", SEPARATORS)
@@ -108,8 +108,8 @@ def test_a_saved_stream_goes_on(kind, tmp_path):
 
 
 def test_states_of_independent_channels_do_not_fit():
-    independent = Separator.from_model(CAUSAL_MODEL, ("speech", "drums"), dtype="float32").session()
-    linked, audio = SEPARATOR.session(), noise(2, 3000)
+    independent = Separator.from_model(CAUSAL_MODEL, ("speech", "drums"), dtype="float32").session(RATE)
+    linked, audio = SEPARATOR.session(RATE), noise(2, 3000)
     independent.push(audio)
     linked.push(audio)
     with pytest.raises(InputError, match="the state is of another session"):

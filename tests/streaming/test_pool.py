@@ -61,7 +61,7 @@ def test_streams_do_not_hear_one_another(data, rate, channels):
 
 
 def test_prompts_of_one_stream_change():
-    pool, audio = SEPARATOR.pool(2, channels=1), noise(1, 3000)
+    pool, audio = SEPARATOR.pool(2, RATE, channels=1), noise(1, 3000)
     first, second = pool.join(("speech", "drums")), pool.join(("sfx",))
     pieces = [pool.push({first: audio[:, :1000], second: audio})[first]]
     pool[first].set_prompts(("bass", "speech", "vocals"))
@@ -74,13 +74,13 @@ def test_prompts_of_one_stream_change():
 
 
 def test_a_stream_begins_again_or_moves():
-    pool, audio = SEPARATOR.pool(2), noise(1, 2000)
+    pool, audio = SEPARATOR.pool(2, RATE), noise(1, 2000)
     first, second = pool.join(), pool.join()
     before = pool.push({first: audio, second: audio})
     pool.reset(first)
     again = pool.push({first: audio})[first]
     np.testing.assert_allclose(again.stems, before[first].stems, atol=1e-6)
-    session = SEPARATOR.session(channels=1)
+    session = SEPARATOR.session(RATE, channels=1)
     session.state = pool[second].state
     moved, stayed = session.push(audio), pool.push({second: audio})[second]
     np.testing.assert_allclose(moved.stems, stayed.stems, atol=1e-5)
@@ -91,7 +91,7 @@ def test_a_stream_begins_again_or_moves():
 
 
 def test_one_bad_chunk_changes_no_stream():
-    pool, audio = SEPARATOR.pool(2, on_bad="raise"), noise(1, 2000)
+    pool, audio = SEPARATOR.pool(2, RATE, on_bad="raise"), noise(1, 2000)
     first, second = pool.join(), pool.join()
     pool.push({first: audio[:, :500], second: audio[:, :300]})
     bad = audio[:, 500:].copy()
@@ -105,7 +105,7 @@ def test_one_bad_chunk_changes_no_stream():
 
 
 def test_what_a_pool_refuses():
-    pool = SEPARATOR.pool(2, channels=2)
+    pool = SEPARATOR.pool(2, RATE, channels=2)
     with pytest.raises(InputError, match="there is no stream 0; there are none"):
         pool.push({0: noise(2, 10)})
     with pytest.raises(PromptError, match="unknown prompt"):
@@ -122,6 +122,6 @@ def test_what_a_pool_refuses():
     with pytest.raises(InputError, match="one channel"):
         pool[0].set_prompts(("sfx", "sfx"))
     with pytest.raises(InputError, match="at least 1"):
-        SEPARATOR.pool(0)
+        SEPARATOR.pool(0, RATE)
     with pytest.raises(InputError, match="needs a causal model"):
-        Separator.from_model(tiny_model(TUSS), ("speech",)).pool(2)
+        Separator.from_model(tiny_model(TUSS), ("speech",)).pool(2, RATE)

@@ -29,11 +29,11 @@ def test_a_stream_equals_the_whole(kind, rate, settings):
 
 def test_a_pool_equals_sessions():
     audio, separator = noise(1, 3000), make(sum_to_mixture=True, max_attenuation=20)
-    pool = separator.pool(2)
+    pool = separator.pool(2, RATE)
     stream = pool.join(("speech", "sfx", "bass"))
     stems, _ = joined([pool.push({stream: audio[:, :999]})[stream], pool.push({stream: audio[:, 999:]})[stream]])
     close(stems.sum(0), audio[:, : stems.shape[-1]], 1e-6)
-    close(stems, separator.separate(audio, prompts=("speech", "sfx", "bass")).stems[..., : stems.shape[-1]])
+    close(stems, separator.separate(audio, RATE, prompts=("speech", "sfx", "bass")).stems[..., : stems.shape[-1]])
 
 
 CHANGES = [("speech", "bass"), ("sfx",), ("speech", "drums", "sfx", "bass"), ("bass", "speech")]
@@ -64,7 +64,7 @@ def test_shares_do_not_jump(settings):
     audio = np.full((1, 6000), 0.5, np.float32)
     tracks = {name: np.zeros(6000, np.float32) for name in ("speech", "drums", "sfx", "bass")}
     shares = {name: track.copy() for name, track in tracks.items()}
-    for kept, session in ((shares, make(**settings).session()), (tracks, make().session())):
+    for kept, session in ((shares, make(**settings).session(RATE)), (tracks, make().session(RATE))):
         done = 0
         for at, prompts in ((2000, ("speech", "sfx", "bass")), (4000, ("bass",)), (6000, None)):
             for begin in range(at - 2000, at, 50):

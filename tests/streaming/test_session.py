@@ -48,9 +48,9 @@ def test_stream_yields_what_a_session_gives():
     pieces = list(SEPARATOR.stream(cut(audio, [0, 700, 1, 900]), 16000, prompts="sfx"))
     assert all(piece.mixture.size and piece.sample_rate == 16000 for piece in pieces)
     close(joined(pieces)[0], SEPARATOR.separate(audio, 16000, prompts="sfx").stems)
-    assert list(SEPARATOR.stream([])) == []
-    assert list(SEPARATOR.stream([np.zeros(0, np.float32)])) == []
-    mono = joined(SEPARATOR.stream([noise(1, 500)[0]]))[0]
+    assert list(SEPARATOR.stream([], RATE)) == []
+    assert list(SEPARATOR.stream([np.zeros(0, np.float32)], RATE)) == []
+    mono = joined(SEPARATOR.stream([noise(1, 500)[0]], RATE))[0]
     assert mono.shape == (2, 1, 500)
 
 
@@ -70,7 +70,7 @@ def test_the_stated_latency_is_the_latency(rate):
 
 def test_prompts_change_without_a_gap():
     audio, at = noise(1, 6000), 2500
-    plain, other = SEPARATOR.session(channels=1), SEPARATOR.session(channels=1)
+    plain, other = SEPARATOR.session(RATE, channels=1), SEPARATOR.session(RATE, channels=1)
     unchanged = joined([plain.push(audio[:, :at]), plain.push(audio[:, at:]), plain.flush()])[0]
     first = other.push(audio[:, :at])
     other.set_prompts(("vocals", "drums"))
@@ -93,7 +93,8 @@ def test_prompts_change_without_a_gap():
 def test_after_a_change_it_is_as_if_it_had_always_been_so():
     """What is remembered does not depend on the prompts: behind the cross-fade nothing differs."""
     audio, at = noise(1, 200 * HOP), 40 * HOP
-    changed, always = SEPARATOR.session(channels=1), SEPARATOR.session(prompts=("drums", "sfx", "bass"), channels=1)
+    changed = SEPARATOR.session(RATE, channels=1)
+    always = SEPARATOR.session(RATE, prompts=("drums", "sfx", "bass"), channels=1)
     changed.push(audio[:, :at])
     changed.set_prompts(("drums", "sfx", "bass"))
     end = joined([changed.push(audio[:, at:])])[0][:3]
@@ -131,9 +132,9 @@ def test_prompts_change_often():
 
 def test_an_enrolled_prompt_can_be_switched_in():
     separator = Separator.from_model(tiny_model(CAUSAL), ("speech",))
-    session = separator.session(channels=1)
+    session = separator.session(RATE, channels=1)
     before = session.push(noise(1, 1000))
-    separator.enroll("bell", [noise(1, 3000, 3)])
+    separator.enroll("bell", [noise(1, 3000, 3)], RATE)
     session.set_prompts(("speech", "bell"))
     after = session.push(noise(1, 3000, 1))
     assert before.labels == ("speech",) and after.labels == ("speech", "bell")
@@ -181,13 +182,13 @@ def test_a_chunk_that_is_not_finite_is_silenced():
     audio = noise(1, 3000)
     bad = audio.copy()
     bad[0, 1200] = np.nan
-    session = SEPARATOR.session()
+    session = SEPARATOR.session(RATE)
     with pytest.warns(RuntimeWarning, match="a chunk of 500 samples was silenced: 1 of them"):
         pieces = [session.push(part) for part in np.array_split(bad, 6, 1)] + [session.flush()]
     silenced = audio.copy()
     silenced[:, 1000:1500] = 0
     stems, mixture = joined(pieces)
-    close(stems, SEPARATOR.separate(silenced).stems)
+    close(stems, SEPARATOR.separate(silenced, RATE).stems)
     np.testing.assert_array_equal(mixture, silenced)
 
 
@@ -202,25 +203,25 @@ def test_settings_that_cannot_be():
         ({"prompts": ()}, "no prompts given"),
     ]:
         with pytest.raises(InputError, match=said):
-            SEPARATOR.session(**settings_)
+            SEPARATOR.session(**{"sample_rate": RATE} | settings_)
         with pytest.raises(InputError, match=said):
-            SEPARATOR.stream([], **settings_)
+            SEPARATOR.stream([], **{"sample_rate": RATE} | settings_)
 
 
 def test_closing():
-    with SEPARATOR.session() as session:
+    with SEPARATOR.session(RATE) as session:
         session.push(noise(1, 100))
     with pytest.raises(InputError, match="reset"):
         session.push(noise(1, 100))
 
 
 def test_silence_stays_silent_and_integers_are_scaled():
-    session = SEPARATOR.session(channels=2)
+    session = SEPARATOR.session(RATE, channels=2)
     piece = session.push(np.zeros((2, 2000), np.float32))
     assert not piece.stems.any() and piece.stems.shape[2]
     audio = (noise(1, 2000) * 32767).astype(np.int16)
-    mono = SEPARATOR.session()
-    close(joined([mono.push(audio), mono.flush()])[0], SEPARATOR.separate(audio).stems)
+    mono = SEPARATOR.session(RATE)
+    close(joined([mono.push(audio), mono.flush()])[0], SEPARATOR.separate(audio, RATE).stems)
 
 
 def test_torch_chunks_and_other_window_lengths():
@@ -230,6 +231,6 @@ def test_torch_chunks_and_other_window_lengths():
     audio = noise(1, 1000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        session = separator.session()
+        session = separator.session(RATE)
         stems = joined([session.push(torch.from_numpy(audio)), session.flush()])[0]
-    close(stems, separator.separate(audio).stems)
+    close(stems, separator.separate(audio, RATE).stems)

@@ -50,7 +50,7 @@ def test_a_stream_equals_separate_file(tmp_path):
     soundfile.write(tmp_path / "mix.wav", audio.T, RATE, "FLOAT")
     separator = SEPARATORS["look-ahead"]
     paths = separator.separate_file(tmp_path / "mix.wav", tmp_path)
-    stems = joined(separator.stream(np.array_split(audio, 7, 1)))
+    stems = joined(separator.stream(np.array_split(audio, 7, 1), RATE))
     for stem, path in zip(stems, paths, strict=True):
         np.testing.assert_allclose(stem[0], soundfile.read(path, dtype="float32")[0], atol=1e-4)
 
@@ -64,12 +64,12 @@ def test_a_wanted_latency_is_kept(rate):
     done = np.cumsum([session.push(part).mixture.shape[1] for part in np.array_split(audio, 1000, 1)])
     pushed = np.cumsum([part.shape[1] for part in np.array_split(audio, 1000, 1)])
     assert (pushed - done).max() <= round(session.latency * rate)
-    assert SEPARATORS["as for files"].session().latency == pytest.approx(0.4)
+    assert SEPARATORS["as for files"].session(RATE).latency == pytest.approx(0.4)
 
 
 def test_prompts_change_at_the_next_window():
     separator, audio, at = SEPARATORS["look-ahead"], noise(1, 12000), 5000
-    plain, other = separator.session(channels=1), separator.session(channels=1)
+    plain, other = separator.session(RATE, channels=1), separator.session(RATE, channels=1)
     unchanged = joined([plain.push(audio[:, :at]), plain.push(audio[:, at:]), plain.flush()])
     first = other.push(audio[:, :at])
     other.set_prompts(("bass", "sfx"))
@@ -81,7 +81,7 @@ def test_prompts_change_at_the_next_window():
     speech = second["speech"][0]
     assert speech[:fade].any() and not speech[fade:].any()
     np.testing.assert_allclose(speech[0], unchanged[0, 0, done], atol=1e-3)
-    always = joined(separator.stream([audio], prompts=("bass", "sfx")))
+    always = joined(separator.stream([audio], RATE, prompts=("bass", "sfx")))
     np.testing.assert_allclose(joined([third]), always[..., -third.stems.shape[2] :], atol=1e-4)
 
 
@@ -102,13 +102,13 @@ def test_what_cannot_be():
     separator = SEPARATORS["as for files"]
     for settings_, said in [({"latency": 0.01}, "need a latency"), ({"latency": 9.0}, "need a latency")]:
         with pytest.raises(InputError, match=said):
-            separator.session(**settings_)
+            separator.session(RATE, **settings_)
     with pytest.raises(InputError, match="stitch 'fade'"):
-        Separator.from_model(tiny_model(TUSS), ("speech",), stitch="published").session()
+        Separator.from_model(tiny_model(TUSS), ("speech",), stitch="published").session(RATE)
     with pytest.raises(InputError, match="2 channels or of 1, not of 3"):
-        SEPARATORS["stereo"].session(channels=3)
+        SEPARATORS["stereo"].session(RATE, channels=3)
     with pytest.raises(InputError, match="takes no prompts"):
-        SEPARATORS["unconditional"].session().set_prompts("speech")
+        SEPARATORS["unconditional"].session(RATE).set_prompts("speech")
     wide = Separator.from_model(tiny_model(TUSS), ("speech", "sfx", "sfx"), look_ahead=0.1, segment=0.5, overlap=0.3)
     with pytest.raises(InputError, match="windows"):
-        wide.session().state = SEPARATORS["look-ahead"].session().state
+        wide.session(RATE).state = SEPARATORS["look-ahead"].session(RATE).state

@@ -52,13 +52,13 @@ def test_a_stream_moves_to_another_process(tmp_path):
 
 
 def test_states_that_do_not_fit_are_refused_and_change_nothing(tmp_path):
-    session, audio = SEPARATOR.session(), noise(2, 3000)
+    session, audio = SEPARATOR.session(RATE), noise(2, 3000)
     session.push(audio[:, :1000])
-    single = SEPARATOR.session(prompts=("speech",))
+    single = SEPARATOR.session(RATE, prompts=("speech",))
     single.push(noise(1, 500))
     with pytest.raises(InputError, match="1 prompts, this one has 2"):
         session.state = single.state
-    mono = SEPARATOR.session(channels=1)
+    mono = SEPARATOR.session(RATE, channels=1)
     with pytest.raises(InputError, match="of 2 channels, this one has 1"):
         mono.state = session.state
     (tmp_path / "no.safetensors").write_bytes(b"nothing")
@@ -69,4 +69,4 @@ def test_states_that_do_not_fit_are_refused_and_change_nothing(tmp_path):
     with pytest.raises(InputError, match="prompts"):
         session.load(tmp_path / "single.safetensors")
     out = joined([session.push(audio[:, 1000:]), session.flush()])[0]
-    close(out, SEPARATOR.separate(audio).stems[..., -out.shape[-1] :])
+    close(out, SEPARATOR.separate(audio, RATE).stems[..., -out.shape[-1] :])

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sliding_cores import SEPARATORS, make, streamed
-from tiny import TUSS, noise, tiny_directory
+from tiny import RATE, TUSS, noise, tiny_directory
 
 from ussfast import InputError, SegmentPolicy
 from ussfast.long_audio.policy import live_policy
@@ -21,7 +21,7 @@ from ussfast.long_audio.policy import live_policy
 def wholes():
     """Audio of each model and what the file engine makes of it."""
     audio = {"tuss": noise(2, 6100), "unconditional": noise(1, 6100, 1), "stereo": noise(2, 6100, 2)}
-    return {kind: (sound, SEPARATORS[kind].separate(sound).stems) for kind, sound in audio.items()}
+    return {kind: (sound, SEPARATORS[kind].separate(sound, RATE).stems) for kind, sound in audio.items()}
 
 
 @settings(max_examples=5, deadline=None)
@@ -36,7 +36,7 @@ def test_a_stream_is_the_file_with_the_same_windows(wholes, kind, chunks):
 
 def test_one_sample_at_a_time_comes_out_when_it_must():
     audio = noise(1, 2100)
-    core, whole = make(channels=1), SEPARATORS["tuss"].separate(audio).stems
+    core, whole = make(channels=1), SEPARATORS["tuss"].separate(audio, RATE).stems
     assert core.latency == 800 and core.fade == 100 and core.sources == 3
     outs = [core.push(audio[:, at : at + 1]) for at in range(2100)]
     given_out = np.cumsum([out.shape[-1] for out in outs])
@@ -68,7 +68,7 @@ def test_short_streams(samples):
         rest = core.flush()
         assert rest.shape == (3, 1, samples) and core.flush().shape == (3, 1, 0)
         if samples:
-            np.testing.assert_allclose(rest, SEPARATORS["tuss"].separate(audio).stems, atol=1e-6)
+            np.testing.assert_allclose(rest, SEPARATORS["tuss"].separate(audio, RATE).stems, atol=1e-6)
 
 
 def test_reset_forgets_the_stream_and_the_buffer_may_be_used_again():

@@ -1,14 +1,16 @@
 """What a run leaves for people to look at."""
 
 import json
+import shlex
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from running import trainer_in
 
 from ussfast.errors import InputError, OutputError
-from ussfast.train import curve
+from ussfast.train import curve, parallel, run
 from ussfast.train.log import RunLog, read_log, validation_table
 from ussfast.train.run import Console
 
@@ -42,6 +44,27 @@ def board(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     return EventAccumulator(str(folder)).Reload()
+
+
+@pytest.mark.parametrize("steps", [3, 5])
+def test_a_run_that_ends_within_an_interval_logs_its_last_steps(tmp_path, pool, steps):
+    trainer = trainer_in(tmp_path, pool, run={"log_every": 4}, optim={"steps": steps})
+    each = []
+    trainer.run(each_step=each.append)
+    rows = read_log(tmp_path)
+    assert [row["step"] for row in rows] == ([3] if steps == 3 else [4, 5])
+    own = [row["loss"] for row in each][-1 if steps == 5 else 0 :]
+    assert rows[-1]["loss"] == pytest.approx(sum(own) / len(own))
+
+
+def test_a_run_that_is_out_of_time_leaves_a_log(tmp_path, pool, monkeypatch):
+    trainer = trainer_in(tmp_path, pool, run={"log_every": 50}, optim={"steps": 100})
+    monkeypatch.setattr(parallel, "mains", lambda accelerator, late: trainer.step == 2)
+    assert trainer.run(1e6) is False
+    assert [row["step"] for row in read_log(tmp_path)] == [2]
+    again = trainer_in(tmp_path, pool, run={"log_every": 3}, optim={"steps": 4})
+    again.run()
+    assert [row["step"] for row in read_log(tmp_path)] == [2, 3, 4]
 
 
 def test_steps_that_were_skipped_are_counted(tmp_path, pool):
@@ -99,6 +122,35 @@ def test_console_lines(capsys):
     assert err == "" and out.count("\n") == 3
     assert "step 2: loss 0.500, 0.10 h, 2.5 mixtures/s" in out and "loss not finite" in out
     assert "SI-SDR improvement music +1.00  sfx_sfx -1.00  mean +0.50 dB" in out
+
+
+def test_console_is_never_silent_for_long(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    console = Console(90, 0)
+    for step in range(1, 10):
+        now[0] += 12.0
+        console.step(row(step))
+        if step == 4:
+            console.row(row(4))
+    lines = capsys.readouterr().out.splitlines()
+    # At 36 s; after the row at 48 s not before 78 s, which is step 7 at 84 s.
+    assert [line.split("step ")[1].split(":")[0] for line in lines] == ["3 of 90", "4", "7 of 90"]
+    assert "loss 0.333 in this one, 2.5 mixtures/s" in lines[0]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_the_last_line_says_how_to_go_on(finished):
+    again = run._command("my recipe.yaml", Path("m.json"), Path("runs/a b"), "cpu", 90)
+    line = run._last_line(finished, 12, 90, Path("runs/a b/model"), again)
+    if finished:
+        assert line.endswith("model: runs/a b/model; to use it: ussfast separate FILE -m 'runs/a b/model'")
+    else:
+        assert line.startswith("stopped at step 12 of 90; model: runs/a b/model; to go on: ussfast train 'my recipe")
+        assert shlex.split(line.split("go on: ")[1]) == [
+            "ussfast", "train", "my recipe.yaml", "--data", "m.json", "-o", "runs/a b", "--steps", "90", "--device",
+            "cpu",
+        ]  # fmt: skip
 
 
 def test_console_with_a_terminal(capsys, monkeypatch):

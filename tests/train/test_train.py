@@ -9,7 +9,7 @@ import torch
 import yaml
 from running import same, steps, trainer_in
 from safetensors.torch import load_file
-from tiny import PROMPTS, UNCONDITIONAL, noise, tiny_recipe
+from tiny import PROMPTS, RATE, UNCONDITIONAL, noise, tiny_recipe
 
 from ussfast import CheckpointError, InputError, OutputError, Separator
 from ussfast.cli.main import main
@@ -191,7 +191,7 @@ def test_train_gives_a_model(trained):
     separator = Separator(run / "model", ("speech", "sfx"), device="cpu")
     assert separator.info.name == "tiny" and separator.info.prompts == PROMPTS
     assert separator.info.source["step"] == 2 and "permissive" in separator.info.license
-    assert separator.separate(noise(1, 4000)).stems.any()
+    assert separator.separate(noise(1, 4000), RATE).stems.any()
     config, weights, facts = checkpoints.load_weights(run / "best-0000002")
     assert config == separator.info.config and facts["step"] == 2 and np.isfinite(facts["mean"])
     stored = load_file(run / "model/model.safetensors")
@@ -208,6 +208,18 @@ def test_train_again_goes_on(trained, manifest, capsys):
     assert command(*arguments) == 0
     out, err = capsys.readouterr()
     assert err == "" and re.search(r"on cpu, step 2\n", out) and "finished at step 2; model: " in out
+    assert re.search(r"decoding \d+ files of split train\n", out)
+    assert out.splitlines()[-1].endswith(f"to use it: ussfast separate FILE -m {trained / 'run/model'}")
+
+
+def test_a_stopped_run_says_how_to_go_on(trained, manifest, tmp_path, capsys):
+    run = tmp_path / "run"
+    arguments = ("train", trained / "recipe.yaml", "--data", manifest, "-o", run, "--device", "cpu", "--steps", 50)
+    assert command(*arguments, "--max-minutes", 1e-9) == 0
+    out = capsys.readouterr().out.splitlines()[-1]
+    assert re.match(r"stopped at step \d+ of 50; model: ", out)
+    words = ["ussfast", *map(str, arguments[:-4]), "--steps", "50", "--device", "cpu"]
+    assert out.split("to go on: ")[1].split() == words
 
 
 def test_evaluate_the_trained_model(trained, manifest, capsys):

@@ -4,11 +4,15 @@ Nothing here needs torch.
 """
 
 from ussfast.audio.atomic import atomic_write
+from ussfast.audio.formats import FORMATS, OutputFormat
+from ussfast.audio.given import known_rate, load
 from ussfast.audio.reading import AUDIO_SUFFIXES, AudioInfo, AudioReader, as_samples, find_inputs, probe, read, validate
 from ussfast.audio.resampling import Resampler, resample
+from ussfast.audio.stems import StemWriter, Written, stem_files
 from ussfast.audio.writing import AudioWriter
 
 __all__ = [
-    "AUDIO_SUFFIXES", "AudioInfo", "AudioReader", "AudioWriter", "Resampler", "as_samples", "atomic_write",
-    "find_inputs", "probe", "read", "resample", "validate",
+    "AUDIO_SUFFIXES", "FORMATS", "AudioInfo", "AudioReader", "AudioWriter", "OutputFormat", "Resampler", "StemWriter",
+    "Written", "as_samples", "atomic_write", "find_inputs", "known_rate", "load", "probe", "read", "resample",
+    "stem_files", "validate",
 ]  # fmt: skip

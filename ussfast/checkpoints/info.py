@@ -7,17 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ussfast.checkpoints.names import CONFIG, EXPECTED, FORMAT, VERSION
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models import config_from_dict
 from ussfast.models.config import from_dict
-
-FORMAT, VERSION = "ussfast-model", 1
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-
-EXPECTED = (
-    "'default', a directory with config.json and model.safetensors, or owner/name (owner/name@revision) of a "
-    "model on the Hugging Face Hub"
-)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
@@ -18,31 +17,16 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ussfast.audio.atomic import write_failure
-from ussfast.checkpoints import hub
-from ussfast.checkpoints.info import (
-    CONFIG,
-    EXPECTED,
-    FORMAT,
-    VERSION,
-    WEIGHTS,
-    ModelDirectory,
-    ModelInfo,
-    WeightsFile,
-    describe,
-    read,
-    read_info,
-)
+from ussfast.checkpoints import hub, names
+from ussfast.checkpoints.info import ModelDirectory, ModelInfo, WeightsFile, describe, read, read_info
+from ussfast.checkpoints.names import CONFIG, FORMAT, VERSION, WEIGHTS, resolve
 from ussfast.errors import CheckpointError, InputError, OutputError
 from ussfast.models import SpectralModel, architecture_of, build
 from ussfast.models.config import to_dict
-from ussfast.models.presets import PRESETS
 
 __all__ = ["ModelInfo", "available", "describe", "fill", "load_model", "read_info", "resolve", "save_model"]
 
-EMBEDDED = Path(__file__).parents[1] / "weights"
 DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
-
-HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 
 
 def save_model(
@@ -218,34 +202,9 @@ def some(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def resolve(name: str | os.PathLike[str]) -> Path:
-    """The model directory for a name; EXPECTED lists what names there are. Only names on the Hub may download.
-
-    Raises:
-        CheckpointError: there is no such model, or the Hub has none of that name or does not let us read it.
-        UssfastError: the Hub cannot be reached.
-    """
-    text = os.fspath(name)
-    if (EMBEDDED / text / CONFIG).is_file() and Path(text).name == text:
-        return EMBEDDED / text
-    if text == "default":
-        raise CheckpointError("this installation has no embedded weights: give a directory or a Hugging Face model")
-    path = Path(os.path.expanduser(text))
-    if text and path.is_dir():
-        return path
-    if path.is_file():
-        hint = f": run 'ussfast convert {path} DESTINATION' first" if path.suffix in (".pth", ".ckpt", ".pt") else ""
-        raise CheckpointError(f"{path}: a file, not a model directory{hint}")
-    if isinstance(name, str) and (parts := HUB_NAME.fullmatch(text)):
-        return hub.download(parts["repo"], parts["revision"], (CONFIG, WEIGHTS))
-    if text in PRESETS:
-        raise CheckpointError(f"{text!r} is a preset without weights: use Separator.from_preset({text!r})")
-    raise CheckpointError(f"no model {text!r}; a model is {EXPECTED}")
-
-
 def available() -> list[ModelInfo]:
     """Models that need no download: embedded ones, then those of ours in the Hugging Face cache."""
-    found = [(p.parent.name, p.parent) for p in sorted(EMBEDDED.glob(f"*/{CONFIG}"))] + hub.cached((CONFIG, WEIGHTS))
+    found = [*names.embedded().items(), *hub.cached((CONFIG, WEIGHTS))]
     infos = []
     for name, directory in found:
         try:

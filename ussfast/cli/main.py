@@ -7,29 +7,52 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+import ussfast
+from ussfast.cli import separate as cli_separate
 from ussfast.cli import stream as cli_stream
 from ussfast.cli import train as cli_train
-from ussfast.cli.options import AsJson, Backend, Channels, Device, Dtype, Linking, MaxAttenuation, Model, SumToMixture
+from ussfast.cli.options import AsJson, Backend, Device, Dtype, Model, Prompts
+from ussfast.cli.separate import complain
 from ussfast.errors import UssfastError
 
+
+class _Commands(TyperGroup):
+    """Says what is wrong with an option in plain words."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            # The library that reads options begins what it says of them with this.
+            error.message = error.message.replace("Value error, ", "")
+            raise
+
+
 app = typer.Typer(
-    add_completion=False,
+    cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Universal sound separation: name the sounds you want and get each one on its own track.",
 )
 
 
-class FileFormat(StrEnum):
-    wav = "wav"
-    flac = "flac"
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"ussfast {ussfast.__version__}")
+        raise typer.Exit
 
 
-class Stitch(StrEnum):
-    fade = "fade"
-    published = "published"
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
 
 
 class CheckpointFormat(StrEnum):
@@ -44,104 +67,16 @@ class Weights(StrEnum):
     raw = "raw"
 
 
-@app.command()
-def separate(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Audio files, or folders to search.")],
-    prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", "-p", help="A sound to separate; repeat for more.")
-    ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where stems go.")] = Path("separated"),
-    model: Model = "default",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    backend: Backend = "auto",
-    segment: Annotated[float | None, typer.Option(help="Window for long audio, in seconds.")] = None,
-    overlap: Annotated[float | None, typer.Option(help="Shared by neighbouring windows, in seconds.")] = None,
-    stitch: Annotated[Stitch, typer.Option(help="How windows are joined.")] = Stitch.fade,
-    look_ahead: Annotated[
-        float | None, typer.Option(help="Right-hand context in seconds: windows as for live audio.")
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Windows to compute at once; 8 on a GPU and 1 on a CPU if not given.")
-    ] = None,
-    format: Annotated[FileFormat | None, typer.Option(help="Of the stems; WAV if nothing says otherwise.")] = None,
-    bit_depth: Annotated[
-        int | None, typer.Option(help="16, 24, or 32 (float, WAV only); 32 for WAV and 24 for FLAC if not given.")
-    ] = None,
-    template: Annotated[
-        str, typer.Option(help="Names of stems under DIR: {name} of the input, {label}, {index}.")
-    ] = "{name}/{label}.wav",
-    residual: Annotated[bool, typer.Option("--residual", help="Also write what no stem took.")] = False,
-    max_attenuation: MaxAttenuation = None,
-    sum_to_mixture: SumToMixture = False,
-    channels: Linking = Channels.independent,
-    jobs: Annotated[int, typer.Option(min=1, help="Files to work on at the same time.")] = 1,
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished inputs alone.")] = False,
-    as_json: AsJson = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
-) -> None:
-    """Separate files into stems, at their own rate, length and channel count."""
-    from ussfast.cli.many_files import plan, separate_all
-    from ussfast.separator import Separator
-
-    files = plan(inputs, output, template)
-    separator = Separator(
-        model, prompt or (), device=device, dtype=dtype, backend=backend, segment=segment, overlap=overlap,
-        stitch=stitch.value, look_ahead=look_ahead, batch=batch, max_attenuation=max_attenuation,
-        sum_to_mixture=sum_to_mixture, channels=channels.value,
-    )  # fmt: skip
-    separator.labels()  # missing prompts are an error before any file is read
-    results = separate_all(
-        separator,
-        files,
-        jobs_at_once=jobs,
-        quiet=quiet or as_json,
-        options={
-            "template": template,
-            "residual": residual,
-            "format": format.value if format else None,
-            "bit_depth": bit_depth,
-            "skip_existing": skip_existing,
-        },
-    )
-    if as_json:
-        print(json.dumps([result.as_dict() for result in results], indent=1))
-    failures = [result.error for result in results if result.error is not None]
-    for error in failures:
-        _complain(error)
-    if failures:
-        raise typer.Exit(max(error.exit_code for error in failures))
-    if not quiet and not as_json:
-        for result in results:
-            for path in result.outputs:
-                print(path)
-
-
+app.command()(cli_separate.separate)
 app.command()(cli_stream.stream)
 
 
 @app.command()
 def models(as_json: AsJson = False) -> None:
-    """List the models that can be used without a download."""
-    from ussfast.checkpoints import store as checkpoint
-    from ussfast.models.presets import PRESETS
+    """List the models that can be used without a download, and the prompt sets of --task."""
+    from ussfast.cli.models import show
 
-    found = checkpoint.available()
-    if as_json:
-        rows = [
-            {"name": m.name, "architecture": m.architecture, "license": m.license, "sample_rate": m.sample_rate,
-             "parameters": m.parameters, "prompts": list(m.prompts), "labels": list(m.labels)}
-            for m in found
-        ]  # fmt: skip
-        print(json.dumps({"models": rows, "presets": sorted(PRESETS)}, indent=1))
-        return
-    for m in found:
-        print(f"{m.name}  ({m.architecture}, {m.parameters / 1e6:.2f} M parameters, {m.sample_rate} Hz)")
-        print(f"  license: {m.license}")
-        print(f"  {'prompts' if m.prompts else 'sources'}: {', '.join(m.prompts or m.labels)}")
-    if not found:
-        print("no embedded or cached models")
-    print(f"presets (random weights, for benchmarks): {', '.join(sorted(PRESETS))}")
+    show(as_json)
 
 
 @app.command()
@@ -155,6 +90,9 @@ def convert(
     weights: Annotated[Weights, typer.Option(help="Which copy, where training left two.")] = Weights.ema,
 ) -> None:
     """Turn a published checkpoint into a model directory."""
+    from ussfast.cli import checks
+
+    checks.conversion(source, destination)
     from ussfast.convert import convert as run
 
     info = run(
@@ -166,24 +104,9 @@ def convert(
 @app.command()
 def info(as_json: AsJson = False) -> None:
     """Tell which kernels are in use, and why others are not."""
-    import torch
+    from ussfast.cli.info import show
 
-    import ussfast
-    from ussfast import _ext
-    from ussfast.engine import graphs
-
-    cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    rows, without = _ext.kernels(), graphs.why_not()
-    if as_json:
-        facts = {"version": ussfast.__version__, "torch": torch.__version__, "cuda": cuda, "isa": _ext.cpu_isa()}
-        found = {"graphs": {"used": without is None, "why": without or ""}, "kernels": rows}
-        print(json.dumps(facts | found, indent=1))
-        return
-    print(f"ussfast {ussfast.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print(f"CUDA devices: {', '.join(cuda) or 'none'}")
-    print(f"CUDA graphs: {'used' if without is None else f'not used ({without})'}")
-    for row in rows:
-        print(f"{row['op']:16} {row['device']:5} {row['kernel']}" + (f"  ({row['why']})" if row["why"] else ""))
+    show(as_json)
 
 
 @app.command()
@@ -191,9 +114,7 @@ def bench(
     model: Annotated[
         str, typer.Argument(metavar="[MODEL]", help="As for separate, or a preset (random weights).")
     ] = "default",
-    prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", "-p", help="Repeat for more; two of the model's if not given.")
-    ] = None,
+    prompt: Prompts = None,
     seconds: Annotated[float, typer.Option(help="Of audio, in one window.")] = 6.0,
     rounds: Annotated[int, typer.Option(min=5, help="Medians are over so many runs.")] = 5,
     device: Device = "auto",
@@ -206,16 +127,25 @@ def bench(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure speed: real-time factor, GFLOP/s, and the share of this machine's matrix-product rate."""
+    """Measure speed: real-time factor, GFLOP/s, and the share of this machine's matrix-product rate.
+
+    Without -p it asks for two of the model's prompts.
+    """
+    from ussfast.cli import checks
+
+    checks.engine(device, dtype, backend)
     if train:
+        checks.recipe(model)
         from ussfast.train.bench import run_training
 
         run_training(model, rounds, threads, as_json)
         return
+    checks.model_or_preset(model)
+    prompts, _ = checks.asked(prompt, None)
     from ussfast.profiling.bench import run
 
     settings = {"device": device, "dtype": dtype, "backend": backend}
-    run(model, prompt or (), seconds, rounds, threads, profile, as_json, **settings)
+    run(model, prompts, seconds, rounds, threads, profile, as_json, **settings)
 
 
 app.add_typer(cli_train.app, name="train")
@@ -236,6 +166,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on the development mixtures of a manifest: SI-SDR, SDR and SNR per task and prompt."""
+    from ussfast.cli import checks
+
+    checks.evaluation(baseline, split)
+    checks.existing(data, "manifest")
+    checks.model(model, device)
     from ussfast.evaluate import report
     from ussfast.evaluate.run import evaluate_model
 
@@ -259,13 +194,13 @@ def demo(
     device: Device = "auto",
 ) -> None:
     """Separate a bundled recording with the embedded model and say how well it went."""
+    from ussfast.cli import checks
+
+    checks.output_folder(output)
+    checks.engine(device, "auto", "auto")
     from ussfast.demo import run
 
     run(output, device)
-
-
-def _complain(error: BaseException) -> None:
-    print(f"ussfast: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> Any:
@@ -273,11 +208,9 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         app(arguments)
     except UssfastError as error:
-        _complain(error)
+        complain(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-
-

@@ -5,16 +5,90 @@ from typing import Annotated
 
 import typer
 
+from ussfast.checkpoints.names import embedded, glance
+from ussfast.prompts.tasks import TASKS, described
+
+
+def _names_of_default() -> str:
+    """What to say about the prompts of the embedded default, if there is one."""
+    directory = embedded().get("default")
+    found = glance(directory, "default") if directory else None
+    return f" The default model knows {', '.join(found.prompts)}." if found else ""
+
+
+def _model_names() -> list[str]:
+    return list(embedded())
+
+
+def _task_names() -> list[str]:
+    return list(TASKS)
+
+
+_MODELS = ", ".join(dict.fromkeys(("default", *embedded())))
+_TASKS = "; ".join(f"{name} ({described(name)})" for name in TASKS)
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help=f"{_MODELS}, a model directory, or owner/name on the Hub.", autocompletion=_model_names
+    ),
+]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option("--prompt", "-p", help=f"A sound to separate; repeat for more, or a,b.{_names_of_default()}"),
+]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="NAME",
+        help=f"Prompts by purpose, and after -> the stems that are kept of them, in place of -p: {_TASKS}.",
+        autocompletion=_task_names,
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or int8 (CPU, not for causal models).")]
+Backend = Annotated[str, typer.Option(help="auto, native or reference.")]
+
+
+class FileFormat(StrEnum):
+    wav = "wav"
+    flac = "flac"
+    mp3 = "mp3"
+    ogg = "ogg"
+    opus = "opus"
+
 
 class Channels(StrEnum):
     linked = "linked"
     independent = "independent"
 
 
-Model = Annotated[str, typer.Option("--model", "-m", help="default, a model directory, or owner/name on the Hub.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or int8 (CPU, not for causal models).")]
-Backend = Annotated[str, typer.Option(help="auto, native or reference.")]
+class ClipMode(StrEnum):
+    clamp = "clamp"
+    rescale = "rescale"
+    none = "none"
+
+
+Format = Annotated[FileFormat | None, typer.Option(help="Of the stems; WAV if nothing says otherwise.")]
+BitDepth = Annotated[
+    int | None, typer.Option(help="16, 24, or 32 (float, WAV only); 32 for WAV and 24 for FLAC if not given.")
+]
+Bitrate = Annotated[
+    int | None,
+    typer.Option(metavar="KBITS", help="kbit/s. MP3: constant; Opus: the mean, 96 for each channel if not given."),
+]
+Quality = Annotated[
+    float | None,
+    typer.Option(metavar="0..10", help="Variable bit rate of MP3 and Ogg, 10 is best; 8 if not given."),
+]
+Clip = Annotated[
+    ClipMode | None,
+    typer.Option(
+        help="Samples beyond full scale: clamp each, rescale all stems of a file by one factor, or none; "
+        "none for float WAV, else clamp, if not given."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 MaxAttenuation = Annotated[
     float | None,

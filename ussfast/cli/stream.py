@@ -14,9 +14,11 @@ from ussfast.cli.options import (
     Dtype,
     MaxAttenuation,
     Model,
+    Prompts,
     StreamLinking,
     SumToMixture,
-)
+    Task,
+)  # fmt: skip
 from ussfast.errors import InputError
 
 
@@ -35,9 +37,8 @@ def stream(
     input: Annotated[
         str | None, typer.Argument(metavar="[INPUT]", help="An audio file, or - for raw PCM on standard input.")
     ] = None,
-    prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", "-p", help="A sound to separate; repeat for more.")
-    ] = None,
+    prompt: Prompts = None,
+    task: Task = None,
     stem: Annotated[
         str | None, typer.Option(metavar="NAME", help="Put out this stem; 'residual' for what no stem took.")
     ] = None,
@@ -92,33 +93,60 @@ def stream(
     if residual and output is None:
         raise InputError("--residual is a file: it needs -o DIR; to put the residual out, --stem residual")
 
+    from ussfast.cli import checks
+    from ussfast.streaming.live import outputs, sources
+
+    prompts, kept = checks.asked(prompt, task)
+    if output is not None:
+        checks.output_folder(output)
+    elif kept is not None and len(kept) == 1 and stem is None and not all_stems:
+        stem = kept[0]
+    chosen = output is None or stem is not None or all_stems
+    if output_device is not None and not chosen:
+        raise InputError("with -o alone nothing is played: choose what goes to --output-device with --stem or --all")
+    source: Any = None
+    if not live and input in (None, "-"):
+        assert rate is not None
+        source = sources.PipeSource(sys.stdin, rate, channels or 1, format.value)
+    elif not live:
+        source = sources.FileSource(checks.file_argument(str(input)), fast)
+    if not live and chosen:
+        outputs.check_standard_output()
+    facts = checks.model(model, device, dtype, backend)
+    if facts is not None and facts.causal and latency is not None:
+        raise InputError(f"--latency is for models that are not causal; {model!r} is, and has a latency of its own")
+    labels = checks.stem_labels(facts, prompts)
+    if labels is not None and chosen:
+        outputs.Selection(labels, stem, all_stems)
+
+    # Torch takes its time: what is wrong with the input came first.
     from ussfast.streaming.live import command
     from ussfast.streaming.live.card import Card
-    from ussfast.streaming.live.sources import FileSource, PipeSource
 
     def open_session(sample_rate: int, channels: int) -> Any:
-        from ussfast.separator import Separator  # torch takes its time: what is wrong with the input comes first
+        from ussfast.separator import Separator
 
         separator: Any = Separator(
-            model, prompt or (), device=device, dtype=dtype, backend=backend, max_attenuation=max_attenuation,
+            model, prompts, device=device, dtype=dtype, backend=backend, max_attenuation=max_attenuation,
             sum_to_mixture=sum_to_mixture, channels=stereo.value,
         )  # fmt: skip
-        return separator.session(
+        session = separator.session(
             sample_rate, channels=channels, on_bad=on_bad.value, latency=latency, threads=threads
         )
+        if facts is not None and not facts.causal and latency is None and not as_json:
+            checks.note(
+                f"model {model!r} is not causal: what comes out is {session.latency:.1f} s late; "
+                "--latency SECONDS asks for less, and a causal model such as the default has far less"
+            )
+        return session
 
     shown = "json" if as_json else "text" if statistics else None
-    to = command.Destination(stem, all_stems, output, residual, shown)
-    if output_device is not None and not to.chosen:
-        raise InputError("with -o alone nothing is played: choose what goes to --output-device with --stem or --all")
+    to = command.Destination(stem, all_stems, output, residual, shown, kept)
     if live:
         card = Card(input_device, output_device, rate, channels or 1, plays=to.chosen)
         command.live(card, open_session, to, None if block is None else block / 1000)
-    elif input in (None, "-"):
-        assert rate is not None
-        command.from_source(PipeSource(sys.stdin, rate, channels or 1, format.value), open_session, to, format.value)
     else:
-        command.from_source(FileSource(Path(str(input)), fast), open_session, to, format.value)
+        command.from_source(source, open_session, to, format.value)
 
 
 def _check_input(

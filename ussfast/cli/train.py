@@ -41,6 +41,14 @@ def run(
     ] = None,
 ) -> None:
     """Train a model; stops and resumes at checkpoints."""
+    from ussfast.cli import checks
+
+    checks.recipe(recipe)
+    checks.existing(data, "manifest")
+    checks.engine(device, "auto", "auto")
+    if start is not None:
+        checks.model_directory(start)
+    checks.blocked(output)
     from ussfast.train.run import train_recipe
 
     train_recipe(recipe, data, output, max_minutes, device, steps, start)
@@ -55,6 +63,9 @@ def keep(
 
     `train RECIPE --start MODEL` goes on from them, with fresh moments and the recipe's warm-up.
     """
+    from ussfast.cli import checks
+
+    checks.run_folder(run)
     from ussfast.train.export import keep_newest
 
     print(keep_newest(run, output))

@@ -13,6 +13,7 @@ from ussfast.checkpoints.info import ModelInfo
 from ussfast.convert import espnet, sfc, tuss
 from ussfast.convert._files import file_record, find_yaml, read_average, read_yaml, weight_files
 from ussfast.errors import CheckpointError, InputError
+from ussfast.separation import make_folders
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def convert(
         src: a file (.pth, .pt, Lightning's .ckpt, .safetensors with published keys), or a directory with one. Several
             in its folder `checkpoints` are averaged (last.ckpt left out). hparams.yaml (TUSS), config.yaml
             (ESPnet) or merged_config.yaml (SFC) must lie beside the weights or up to two directories above.
-        dst: the model directory to write.
+        dst: the model directory to write; folders above it are made.
         format: "tuss", "espnet", "sfc", or "auto": by the YAML file found.
         name: by default that of the directory with the YAML file.
         license: of the weights; ussfast does not guess it.
@@ -70,8 +71,10 @@ def convert(
         raise InputError(f"format {format!r} is unknown; there are auto, {', '.join(FORMATS)}")
     if weights not in ("ema", "raw"):
         raise InputError(f"weights must be ema or raw, got {weights!r}")
-    checkpoint.check_target(Path(dst).resolve(), overwrite)
     files = weight_files(Path(src))
+    target = Path(dst).resolve()
+    if target.parent.is_dir():  # else there is nothing in the way but what makes folders fail
+        checkpoint.check_target(target, overwrite)
     path, kind, settings = _settings(files, format)
     publisher = FORMATS[kind]
     try:
@@ -88,6 +91,7 @@ def convert(
     except InputError as error:
         raise CheckpointError(f"{files[0]}: {error}") from None
     model = checkpoint.fill(config, tensors, str(files[0]))
+    make_folders([target])
     source = {"format": kind, "weights": [file_record(p) for p in files], "config": file_record(path), **facts}
     return checkpoint.save_model(
         dst,

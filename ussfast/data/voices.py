@@ -34,7 +34,7 @@ BASS_HZ = 350.0
 class Voice:
     """How a copy of a speaker differs.
 
-    pitch: factor on the mean pitch. melody: factor on the range of the pitch, in octaves. formants: factor on the
+    pitch: the mean, in Hz. melody: factor on the range of the pitch, in octaves. formants: factor on the
     frequencies of the envelope. full_band: what is above the recording's band becomes a copy of the octave below it,
     `fall_db` quieter and `breath` times as noisy. bass_db: what is added at 0 Hz, less and less up to BASS_HZ.
     """
@@ -51,7 +51,7 @@ class Voice:
 def draw_voice(rng: np.random.Generator, full_band: float) -> Voice:
     """full_band: share of the voices that are."""
     return Voice(
-        pitch=2 ** rng.uniform(-0.8, 0.5),
+        pitch=float(np.exp(rng.uniform(np.log(60), np.log(320)))),
         melody=float(rng.choice([0.1, 0.4, 1.0, 1.3], p=[0.2, 0.25, 0.35, 0.2])),
         formants=2 ** rng.uniform(-0.25, 0.25),
         full_band=bool(rng.random() < full_band),
@@ -92,8 +92,8 @@ def change_voice(audio: np.ndarray, rate: int, voice: Voice) -> tuple[np.ndarray
         noise = (1 - share) * noise + share * noise[:, below] * voice.breath
     envelope = envelope + _log(voice.bass_db) * np.clip(1 - hz / BASS_HZ, 0, 1)
     middle = np.log(pitch[voiced]).mean()
-    pitch[voiced] = np.exp((np.log(pitch[voiced]) - middle) * voice.melody + middle) * voice.pitch
-    pitch[voiced] = pitch[voiced].clip(55, 700)
+    pitch[voiced] = np.exp((np.log(pitch[voiced]) - middle) * voice.melody) * voice.pitch
+    pitch[voiced] = pitch[voiced].clip(50, 700)
     out = world.synthesize(
         pitch, np.exp(_warped(envelope, voice.formants)), _warped(noise, voice.formants).clip(0.001, 1), rate
     )

@@ -38,7 +38,7 @@ class Engine:
 
     Args:
         settings: device, dtype and backend; the model is moved and prepared for them, its weights are packed here,
-            once. Windows: `policy` is what audio is cut by.
+            once. Windows: `policy` is what audio is cut by. `remix` is for those who bring stems to their mixture.
     Raises:
         DeviceError, InputError: settings that this machine, or this model, cannot have.
     """
@@ -49,7 +49,7 @@ class Engine:
         self.precision = pick_precision(settings.dtype, self.device)
         if isinstance(model, CausalModel) and self.precision == "int8":
             raise DeviceError("dtype int8 is not for the causal model: use auto, float32 or bf16")
-        self.linked = settings.channels == "linked"
+        self.linked, self.remix = settings.channels == "linked", settings.remix
         if self.linked and model.channels == 1 and not model.masking:
             raise InputError("this model makes spectra, not masks, so that channels cannot share them: use independent")
         self.stream_precision = "bfloat16" if settings.dtype == "auto" else self.precision

@@ -1,8 +1,9 @@
 """What a user chooses about how a model runs, and the names for it."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 
@@ -65,6 +66,14 @@ class Settings:
         limit = self.max_attenuation
         if limit is not None and not (math.isfinite(limit) and limit >= 0):
             raise InputError(f"max_attenuation must be 0 dB or more, and finite, got {limit}")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "Settings":
+        """Those that are given, by name; InputError for names that there are not."""
+        names = [field.name for field in fields(cls)]
+        if unknown := sorted(given.keys() - set(names)):
+            raise InputError(f"unknown settings {', '.join(unknown)}; there are {', '.join(names)}")
+        return cls(**given)
 
     def policy(self, trained: float) -> SegmentPolicy:
         """Windows for a model that was trained on `trained` seconds."""

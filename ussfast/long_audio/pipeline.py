@@ -3,14 +3,13 @@
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ussfast.audio import AudioReader, AudioWriter, Resampler
+from ussfast.audio import AudioReader, OutputFormat, Resampler, Written, stem_files
 from ussfast.audio.remix import Remix
 from ussfast.errors import AudioError
 
@@ -77,21 +76,24 @@ def separate_to_files(
     separate: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]],
     paths: list[Path],
     residual: bool,
-    format: str | None,
-    bit_depth: int | None,
+    output: OutputFormat,
     progress: Progress | None,
+    sources: int,
+    keep: Sequence[int],
     remix: Remix,
-) -> None:
-    """Runs one file through `separate` and writes its stems.
+) -> Written:
+    """Runs one file through `separate` and writes its stems; returns the paths, and what is to be said about them.
 
     Args:
         reader: the open input.
         model_rate: in Hz; audio is converted to it and back.
         separate: from blocks [channels, n] at the model's rate to blocks [sources, channels, m] at that rate.
-        paths: of the outputs, one per source and the residual last if asked for.
-        residual: also writes the input minus the sum of stems.
-        format, bit_depth: as for AudioWriter.
+        paths: of the outputs, one per source that is kept, and the residual last if asked for.
+        residual: also writes the input minus the sum of all stems.
+        output: what the files are like.
         progress: called from the calling thread as separated blocks come.
+        sources: number of all sources.
+        keep: which of them are written.
         remix: what is done to stems at the file's rate.
     Raises:
         AudioError, OutputError, or what `separate` raises; no output is left then.
@@ -100,14 +102,16 @@ def separate_to_files(
     decoded, separated = _Channel(stop), _Channel(stop)
     # Input blocks that stems still need; as many as lie between decoding and writing, so bounded too.
     originals: deque[np.ndarray] = deque()
-    keep, frames_in = residual or bool(remix), 0
+    frames_in = 0
+    files = None
+    needed = residual or bool(remix)
 
     def decode() -> None:
         nonlocal frames_in
         resampler = Resampler(reader.channels, reader.sample_rate, model_rate)
         for block in reader:
             frames_in += block.shape[1]
-            if keep:
+            if needed:
                 originals.append(block)
             decoded.put(resampler.push(block))
         if frames_in == 0:
@@ -116,26 +120,22 @@ def separate_to_files(
         decoded.put(None)
 
     def write() -> None:
-        with ExitStack() as stack:
-            writers = [
-                stack.enter_context(
-                    AudioWriter(path, reader.sample_rate, reader.channels, format, bit_depth, reader.frames)
-                )
-                for path in paths
-            ]
-            back = _Back(len(paths) - residual, reader.channels, model_rate, reader.sample_rate)
-            for block in separated:
-                put(writers, back.push(block))
-            put(writers, back.flush(frames_in))
+        nonlocal files
+        with stem_files(paths, reader.sample_rate, reader.channels, output, reader.frames) as files:
+            # Where no sum is needed, what nobody will hear need not be converted.
+            summed = residual or remix.sum_to_mixture
+            wanted, written = (slice(None), keep) if summed else (list(keep), range(len(keep)))
+            back = _Back(sources if summed else len(keep), reader.channels, model_rate, reader.sample_rate)
 
-    def put(writers: list[AudioWriter], stems: np.ndarray) -> None:
-        if keep:
-            mixture = _take(originals, stems.shape[-1], reader.channels)
-            stems = remix(stems, mixture)
-            if residual:
-                stems = np.concatenate((stems, [mixture - stems.sum(0)]))
-        for writer, stem in zip(writers, stems, strict=True):
-            writer.write(stem)
+            def put(stems: np.ndarray) -> None:
+                mixture = _take(originals, stems.shape[-1] if needed else 0, reader.channels)
+                stems = remix(stems, mixture) if needed else stems
+                assert files is not None
+                files.write([*(stems[i] for i in written), *([mixture - stems.sum(0)] if residual else [])])
+
+            for block in separated:
+                put(back.push(block[wanted]))
+            put(back.flush(frames_in))
 
     stages = [_Stage("decode", decode, stop), _Stage("write", write, stop)]
     total = None if reader.frames is None else reader.frames / reader.sample_rate
@@ -158,6 +158,8 @@ def separate_to_files(
     for stage in stages:
         if stage.error is not None:
             raise stage.error
+    assert files is not None
+    return files.written()
 
 
 class _Back:

@@ -3,7 +3,10 @@
 import difflib
 from typing import Literal
 
+import torch
+
 from ussfast.errors import InputError
+from ussfast.models import SpectralModel, build
 from ussfast.models.bslocoformer import BsLocoformerConfig
 from ussfast.models.config import FfnConfig, LevelConfig, StackConfig
 from ussfast.models.sfc import SfcConfig
@@ -130,3 +133,11 @@ def preset(name: str) -> TussConfig | BsLocoformerConfig | TfLocoformerConfig:
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(PRESETS)}"
         raise InputError(f"no preset {name!r}; {hint}")
     return PRESETS[name]
+
+
+def random_model(name: str, seed: int) -> SpectralModel:
+    """A model of that preset with random weights; the caller's generator is left alone."""
+    config = preset(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(config)

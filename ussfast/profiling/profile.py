@@ -135,7 +135,7 @@ def one_window(separator: Separator, seconds: float) -> tuple[Callable[[], Any],
     samples, prompts = round(seconds * rate), prompts_of(separator)
     noise = np.random.default_rng(0).normal(0, 0.1, (1, samples)).astype(np.float32)
     flop = model_flop(separator.engine.model.config, samples, len(separator.labels(prompts)))
-    return lambda: separator.separate(noise, prompts=prompts or None), flop
+    return lambda: separator.separate(noise, rate, prompts=prompts or None), flop
 
 
 def measure(separator: Separator, seconds: float = 6.0, rounds: int = 5) -> Speed:

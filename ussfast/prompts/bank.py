@@ -1,8 +1,7 @@
 """Prompts: named vectors in one model's prompt space, and the labels that results carry."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -10,6 +9,9 @@ from torch import Tensor
 
 from ussfast.errors import PromptError
 from ussfast.models import SpectralModel
+from ussfast.prompts.names import check_prompts, equal_groups, number_repeats, unknown_prompt
+
+__all__ = ["Plan", "Prompt", "PromptBank", "check_prompts", "equal_groups", "make_plan", "number_repeats"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +24,9 @@ class Prompt:
     name: str
     vector: Tensor
     kind: Literal["class", "enrolled"] = "class"
+
+    def __repr__(self) -> str:
+        return f"Prompt({self.name}: {self.kind}, {len(self.vector)} numbers)"
 
 
 class PromptBank(Mapping[str, Prompt]):
@@ -47,6 +52,12 @@ class PromptBank(Mapping[str, Prompt]):
             raise PromptError(f"{prompt.name!r} is a class prompt of this model; choose another name")
         self._prompts[prompt.name] = prompt
 
+    def take_enrolled(self, other: "PromptBank", device: torch.device) -> None:
+        """Adds what was enrolled in `other`, a bank of the same model on another device than this one's."""
+        for prompt in other.values():
+            if prompt.kind == "enrolled":
+                self.add(replace(prompt, vector=prompt.vector.to(device)))
+
     def __contains__(self, name: object) -> bool:
         return name in self._prompts
 
@@ -58,28 +69,6 @@ class PromptBank(Mapping[str, Prompt]):
 
     def __repr__(self) -> str:
         return f"PromptBank({', '.join(self._prompts)})"
-
-
-def unknown_prompt(name: str, known: tuple[str, ...]) -> str:
-    """What to say about a name that the model does not know."""
-    if not known:
-        return f"prompt {name!r} was given, but this model takes no prompts: it always returns its own sources"
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"unknown prompt {name!r}{hint} The model knows: {', '.join(known)}" if hint else (
-        f"unknown prompt {name!r}; the model knows: {', '.join(known)}"
-    )
-
-
-def check_prompts(prompts: Sequence[str] | str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The prompts as a tuple; PromptError for an unknown one or for none at all, where the model needs them."""
-    names = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-    for name in names:
-        if name not in known:
-            raise PromptError(unknown_prompt(str(name), known))
-    if known and not names:
-        raise PromptError(f"no prompts given; name at least one of: {', '.join(known)}")
-    return names
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,22 +99,3 @@ def make_plan(prompts: Sequence[str] | str, bank: PromptBank, sources: tuple[str
     # Without names of its own, a source may come out in any place of the next window.
     groups = () if fixed else (tuple(range(len(sources))),)
     return Plan(sources, tuple((label, 0) for label in sources), None, groups)
-
-
-def number_repeats(names: Sequence[str]) -> tuple[str, ...]:
-    """Labels of stems: names, those that repeat numbered from 1 ("sfx", "sfx" -> "sfx-1", "sfx-2")."""
-    seen: dict[str, int] = {}
-    labels = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        labels.append(f"{name}-{seen[name]}" if list(names).count(name) > 1 else name)
-    return tuple(labels)
-
-
-def equal_groups(names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Indices of the names that repeat, by name: sources that may be exchanged with one another."""
-    return tuple(
-        tuple(i for i, other in enumerate(names) if other == name)
-        for name in dict.fromkeys(names)
-        if list(names).count(name) > 1
-    )

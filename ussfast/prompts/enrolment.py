@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ussfast.audio import read, resample, validate
+from ussfast.audio import load, resample
 from ussfast.errors import InputError
 from ussfast.models import SpectralModel
 from ussfast.prompts.bank import Prompt
@@ -28,10 +28,7 @@ def enroll(
         raise InputError("enrolment needs a list of clips, at least one: paths or arrays")
     found = []
     for number, clip in enumerate(clips, 1):
-        if isinstance(clip, (str, Path)):
-            audio, rate = read(clip)
-        else:
-            audio, rate = validate(clip), model_rate if sample_rate is None else sample_rate
+        audio, rate = load(clip, sample_rate, model_rate)
         mono = audio.mean(0, keepdims=True)
         mono = resample(mono, rate, model_rate) if rate != model_rate else mono
         where = str(clip) if isinstance(clip, (str, Path)) else f"clip {number}"

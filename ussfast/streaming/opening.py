@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from ussfast.audio.remix import Remix
 from ussfast.engine.engine import Engine
 from ussfast.errors import InputError
 from ussfast.long_audio.policy import live_policy
@@ -20,14 +19,14 @@ OnBad = Literal["silence", "raise"]
 
 def open_session(
     engine: Engine, make_plan: MakePlan, rate: int, prompts: Sequence[str] | str | None, channels: int | None,
-    latency: float | None, max_prompts: int | None, on_bad: OnBad, threads: int, remix: Remix,
+    latency: float | None, max_prompts: int | None, on_bad: OnBad, threads: int,
 ) -> Session:  # fmt: skip
     """See `Separator.session`; rate: of the chunks, in Hz."""
     if threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
     make_core = _core_maker(engine, latency, threads)
     own = engine.model.config.sample_rate
-    return Session(make_core, make_plan, prompts, own, rate, channels, max_prompts, on_bad, remix)
+    return Session(make_core, make_plan, prompts, own, rate, channels, max_prompts, on_bad, engine.remix)
 
 
 def _core_maker(engine: Engine, latency: float | None, threads: int) -> MakeCore:
@@ -47,7 +46,7 @@ def _core_maker(engine: Engine, latency: float | None, threads: int) -> MakeCore
 
 def open_pool(
     engine: Engine, make_plan: MakePlan, size: int, rate: int, channels: int, max_prompts: int, on_bad: OnBad,
-    threads: int, remix: Remix,
+    threads: int,
 ) -> SessionPool:  # fmt: skip
     """See `Separator.pool`; rate: of the chunks, in Hz."""
     room = max(max_prompts, PROMPTS)
@@ -67,6 +66,6 @@ def open_pool(
             return CausalCore(rows, row, plan.vectors, slots, plan.groups)
 
         own = engine.model.config.sample_rate
-        return Session(make_core, make_plan, prompts, own, rate, channels, room, on_bad, remix)
+        return Session(make_core, make_plan, prompts, own, rate, channels, room, on_bad, engine.remix)
 
     return SessionPool(rows, open_one)

@@ -33,6 +33,8 @@ class MixConfig:
         the prompts of the mixture leave none.
     silence: share of items with at least two sources asked for of which one is missing in the mixture.
     again: share of batches in which one source of every mixture is asked for a second time, by an example clip.
+    pairs: kinds (labels, speakers, stems) per batch of which two clips each are drawn, for the query encoder to find
+        together (`loss.pairs_weight`).
     query: share of sources asked for by an example clip, where there is one; query_seconds: its length.
     """
 
@@ -54,6 +56,7 @@ class MixConfig:
     query: float = 0.0
     query_seconds: float = 2.5
     again: float = 0.0
+    pairs: int = 0
 
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.rows < 4 or sum(s.share for s in self.sets) > 1 + 1e-9:
@@ -67,6 +70,8 @@ class MixConfig:
             raise InputError(f"need two quietest_db of at most 0 and full_band between 0 and 1, got {self}")
         if not 0 <= self.level_jump <= 1 or not 0 <= self.jump_db <= 60:
             raise InputError(f"need level_jump between 0 and 1 and jump_db 0..60, got {self}")
+        if self.pairs == 1 or self.pairs < 0:
+            raise InputError(f"need at least two kinds of pairs to be told apart, or 0, got {self.pairs}")
         most = self.rows - (self.absent > 0) - (self.again > 0)
         if most < 4:
             raise InputError(f"need rows >= 5 where absent prompts are asked for, 1 more with again, got {self}")

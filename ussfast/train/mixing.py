@@ -15,6 +15,7 @@ from ussfast.data.pool import AudioPool
 from ussfast.errors import InputError
 from ussfast.train.again import ABSENT, draw_again, with_again
 from ussfast.train.chains import BACKGROUNDS, NEXT, STEMS, absent_prompts, draw_chain
+from ussfast.train.contrast import draw_pairs
 from ussfast.train.jumps import draw_jump, jump_gains
 from ussfast.train.mix_config import MixConfig
 from ussfast.train.queries import QueryPicker
@@ -39,6 +40,7 @@ class Batch:
     absent: bool [batch, sources], True where the mixture has nothing of the source and its reference is zero.
     queries: clips [asked, query samples] at unit RMS that stand for sources in place of their prompts, if any;
     asked: int64 [asked, 2], the item and the source that each clip stands for.
+    pairs: clips [2 * kinds, query samples] as `draw_pairs` orders them, if any.
     """
 
     mixture: Tensor
@@ -47,6 +49,7 @@ class Batch:
     absent: Tensor
     queries: Tensor | None = None
     asked: Tensor | None = None
+    pairs: Tensor | None = None
 
 
 def _allows(names: tuple[str, ...], drop: bool, more: bool) -> bool:
@@ -106,7 +109,8 @@ class Mixer:
             rows = torch.arange(count, device=references.device)[:, None]
             # ABSENT takes the last source, which then gives way to silence.
             references = references[rows, at].masked_fill_(absent[..., None], 0)
-        batch = Batch(mixture, references, prompts, absent, *self._queries(plan, order, prompts, sources))
+        queries, asked = self._queries(plan, order, prompts, sources)
+        batch = Batch(mixture, references, prompts, absent, queries, asked, self._pairs())
         if again:
             present = [[i for i in kept if i not in (ABSENT, gone)] for kept, gone in zip(order, silent, strict=True)]
             found = draw_again(self.picker, plan, present, names, rng)
@@ -187,6 +191,10 @@ class Mixer:
             return None, None
         queries = self.picker.render(clips, self.config.augment, self.config.any_band, self.rng)
         return queries, torch.tensor(asked, device=queries.device)
+
+    def _pairs(self) -> Tensor | None:
+        clips = draw_pairs(self.picker, self.config.pairs, self.rng) if self.config.pairs else []
+        return self.picker.render(clips, self.config.augment, self.config.any_band, self.rng) if clips else None
 
     def _plan(self, names: tuple[str, ...], plan: Plan) -> float:
         """Adds one mixture to the plan; returns its upper band edge as a share of the pool's."""

@@ -11,6 +11,7 @@ from ussfast.errors import InputError
 from ussfast.models import SpectralModel
 from ussfast.ops import use_reference
 from ussfast.ops._op import uses_reference
+from ussfast.train.contrast import contrast_loss
 from ussfast.train.high_band import HighBand
 from ussfast.train.losses import prompt_loss
 from ussfast.train.mixing import Batch
@@ -58,12 +59,9 @@ class Objective(nn.Module):
         queries, asked = getattr(batch, "queries", None), getattr(batch, "asked", None)
         pairs: list[list[int]] = []
         if queries is not None and asked is not None and len(queries):
-            embed = getattr(self.model, "embed", None)
-            if embed is None:
-                raise InputError("the mixing asks by example, but this model cannot embed examples")
             pairs = asked.tolist()
             at = asked.to(rows.device, non_blocking=True)
-            rows = rows.index_put((at[:, 0], at[:, 1]), embed(queries).to(rows.dtype))
+            rows = rows.index_put((at[:, 0], at[:, 1]), self._embedded(queries).to(rows.dtype))
         # The plain PyTorch path is differentiable without recomputation, and fused by the compiler; models whose ops
         # have kernels for training run on these.
         native = getattr(self.model, "native_training", False) and not uses_reference()
@@ -76,7 +74,17 @@ class Objective(nn.Module):
         values = prompt_loss(
             estimates, batch.references, batch.prompts, pairs, mixture, self.loss.snr_max, self.loss.zero_weight, high
         )
-        return values.mean()
+        total = values.mean()
+        clips = getattr(batch, "pairs", None)
+        if clips is not None and self.loss.pairs_weight:
+            total = total + self.loss.pairs_weight * contrast_loss(self._embedded(clips))
+        return total
+
+    def _embedded(self, clips: Tensor) -> Tensor:
+        embed = getattr(self.model, "embed", None)
+        if embed is None:
+            raise InputError("the mixing asks by example, but this model cannot embed examples")
+        return embed(clips)
 
     def _high(self, estimates: Tensor, batch: Batch) -> HighBand:
         rate, loss = self.model.config.sample_rate, self.loss

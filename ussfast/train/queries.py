@@ -53,15 +53,16 @@ class QueryPicker:
         taken = {c.item for c in mixture}
         others = [i for i in self.alike[item.prompt, kind] if i not in taken] if kind is not None else []
         if item.prompt in STEMS:
-            return self._elsewhere(crop.item, mixture, rng) or self._any(others, rng)
-        return self._any(others, rng) or self._elsewhere(crop.item, mixture, rng)
+            return self._elsewhere(crop.item, mixture, rng) or self.any_of(others, rng)
+        return self.any_of(others, rng) or self._elsewhere(crop.item, mixture, rng)
 
     def absent(self, prompt: str, mixture: Sequence[Crop], rng: np.random.Generator) -> Crop | None:
         """A clip of `prompt` from a song, speaker or label that is not in the mixture, or None."""
         groups = {self.pool.items[c.item].group for c in mixture}
-        return self._any([i for i in self.by_prompt.get(prompt, ()) if self.pool.items[i].group not in groups], rng)
+        return self.any_of([i for i in self.by_prompt.get(prompt, ()) if self.pool.items[i].group not in groups], rng)
 
-    def _any(self, items: list[int], rng: np.random.Generator, tries: int = 8) -> Crop | None:
+    def any_of(self, items: list[int], rng: np.random.Generator, tries: int = 8) -> Crop | None:
+        """A clip of one of these items, or None where none was found that can be heard."""
         for _ in range(tries if items else 0):
             index = items[rng.integers(len(items))]
             offset = round(rng.random() * (int(self.pool.length[index]) - self.count))

@@ -1,7 +1,6 @@
 """Training recipes: frozen dataclasses read strictly from YAML."""
 
 from dataclasses import dataclass, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +8,7 @@ from ussfast.errors import InputError
 from ussfast.models import config_from_dict
 from ussfast.models.config import from_dict
 from ussfast.train.mix_config import MixConfig
+from ussfast.train.recipe_file import recipe_file
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class LossConfig:
     silence: silent references are measured against the other references of their prompt ("group", as published) or
     against the whole mixture ("mixture": the loss ends snr_max dB below it, also where a prompt has no sound at all).
     high_weight: of the same sources' loss above high_hz alone, see `ussfast.train.high_band`; 0 for none.
+    pairs_weight: of the contrast of example clips (`mix.pairs`), dB per nat, see `ussfast.train.contrast`.
     """
 
     snr_max: float = 30.0
@@ -58,10 +59,11 @@ class LossConfig:
     silence: Literal["group", "mixture"] = "group"
     high_weight: float = 0.0
     high_hz: float = 8000.0
+    pairs_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.high_weight < 0 or self.high_hz <= 0:
-            raise InputError(f"need loss.high_weight of at least 0 and loss.high_hz above 0, got {self}")
+        if min(self.high_weight, self.pairs_weight) < 0 or self.high_hz <= 0:
+            raise InputError(f"need loss weights of at least 0 and loss.high_hz above 0, got {self}")
 
 
 @dataclass(frozen=True)
@@ -130,13 +132,7 @@ def load_recipe(source: str | Path) -> Recipe:
         import yaml
     except ImportError:
         raise InputError("recipes need PyYAML: pip install 'ussfast[train]'") from None
-    path = Path(source)
-    folder = resources.files("ussfast.train") / "recipes"
-    bundled = folder / f"{source}.yaml"
-    if not path.is_file() and not bundled.is_file():
-        names = sorted(Path(str(f)).stem for f in folder.iterdir() if str(f).endswith(".yaml"))
-        raise InputError(f"no recipe {source}: give a YAML file or the name of a bundled one ({', '.join(names)})")
-    text = path.read_text() if path.is_file() else bundled.read_text()
+    text = recipe_file(source).read_text()
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -1,6 +1,7 @@
 """`ussfast train`: data, trainer and console around one recipe."""
 
 import dataclasses
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,8 @@ from ussfast.train.log import Row
 from ussfast.train.recipe import load_recipe
 from ussfast.train.trainer import Trainer
 from ussfast.train.validation import validate
+
+QUIET_SECONDS = 30.0
 
 
 def train_recipe(
@@ -51,6 +54,8 @@ def train_recipe(
 
     def load(split: str, where: Any) -> AudioPool:
         chosen = [item for item in items if item.split == split]
+        if main and not sys.stderr.isatty():
+            print(f"{_clock()}  decoding {len(chosen)} files of split {split}", flush=True)
         hidden = None if main else True
         return AudioPool.load(chosen, rate, where, lambda rows: tqdm(rows, f"decoding {split}", disable=hidden))
 
@@ -78,17 +83,40 @@ def train_recipe(
         export(output, recipe.name, about, measure if dev and recipe.run.average else None, print)
         used = [item for item in items if item.split == "train"]
         (output / "model" / "CREDITS.md").write_text(credits(used, recipe.name))
-        print(f"{'finished' if finished else 'stopped'} at step {trainer.step}; model: {output / 'model'}")
+        again = _command(source, data, output, device, steps)
+        print(_last_line(finished, trainer.step, recipe.optim.steps, output / "model", again))
     accelerator.wait_for_everyone()
     if accelerator.num_processes > 1:
         accelerator.end_training()
 
 
+def _command(source: str, data: Path, output: Path, device: str, steps: int | None) -> str:
+    """What to type for a run to go on."""
+    words = ["ussfast", "train", source, "--data", str(data), "-o", str(output)]
+    words += ["--steps", str(steps)] if steps is not None else []
+    words += ["--device", device] if device != "auto" else []
+    return shlex.join(words)
+
+
+def _last_line(finished: bool, step: int, steps: int, model: Path, again: str) -> str:
+    """Where the model is, and how to go on: with the run, or, when it is finished, with the model."""
+    if finished:
+        return f"finished at step {step}; model: {model}; to use it: ussfast separate FILE -m {shlex.quote(str(model))}"
+    return f"stopped at step {step} of {steps}; model: {model}; to go on: {again}"
+
+
+def _clock() -> str:
+    return time.strftime("%H:%M:%S")
+
+
 class Console:
-    """Rows of the log as lines; with a terminal, a bar with loss, learning rate and speed instead of most of them."""
+    """Rows of the log as lines; with a terminal, a bar with loss, learning rate and speed instead of most of them.
+
+    Without a terminal no more than QUIET_SECONDS pass without a line, if steps do not take longer.
+    """
 
     def __init__(self, steps: int, step: int):
-        self.live = sys.stderr.isatty()
+        self.live, self.steps, self.said = sys.stderr.isatty(), steps, time.monotonic()
         self.bar = tqdm(total=steps, initial=step, unit="step", disable=not self.live)
 
     def step(self, row: Row) -> None:
@@ -96,9 +124,12 @@ class Console:
             speed = f"{row['mixtures_per_second']:.1f} mixtures/s"
             self.bar.set_postfix_str(f"loss {row['loss']:.2f}, lr {row['lr']:.1e}, {speed}", refresh=False)
             self.bar.update()
+        elif time.monotonic() - self.said > QUIET_SECONDS:
+            speed = f"{row['mixtures_per_second']:.1f} mixtures/s"
+            self.say(f"{_clock()}  step {row['step']} of {self.steps}: loss {row['loss']:.3f} in this one, {speed}")
 
     def row(self, row: Row) -> None:
-        clock = time.strftime("%H:%M:%S")
+        clock = _clock()
         if "si_sdr_improvement" in row:
             scores = "  ".join(f"{task} {value:+.2f}" for task, value in row["si_sdr_improvement"].items())
             self.say(f"{clock}  step {row['step']}: SI-SDR improvement {scores}  mean {row['mean']:+.2f} dB")
@@ -112,6 +143,7 @@ class Console:
             self.bar.write(line)
         else:
             print(line, flush=True)
+        self.said = time.monotonic()
 
     def close(self) -> None:
         self.bar.close()

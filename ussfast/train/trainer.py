@@ -176,6 +176,8 @@ class Trainer:
                     write(self._validated())
                 if self.step % run.checkpoint_every == 0:
                     self._save()
+            if rows:  # a run that is shorter than an interval, or stops within one, leaves its numbers too
+                write(self._summary(rows))
             # The last step is often the best one: the learning rate has fallen by then.
             if self.dev and self.step >= self.recipe.optim.steps and self.step % run.validate_every:
                 write(self._validated())

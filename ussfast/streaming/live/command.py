@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ussfast.errors import InputError
 from ussfast.separation import Separation
 from ussfast.streaming.live.card import Card
-from ussfast.streaming.live.outputs import Selection, StemFiles
+from ussfast.streaming.live.outputs import Selection, StemFiles, check_standard_output
 from ussfast.streaming.live.pace import block_seconds
 from ussfast.streaming.live.pcm import RawWriter
 from ussfast.streaming.live.pump import pump
@@ -29,6 +28,7 @@ class Destination:
     directory: for a file per stem; with it, nothing is played or written to standard output unless chosen.
     residual: a file for it too.
     statistics: "text" or "json" lines on standard error, or None.
+    keep: labels of the stems that get a file; None: all.
     """
 
     stem: str | None
@@ -36,6 +36,7 @@ class Destination:
     directory: Path | None
     residual: bool
     statistics: str | None
+    keep: tuple[str, ...] | None = None
 
     @property
     def chosen(self) -> bool:
@@ -48,7 +49,7 @@ class Destination:
     def files(self, session: Session, sample_rate: int, channels: int, source: Path | None) -> StemFiles | None:
         if self.directory is None:
             return None
-        return StemFiles(self.directory, session.labels, self.residual, sample_rate, channels, source)
+        return StemFiles(self.directory, session.labels, self.residual, sample_rate, channels, source, self.keep)
 
 
 def from_source(
@@ -61,9 +62,8 @@ def from_source(
     Raises:
         InputError: standard output is a terminal or closed. What the source, session and outputs raise.
     """
-    if to.chosen and (sys.stdout is None or sys.stdout.isatty()):
-        what = "closed" if sys.stdout is None else "a terminal"
-        raise InputError(f"standard output is {what}: pipe or redirect the raw PCM, or write files with -o DIR")
+    if to.chosen:
+        check_standard_output()
     session = open_session(source.sample_rate, source.channels)
     selection = to.selection(session)
     files = to.files(session, source.sample_rate, source.channels, source.path)

@@ -1,5 +1,6 @@
 """Where the pieces of a stream go: chosen stems as channels, and files of all stems."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,10 +9,17 @@ import numpy as np
 
 from ussfast.audio import AudioWriter
 from ussfast.errors import InputError
-from ussfast.separation import Separation, make_folders, output_labels, stem_paths
+from ussfast.separation import Separation, choose, make_folders, output_labels, stem_paths
 from ussfast.streaming.live.interrupts import held
 
 RESIDUAL = "residual"
+
+
+def check_standard_output() -> None:
+    """InputError where raw PCM cannot go there."""
+    if sys.stdout is None or sys.stdout.isatty():
+        what = "closed" if sys.stdout is None else "a terminal"
+        raise InputError(f"standard output is {what}: pipe or redirect the raw PCM, or write files with -o DIR")
 
 
 class Selection:
@@ -54,8 +62,9 @@ class StemFiles:
         sample_rate: in Hz.
         channels: of each stem.
         source: the input if it is a file, which no output may replace.
+        keep: labels of the stems that get a file; by default all.
     Raises:
-        InputError: an output would replace the input.
+        InputError: an unknown label; an output would replace the input.
         OutputError: a file cannot be written; also from `write` and at the end.
     """
 
@@ -67,8 +76,11 @@ class StemFiles:
         sample_rate: int,
         channels: int,
         source: Path | None = None,
+        keep: Sequence[str] | None = None,
     ):
-        paths = stem_paths(directory, "{label}.wav", output_labels(labels, residual), "stream")
+        self._keep, residual = choose(labels, residual, keep)
+        written = output_labels([labels[i] for i in self._keep], residual)
+        paths = stem_paths(directory, "{label}.wav", written, "stream")
         if source is not None and any(path.resolve() == source.resolve() for path in paths):
             raise InputError(f"{source}: an output would overwrite the input; choose another directory")
         make_folders(paths)
@@ -80,7 +92,7 @@ class StemFiles:
 
     def write(self, piece: Separation) -> None:
         """Appends a piece to every file; one that cannot be written is removed, and OutputError says so."""
-        tracks = [*piece.stems, *([piece.residual] if self._residual else [])]
+        tracks = [*(piece.stems[i] for i in self._keep), *([piece.residual] if self._residual else [])]
         for writer, track in zip(list(self._writers), tracks, strict=True):
             try:
                 writer.write(track)

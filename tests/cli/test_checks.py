@@ -1,0 +1,240 @@
+"""What is wrong with a command is said before torch is imported."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from tiny import CAUSAL, RATE, UNCONDITIONAL, noise, tiny_directory
+
+from ussfast.cli import checks
+from ussfast.cli.main import main
+from ussfast.engine.settings import BACKENDS, DTYPES, pick_device
+from ussfast.errors import DeviceError
+from ussfast.evaluate import run as evaluation
+from ussfast.evaluate.dev import HALVES
+
+# Runs every command of a JSON list in a process where importing torch fails.
+SCRIPT = """
+import contextlib, io, json, sys
+sys.modules["torch"] = None
+from ussfast.cli.main import main
+found = []
+for arguments in json.load(sys.stdin):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(arguments)
+        except SystemExit as exit:
+            code = exit.code or 0
+        except ImportError as error:
+            code = f"needed torch: {error}"
+    found.append([code, out.getvalue(), err.getvalue()])
+json.dump(found, sys.stdout)
+"""
+
+SEPARATE, STREAM = ["separate", "good.wav", "-m", "tuss"], ["stream", "good.wav", "-m", "tuss"]
+ONE = ["-p", "speech"]
+# Command, exit code, what it says.
+WRONG = [
+    (["separate", "gone.wav", *ONE], 2, "gone.wav: no such file"),
+    (["separate", "empty.wav", *ONE], 2, "empty.wav: empty file (0 bytes)"),
+    (["separate", "empty.wav", "gone.wav", *ONE], 2, "gone.wav: no such file"),
+    (["separate", "nothing", *ONE], 2, "nothing: no audio in this folder"),
+    (["separate", "-", *ONE], 2, "-: only files are separated here; for standard input: ussfast stream -"),
+    (["separate", "https://host/a.wav", *ONE], 2, "https://host/a.wav: is an address, not a file"),
+    ([*SEPARATE, *ONE, "-o", "good.wav"], 2, "good.wav: -o names a folder"),
+    ([*SEPARATE, *ONE, "-o", "stems.flac"], 2, "-o names a folder, which gets a file per stem: leave .flac out"),
+    ([*SEPARATE, *ONE, "-o", "taken/deeper"], 1, "taken/deeper: cannot be used for output"),
+    ([*SEPARATE, *ONE, "--template", "{label}.m4a"], 2, "written as .wav, .flac, .mp3, .ogg or .opus, not as .m4a"),
+    ([*SEPARATE, *ONE, "--template", "{name}.wav", "-p", "sfx"], 2, "put {label} into it"),
+    ([*SEPARATE, *ONE, "--format", "opus", "--quality", "5"], 2, "opus has no quality to choose"),
+    ([*SEPARATE, *ONE, "--bit-depth", "16", "--clip", "none"], 2, "PCM holds nothing beyond full scale"),
+    ([*SEPARATE, *ONE, "--bit-depth", "17"], 2, "wav of 17 bits: bit_depth must be one of [16, 24, 32]"),
+    ([*SEPARATE, *ONE, "--format", "flac", "--bit-depth", "32"], 2, "bit_depth must be one of [16, 24]"),
+    ([*SEPARATE, *ONE, "--segment", "1", "--overlap", "1"], 2, "overlap from 0 s to below the segment"),
+    ([*SEPARATE, *ONE, "--dtype", "float8"], 2, "dtype must be one of auto, float32"),
+    ([*SEPARATE, *ONE, "--backend", "magic"], 2, "backend must be one of auto, native, reference"),
+    ([*SEPARATE, *ONE, "--device", "gpu"], 2, "unknown device 'gpu'; use auto, cpu, cuda or cuda:N"),
+    (["separate", "good.wav", "-m", "causal", *ONE, "--dtype", "int8"], 2, "int8 is not for the causal model"),
+    ([*SEPARATE, "-p", "speach"], 2, "unknown prompt 'speach'; did you mean speech"),
+    ([*SEPARATE, "-p", "speech,,sfx"], 2, "unknown prompt ''"),
+    ([*SEPARATE], 2, "no prompts given; name at least one of: speech, sfx"),
+    ([*SEPARATE, "--task", "magic"], 2, "unknown task 'magic'; there are denoise, "),
+    ([*SEPARATE, *ONE, "--task", "music"], 2, "--task music names the prompts itself"),
+    ([*SEPARATE, *ONE, "--stem", "sfx"], 2, "no stem 'sfx'; there are speech, residual"),
+    (["separate", "good.wav", "-m", "sources", *ONE], 2, "this model takes no prompts"),
+    (["separate", "good.wav", "-m", "sources", "--stem", "speech"], 2, "there are source-1, source-2, source-3"),
+    (["separate", "good.wav", "-m", "nothing here", *ONE], 2, "no model 'nothing here'; a model is 'default'"),
+    (["separate", "good.wav", "-m", "good.wav", *ONE], 2, "good.wav: a file, not a model directory"),
+    (["stream", "gone.wav", *ONE], 2, "gone.wav: no such file"),
+    (["stream", "ftp://host/a.wav", *ONE], 2, "ftp://host/a.wav: is an address"),
+    ([*STREAM, *ONE, "-o", "x.wav"], 2, "x.wav: -o names a folder, which gets a file per stem"),
+    ([*STREAM, "-p", "speach", "-o", "out"], 2, "unknown prompt 'speach'"),
+    ([*STREAM, *ONE, "--stem", "sfx"], 2, "unknown stem 'sfx'; there are speech, residual"),
+    ([*STREAM, *ONE, "-p", "sfx"], 2, "several stems (speech, sfx): choose one with --stem NAME"),
+    ([*STREAM, *ONE, "--device", "cuda:x"], 2, "unknown device 'cuda:x'"),
+    (
+        ["stream", "good.wav", "-m", "causal", *ONE, "-o", "out", "--latency", "1"],
+        2,
+        "--latency is for models that are not",
+    ),
+    (["convert", "gone", "models/deep/x"], 2, "gone: no such file or directory"),
+    (["convert", "nothing", "taken/x"], 1, "taken/x: cannot be used for output"),
+    (["bench", "nothing here"], 2, "no model 'nothing here'"),
+    (["bench", "--device", "tpu"], 2, "unknown device 'tpu'"),
+    (["bench", "gone.yaml", "--train"], 2, "no recipe gone.yaml"),
+    (["demo", "-o", "taken/deeper"], 1, "taken/deeper: cannot be used for output"),
+    (["evaluate", "--data", "gone.json"], 2, "gone.json: no such manifest"),
+    (["evaluate", "--data", "good.wav", "--split", "train"], 2, "unknown split 'train'; there are: all, dev, test"),
+    (["evaluate", "--data", "good.wav", "--baseline", "noise"], 2, "unknown baseline 'noise'; there is: mixture"),
+    (["train", "gone.yaml", "--data", "good.wav", "-o", "run"], 2, "no recipe gone.yaml"),
+    (["train", "default", "--data", "gone.json", "-o", "run"], 2, "gone.json: no such manifest"),
+    (["train", "default", "--data", "good.wav", "-o", "run", "--start", "gone"], 2, "gone: no such directory"),
+    (["train", "keep", "gone", "kept"], 2, "gone: no such run folder"),
+    (["train", "pack", "gone", "out", "--max-size", "1MB"], 2, "gone: no such manifest"),
+]
+# What the parser says, without the words that its library puts first.
+PARSER = [
+    ([*SEPARATE, "--format", "m4a"], "'m4a' is not one of 'wav', 'flac', 'mp3', 'ogg', 'opus'."),
+    ([*STREAM, "--on-bad", "cry"], "Invalid value for '--on-bad': 'cry' is not one of"),
+    (["convert", "a", "b", "--weights", "both"], "'both' is not one of 'ema', 'raw'"),
+    ([*SEPARATE, "-j", "0"], "Invalid value for '--jobs'"),
+]
+HELP = [["--version"], ["-h"], ["separate", "-h"], ["stream", "--help"], ["train", "-h"], ["train", "run", "-h"],
+        ["models", "-h"], ["--show-completion", "bash"]]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What every command above did: exit code, standard output, standard error."""
+    folder = tmp_path_factory.mktemp("early")
+    soundfile.write(folder / "good.wav", noise(1, 4000).T, RATE)
+    (folder / "empty.wav").touch()
+    (folder / "taken").write_text("a file")
+    (folder / "nothing").mkdir()
+    for name, config in (("causal", CAUSAL), ("sources", UNCONDITIONAL)):
+        tiny_directory(folder, config).rename(folder / name)
+    tiny_directory(folder).rename(folder / "tuss")
+    commands = [command for command, *_ in WRONG + PARSER] + HELP
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], input=json.dumps(commands), cwd=folder, text=True, capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "causal", "empty.wav", "good.wav", "nothing", "sources", "taken", "tuss",
+    ]  # fmt: skip
+    return dict(zip(map(tuple, commands), json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.parametrize(("command", "code", "says"), WRONG, ids=[" ".join(c) for c, *_ in WRONG])
+def test_what_is_wrong_is_said_without_torch(results, command, code, says):
+    found, out, err = results[tuple(command)]
+    assert found == code and out == "" and err.startswith("ussfast: ") and err.count("\n") == 1 and says in err, err
+
+
+@pytest.mark.parametrize(("command", "says"), PARSER)
+def test_options_are_refused_in_plain_words(results, command, says):
+    code, out, err = results[tuple(command)]
+    assert code == 2 and out == "" and says in err and "Value error" not in err
+
+
+@pytest.mark.parametrize("command", HELP, ids=" ".join)
+def test_help_needs_no_torch(results, command):
+    code, out, err = results[tuple(command)]
+    assert (code, err) == (0, "")
+    if command == ["--version"]:
+        assert out.startswith("ussfast 0.")
+    elif "-h" in command or "--help" in command:
+        assert out.startswith("Usage: ")
+
+
+def test_help_names_models_prompts_and_tasks(results):
+    for command in ("separate -h", "stream --help"):
+        text = " ".join(results[tuple(command.split())][1].split())
+        assert "default, offline, a model directory" in text and "denoise (speech, sfxbg -> speech)" in text
+        assert "The default model knows speech, sfx, sfxbg, drums, bass, vocals, other, musicbg." in text
+
+
+def test_names_are_those_of_the_engine():
+    assert (checks.DTYPES, checks.BACKENDS) == (tuple(DTYPES), BACKENDS)
+    assert (checks.BASELINES, checks.SPLITS) == (tuple(evaluation.BASELINES), (evaluation.ALL_OF_DEV, *HALVES))
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("separate --task d", "denoise dialogue"),
+        ("stream -m o", "offline"),
+        ("tr", "train"),
+        ("separate --st", "--stem --stitch --stereo"),
+    ],
+)
+def test_shells_complete_commands_options_models_and_tasks(typed, offered):
+    script = (
+        "import sys; sys.argv = ['ussfast']; sys.modules['torch'] = None; from ussfast.cli.main import main; main()"
+    )
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[2]), "_USSFAST_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"ussfast {typed}", "COMP_CWORD": str(len(typed.split())),
+    }  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", script], env=environment, text=True, capture_output=True, timeout=60)
+    assert done.stdout.split() == offered.split()
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "cpu:0", "cuda:x", "cuda:", "gpu", "", "auto:0", "meta", "CPU", ":"])
+def test_devices_are_refused_as_the_engine_does(name):
+    def refuses(check):
+        try:
+            check()
+        except DeviceError:
+            return True
+        return False
+
+    assert refuses(lambda: checks.engine(name, "auto", "auto")) == refuses(lambda: pick_device(name))
+
+
+def run(capsys, *arguments):
+    """Exit code, standard output, standard error."""
+    with pytest.raises(SystemExit) as exit:
+        main([str(a) for a in arguments])
+    return (exit.value.code or 0, *capsys.readouterr())
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working directory, with good.wav and a model of each kind in it."""
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("good.wav", noise(1, 4000).T, RATE)
+    tiny_directory(tmp_path, CAUSAL).rename("causal")
+    tiny_directory(tmp_path).rename("tuss")
+    return tmp_path
+
+
+def test_options_that_do_nothing_are_told(folder, capsys):
+    base = ("separate", "good.wav", "-p", "speech", "-m")
+    windows = ("--overlap", 0.1, "--stitch", "fade", "--segment", 0.4)
+    code, out, err = run(capsys, *base, "causal", *windows)
+    assert code == 0 and out == "separated/good/speech.wav\n"
+    assert err == "ussfast: --overlap, --stitch do nothing here: model 'causal' is causal, it has no windows to join\n"
+    assert "--look-ahead does nothing here" in run(capsys, *base, "causal", "--look-ahead", 0.1)[2]
+    assert run(capsys, *base, "causal", *windows, "--quiet") == (0, "", "")
+    assert run(capsys, *base, "causal", "--segment", 0.4)[2] == run(capsys, *base, "tuss", *windows)[2] == ""
+
+
+def test_bad_files_alone_are_told_with_json_too(folder, capsys):
+    Path("bad.wav").touch()
+    code, out, err = run(capsys, "separate", "bad.wav", "-p", "speech", "-m", "tuss", "--json")
+    [row] = json.loads(out)
+    assert code == 2 and row["stems"] == {} and row["error"] in err and "empty file" in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_only_torch_can_refuse(folder, capsys):
+    code, _, err = run(capsys, "separate", "good.wav", "-p", "speech", "-m", "tuss", "--device", "cuda:7")
+    assert code == 2 and "device 'cuda:7' is not available" in err

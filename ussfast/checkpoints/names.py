@@ -1,0 +1,98 @@
+"""Models by name: which directory is meant, and what its config.json says at a glance. Nothing here needs torch."""
+
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ussfast.checkpoints import hub
+from ussfast.errors import CheckpointError
+
+FORMAT, VERSION = "ussfast-model", 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+EMBEDDED = Path(__file__).parents[1] / "weights"
+HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+# How names of presets begin: only for these is it worth importing torch to tell a preset from a mistake.
+PRESET_FAMILIES = ("conventional-", "sfc-", "tflocoformer-", "tuss-")
+
+EXPECTED = (
+    "'default', 'offline', a directory with config.json and model.safetensors, or owner/name (owner/name@revision) of "
+    "a model on the Hugging Face Hub"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Glance:
+    """What config.json says of a model, not strictly read: enough to check what is asked of it.
+
+    Attributes:
+        name: as it was asked for.
+        directory: of the model.
+        causal: whether it carries on from block to block, without windows.
+        prompts: its prompts' names; empty for an unconditional model.
+        labels: names of an unconditional model's sources; else empty.
+        segment_seconds: what it was trained on.
+    """
+
+    name: str
+    directory: Path
+    causal: bool
+    prompts: tuple[str, ...]
+    labels: tuple[str, ...]
+    segment_seconds: float
+
+
+def glance(directory: Path, name: str) -> Glance | None:
+    """The Glance of a model directory; None if it is not one of ours: reading it strictly says what is wrong."""
+    try:
+        data: dict[str, Any] = json.loads((directory / CONFIG).read_bytes())
+        if (data["format"], data["version"]) != (FORMAT, VERSION):
+            return None
+        config = data["config"]
+        prompts = tuple(map(str, config.get("prompts", ())))
+        labels = tuple(config.get("labels") or (f"source-{i + 1}" for i in range(config.get("sources", 0))))
+        seconds = float(config["segment_seconds"])
+        return Glance(name, directory, data["architecture"] == "causal", prompts, () if prompts else labels, seconds)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def embedded() -> dict[str, Path]:
+    """The models that come with this installation: their directories by name."""
+    return {path.parent.name: path.parent for path in sorted(EMBEDDED.glob(f"*/{CONFIG}"))}
+
+
+def resolve(name: str | os.PathLike[str]) -> Path:
+    """The model directory for a name; EXPECTED lists what names there are. Only names on the Hub may download.
+
+    Raises:
+        CheckpointError: there is no such model, or the Hub has none of that name or does not let us read it.
+        UssfastError: the Hub cannot be reached.
+    """
+    text = os.fspath(name)
+    if (EMBEDDED / text / CONFIG).is_file() and Path(text).name == text:
+        return EMBEDDED / text
+    if text == "default":
+        raise CheckpointError("this installation has no embedded weights: give a directory or a Hugging Face model")
+    path = Path(os.path.expanduser(text))
+    if text and path.is_dir():
+        return path
+    if path.is_file():
+        hint = f": run 'ussfast convert {path} DESTINATION' first" if path.suffix in (".pth", ".ckpt", ".pt") else ""
+        raise CheckpointError(f"{path}: a file, not a model directory{hint}")
+    if isinstance(name, str) and (parts := HUB_NAME.fullmatch(text)):
+        return hub.download(parts["repo"], parts["revision"], (CONFIG, WEIGHTS))
+    if is_preset(text):
+        raise CheckpointError(f"{text!r} is a preset without weights: use Separator.from_preset({text!r})")
+    raise CheckpointError(f"no model {text!r}; a model is {EXPECTED}")
+
+
+def is_preset(name: str) -> bool:
+    """Whether an architecture without weights has this name."""
+    if not name.startswith(PRESET_FAMILIES):
+        return False
+    from ussfast.models.presets import PRESETS
+
+    return name in PRESETS

@@ -1,0 +1,156 @@
+"""What is wrong with a command, said before torch is imported. Nothing here needs it.
+
+The engine checks everything again: what these checks let pass is complained about a little later.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ussfast.checkpoints.names import EXPECTED, Glance, glance, is_preset, resolve
+from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError
+from ussfast.long_audio.policy import default_policy
+from ussfast.prompts.names import check_prompts, number_repeats
+from ussfast.prompts.tasks import task as find_task
+from ussfast.train.recipe_file import recipe_file
+
+# Those of the engine and of the evaluation, which need torch; a test compares.
+DTYPES = ("float32", "fp32", "bfloat16", "bf16", "int8")
+BACKENDS = ("native", "reference")
+BASELINES = ("mixture",)
+SPLITS = ("all", "dev", "test")
+
+
+def asked(prompts: Sequence[str] | None, task: str | None) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    """The prompts of -p (repeated, or with commas) or of --task, and the stems that a task keeps."""
+    names = tuple(name.strip() for given in prompts or () for name in given.split(","))
+    if task is None:
+        return names, None
+    if names:
+        raise InputError(f"--task {task} names the prompts itself: leave out -p, or --task")
+    found = find_task(task)
+    return found.prompts, found.keep
+
+
+def file_argument(text: str, for_standard_input: str | None = None) -> Path:
+    """The path meant by an argument; InputError for an address, and for "-" where it needs another command."""
+    if "://" in text:
+        raise InputError(f"{text}: is an address, not a file: download it first")
+    if text == "-" and for_standard_input:
+        raise InputError(f"-: only files are separated here; for standard input: {for_standard_input}")
+    return Path(text)
+
+
+def output_folder(folder: Path) -> None:
+    """Errors for a folder that cannot be made: named like an audio file, or where a file is in the way."""
+    from ussfast.audio.reading import AUDIO_SUFFIXES  # numpy and soundfile take a tenth of a second
+
+    if folder.suffix.lower() in AUDIO_SUFFIXES and not folder.is_dir():
+        raise InputError(f"{folder}: -o names a folder, which gets a file per stem: leave {folder.suffix} out")
+    blocked(folder)
+
+
+def blocked(folder: Path) -> None:
+    """OutputError where a file is in the way of this folder."""
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise OutputError(f"{folder}: cannot be used for output: {there} is not a folder")
+
+
+def engine(device: str, dtype: str, backend: str, causal: bool = False) -> None:
+    """DeviceError for names that mean nothing anywhere; whether this machine has the device, only torch knows."""
+    if dtype not in ("auto", *DTYPES):
+        raise DeviceError(f"dtype must be one of auto, {', '.join(DTYPES)}, got {dtype!r}")
+    if backend not in ("auto", *BACKENDS):
+        raise DeviceError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {backend!r}")
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (":" in device and (kind == "auto" or not number.isdecimal())):
+        raise DeviceError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N")
+    if dtype == "int8" and causal:
+        raise DeviceError("dtype int8 is not for the causal model: use auto, float32 or bf16")
+
+
+def model(name: str, device: str = "auto", dtype: str = "auto", backend: str = "auto") -> Glance | None:
+    """What its config.json says, if it can be read so; raises what finding it raises, and as `engine` does."""
+    engine(device, dtype, backend)
+    found = glance(resolve(name), name)
+    if found is not None:
+        engine(device, dtype, backend, found.causal)
+    return found
+
+
+def model_or_preset(name: str) -> None:
+    """Raises what finding it raises, where the name is not that of a preset."""
+    if not is_preset(name):
+        resolve(name)
+
+
+def stem_labels(of: Glance | None, prompts: Sequence[str]) -> tuple[str, ...] | None:
+    """Labels of the stems, None where only the model knows; PromptError for prompts that it does not take."""
+    if of is None:
+        return None
+    names = check_prompts(prompts, of.prompts)
+    return number_repeats(names) if of.prompts else of.labels
+
+
+def windows(
+    of: Glance | None,
+    segment: float | None,
+    overlap: float | None,
+    stitch: str | None,
+    look_ahead: float | None,
+    batch: int | None,
+    quiet: bool,
+) -> None:
+    """InputError for windows that cannot be; if not quiet, one line on standard error for options that do nothing."""
+    if of is None:
+        return
+    default_policy(of.segment_seconds, segment, overlap, "published" if stitch == "published" else "fade", look_ahead)
+    given = {"--overlap": overlap, "--stitch": stitch, "--look-ahead": look_ahead, "--batch": batch}
+    idle = [name for name, value in given.items() if value is not None]
+    if of.causal and idle and not quiet:
+        does = "do" if len(idle) > 1 else "does"
+        note(f"{', '.join(idle)} {does} nothing here: model {of.name!r} is causal, it has no windows to join")
+
+
+def existing(path: Path, what: str) -> None:
+    """InputError where there is no such file."""
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: no such {what}")
+
+
+def recipe(source: str) -> None:
+    """InputError where there is no training recipe of that name."""
+    recipe_file(source)
+
+
+def model_directory(path: Path) -> None:
+    """CheckpointError where there is none."""
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such directory; a model is {EXPECTED}")
+
+
+def run_folder(path: Path) -> None:
+    """InputError where there is no training run."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such run folder")
+
+
+def conversion(source: Path, destination: Path) -> None:
+    """Errors for a checkpoint that is missing, before any about the place for the model."""
+    if not source.exists():
+        raise CheckpointError(f"{source}: no such file or directory")
+    blocked(destination)
+
+
+def evaluation(baseline: str | None, split: str) -> None:
+    """InputError for names that `evaluate` does not know."""
+    for what, name, known in (("baseline", baseline, BASELINES), ("split", split, SPLITS)):
+        if name is not None and name not in known:
+            raise InputError(f"unknown {what} {name!r}; there {'is' if len(known) == 1 else 'are'}: {', '.join(known)}")
+
+
+def note(line: str) -> None:
+    """One line on standard error."""
+    print(f"ussfast: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,140 @@
+"""`ussfast separate`. Heavy imports happen inside, after everything that can be checked without them."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ussfast.cli.options import (
+    AsJson,
+    Backend,
+    BitDepth,
+    Bitrate,
+    Channels,
+    Clip,
+    Device,
+    Dtype,
+    Format,
+    Linking,
+    MaxAttenuation,
+    Model,
+    Prompts,
+    Quality,
+    SumToMixture,
+    Task,
+)  # fmt: skip
+from ussfast.errors import UssfastError
+
+
+class Stitch(StrEnum):
+    fade = "fade"
+    published = "published"
+
+
+def separate(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Audio files, or folders to search.")],
+    prompt: Prompts = None,
+    task: Task = None,
+    stem: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Write only this stem; repeat for more. 'residual' is what no stem took."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where stems go.")] = Path("separated"),
+    model: Model = "default",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    backend: Backend = "auto",
+    segment: Annotated[float | None, typer.Option(help="Window for long audio, in seconds.")] = None,
+    overlap: Annotated[float | None, typer.Option(help="Shared by neighbouring windows, in seconds.")] = None,
+    stitch: Annotated[Stitch | None, typer.Option(help="How windows are joined; fade if not given.")] = None,
+    look_ahead: Annotated[
+        float | None, typer.Option(help="Right-hand context in seconds: windows as for live audio.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Windows to compute at once; 8 on a GPU and 1 on a CPU if not given.")
+    ] = None,
+    format: Format = None,
+    bit_depth: BitDepth = None,
+    bitrate: Bitrate = None,
+    quality: Quality = None,
+    clip: Clip = None,
+    template: Annotated[
+        str, typer.Option(help="Names of stems under DIR: {name} of the input, {label}, {index}.")
+    ] = "{name}/{label}.wav",
+    residual: Annotated[bool, typer.Option("--residual", help="Also write what no stem took.")] = False,
+    max_attenuation: MaxAttenuation = None,
+    sum_to_mixture: SumToMixture = False,
+    channels: Linking = Channels.independent,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Files to work on at the same time.")] = 1,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished inputs alone.")] = False,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Separate files into stems, at their own rate, length and channel count."""
+    from ussfast.audio import OutputFormat
+    from ussfast.cli import checks
+    from ussfast.cli.many_files import Result, plan, separate_all, unreadable
+    from ussfast.separation import choose, output_labels, stem_paths
+
+    prompts, kept = checks.asked(prompt, task)
+    stems = stem or kept
+    written = OutputFormat(format, bit_depth, bitrate, quality, clip)
+    files = plan([checks.file_argument(text, "ussfast stream -") for text in inputs], output, template, written)
+    checks.output_folder(output)
+    facts = checks.model(model, device, dtype, backend)
+    labels = checks.stem_labels(facts, prompts)
+    if labels is not None:
+        keep, rest = choose(labels, residual, stems)
+        stem_paths(output, template, output_labels([labels[i] for i in keep], rest), "name", written)
+    checks.windows(facts, segment, overlap, stitch, look_ahead, batch, quiet)
+
+    errors = None if skip_existing else unreadable(files)
+    if errors is not None:  # nothing to separate: no need to wait for torch
+        results = [Result(job, (), error=error) for job, error in zip(files, errors, strict=True)]
+    else:
+        from ussfast.separator import Separator
+
+        separator = Separator(
+            model, prompts, device=device, dtype=dtype, backend=backend, segment=segment, overlap=overlap,
+            stitch=(stitch or Stitch.fade).value, look_ahead=look_ahead, batch=batch, max_attenuation=max_attenuation,
+            sum_to_mixture=sum_to_mixture, channels=channels.value,
+        )  # fmt: skip
+        separator.labels()  # missing prompts are an error before any file is read
+        options = {
+            "template": template, "residual": residual, "format": written, "skip_existing": skip_existing,
+            "stems": stems,
+        }  # fmt: skip
+        results = separate_all(separator, files, jobs_at_once=jobs, quiet=quiet or as_json, options=options)
+    _report(results, quiet, as_json)
+
+
+def _report(results: list, quiet: bool, as_json: bool) -> None:
+    """Prints where stems are and what went wrong; exits with the worst error's code."""
+    if as_json:
+        print(json.dumps([result.as_dict() for result in results], indent=1))
+    elif not quiet:
+        for result in results:
+            for warning in result.outputs.warnings:
+                warn(f"{result.job.path}: {warning}")
+    failures = [result.error for result in results if result.error is not None]
+    for error in failures:
+        complain(error)
+    if failures:
+        raise typer.Exit(max(error.exit_code for error in failures))
+    if not quiet and not as_json:
+        for result in results:
+            for path in result.outputs:
+                print(path)
+
+
+def warn(text: str) -> None:
+    """One line on standard error about what is written all the same."""
+    print(f"ussfast: warning: {text}", file=sys.stderr)
+
+
+def complain(error: UssfastError) -> None:
+    """Its text as one line on standard error."""
+    print(f"ussfast: {' '.join(str(error).split())}", file=sys.stderr)
