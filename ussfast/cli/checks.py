@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ussfast.audio.reading import AUDIO_SUFFIXES
+from ussfast.audio import AUDIO_SUFFIXES, check_picture
 from ussfast.checkpoints.names import EXPECTED, Glance, glance, is_preset, resolve
 from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError
 from ussfast.long_audio.policy import default_policy
@@ -46,6 +46,14 @@ def output_folder(folder: Path) -> None:
     if folder.suffix.lower() in AUDIO_SUFFIXES and not folder.is_dir():
         raise InputError(f"{folder}: -o names a folder, which gets a file per stem: leave {folder.suffix} out")
     blocked(folder)
+
+
+def picture(path: Path, inputs: int) -> None:
+    """Errors for a picture that cannot be drawn."""
+    if inputs > 1:
+        raise InputError(f"--plot {path}: is a picture of one input, and here are {inputs}")
+    check_picture(path)
+    blocked(path.parent)
 
 
 def blocked(folder: Path) -> None:
