@@ -151,7 +151,7 @@ def stem_paths(
         path = Path(filled)
         if path.is_absolute() or ".." in path.parts or not path.name:
             raise InputError(f"template {template!r} must stay inside the output directory")
-        if path.suffix.lower() not in _WRITTEN:
+        if suffix not in _WRITTEN:  # that of the template: an input's name may hold any
             path = path.with_name(path.name + ".wav")
         if output.format:
             path = path.with_suffix(f".{output.format}")

@@ -15,6 +15,8 @@ from ussfast.cli import checks
 from ussfast.cli.main import main
 from ussfast.engine.settings import BACKENDS, DTYPES, pick_device
 from ussfast.errors import DeviceError
+from ussfast.evaluate import run as evaluation
+from ussfast.evaluate.dev import HALVES
 
 # Runs every command of a JSON list in a process where importing torch fails.
 SCRIPT = """
@@ -76,6 +78,11 @@ WRONG = [
     ([*STREAM, *ONE, "--stem", "sfx"], 2, "unknown stem 'sfx'; there are speech, residual"),
     ([*STREAM, *ONE, "-p", "sfx"], 2, "several stems (speech, sfx): choose one with --stem NAME"),
     ([*STREAM, *ONE, "--device", "cuda:x"], 2, "unknown device 'cuda:x'"),
+    (
+        ["stream", "good.wav", "-m", "causal", *ONE, "-o", "out", "--latency", "1"],
+        2,
+        "--latency is for models that are not",
+    ),
     (["convert", "gone", "models/deep/x"], 2, "gone: no such file or directory"),
     (["convert", "nothing", "taken/x"], 1, "taken/x: cannot be used for output"),
     (["bench", "nothing here"], 2, "no model 'nothing here'"),
@@ -83,6 +90,8 @@ WRONG = [
     (["bench", "gone.yaml", "--train"], 2, "no recipe gone.yaml"),
     (["demo", "-o", "taken/deeper"], 1, "taken/deeper: cannot be used for output"),
     (["evaluate", "--data", "gone.json"], 2, "gone.json: no such manifest"),
+    (["evaluate", "--data", "good.wav", "--split", "train"], 2, "unknown split 'train'; there are: all, dev, test"),
+    (["evaluate", "--data", "good.wav", "--baseline", "noise"], 2, "unknown baseline 'noise'; there is: mixture"),
     (["train", "gone.yaml", "--data", "good.wav", "-o", "run"], 2, "no recipe gone.yaml"),
     (["train", "default", "--data", "gone.json", "-o", "run"], 2, "gone.json: no such manifest"),
     (["train", "default", "--data", "good.wav", "-o", "run", "--start", "gone"], 2, "gone: no such directory"),
@@ -154,6 +163,28 @@ def test_help_names_models_prompts_and_tasks(results):
 
 def test_names_are_those_of_the_engine():
     assert (checks.DTYPES, checks.BACKENDS) == (tuple(DTYPES), BACKENDS)
+    assert (checks.BASELINES, checks.SPLITS) == (tuple(evaluation.BASELINES), (evaluation.ALL_OF_DEV, *HALVES))
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("separate --task d", "denoise dialogue"),
+        ("stream -m o", "offline"),
+        ("tr", "train"),
+        ("separate --st", "--stem --stitch"),
+    ],
+)
+def test_shells_complete_commands_options_models_and_tasks(typed, offered):
+    script = (
+        "import sys; sys.argv = ['ussfast']; sys.modules['torch'] = None; from ussfast.cli.main import main; main()"
+    )
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[2]), "_USSFAST_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"ussfast {typed}", "COMP_CWORD": str(len(typed.split())),
+    }  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", script], env=environment, text=True, capture_output=True, timeout=60)
+    assert done.stdout.split() == offered.split()
 
 
 @pytest.mark.parametrize("name", ["auto", "cpu", "cpu:0", "cuda:x", "cuda:", "gpu", "", "auto:0", "meta", "CPU", ":"])

@@ -213,7 +213,8 @@ def test_settings_and_weights_of_different_models(exp, tmp_path):
     refused(exp, tmp_path / "out", "should have one shape|weights are not those of the configured TUSS model")
 
 
-def test_the_target_is_checked_first(exp, tmp_path):
+def test_the_target_is_checked_before_weights_are_read(exp, tmp_path):
+    (exp / "checkpoints" / "model.pth").write_text("damaged")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
     with pytest.raises(InputError, match="not a ussfast model directory"):

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ussfast.audio import AUDIO_SUFFIXES, check_picture
 from ussfast.checkpoints.names import EXPECTED, Glance, glance, is_preset, resolve
 from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError
 from ussfast.long_audio.policy import default_policy
@@ -16,9 +15,11 @@ from ussfast.prompts.names import check_prompts, number_repeats
 from ussfast.prompts.tasks import task as find_task
 from ussfast.train.recipe_file import recipe_file
 
-# Those of the engine, which needs torch; a test compares.
+# Those of the engine and of the evaluation, which need torch; a test compares.
 DTYPES = ("float32", "fp32", "bfloat16", "bf16", "int8")
 BACKENDS = ("native", "reference")
+BASELINES = ("mixture",)
+SPLITS = ("all", "dev", "test")
 
 
 def asked(prompts: Sequence[str] | None, task: str | None) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
@@ -43,6 +44,8 @@ def file_argument(text: str, for_standard_input: str | None = None) -> Path:
 
 def output_folder(folder: Path) -> None:
     """Errors for a folder that cannot be made: named like an audio file, or where a file is in the way."""
+    from ussfast.audio.reading import AUDIO_SUFFIXES  # numpy and soundfile take a tenth of a second
+
     if folder.suffix.lower() in AUDIO_SUFFIXES and not folder.is_dir():
         raise InputError(f"{folder}: -o names a folder, which gets a file per stem: leave {folder.suffix} out")
     blocked(folder)
@@ -52,6 +55,8 @@ def picture(path: Path, inputs: int) -> None:
     """Errors for a picture that cannot be drawn."""
     if inputs > 1:
         raise InputError(f"--plot {path}: is a picture of one input, and here are {inputs}")
+    from ussfast.audio import check_picture
+
     check_picture(path)
     blocked(path.parent)
 
@@ -147,6 +152,13 @@ def conversion(source: Path, destination: Path) -> None:
     if not source.exists():
         raise CheckpointError(f"{source}: no such file or directory")
     blocked(destination)
+
+
+def evaluation(baseline: str | None, split: str) -> None:
+    """InputError for names that `evaluate` does not know."""
+    for what, name, known in (("baseline", baseline, BASELINES), ("split", split, SPLITS)):
+        if name is not None and name not in known:
+            raise InputError(f"unknown {what} {name!r}; there {'is' if len(known) == 1 else 'are'}: {', '.join(known)}")
 
 
 def note(line: str) -> None:

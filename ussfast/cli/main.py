@@ -168,6 +168,7 @@ def evaluate(
     """Measure a model on the development mixtures of a manifest: SI-SDR, SDR and SNR per task and prompt."""
     from ussfast.cli import checks
 
+    checks.evaluation(baseline, split)
     checks.existing(data, "manifest")
     checks.model(model, device)
     from ussfast.evaluate import report

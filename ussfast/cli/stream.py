@@ -99,6 +99,8 @@ def stream(
     if not live and chosen:
         outputs.check_standard_output()
     facts = checks.model(model, device, dtype, backend)
+    if facts is not None and facts.causal and latency is not None:
+        raise InputError(f"--latency is for models that are not causal; {model!r} is, and has a latency of its own")
     labels = checks.stem_labels(facts, prompts)
     if labels is not None and chosen:
         outputs.Selection(labels, stem, all_stems)
@@ -117,7 +119,7 @@ def stream(
         if facts is not None and not facts.causal and latency is None and not as_json:
             checks.note(
                 f"model {model!r} is not causal: what comes out is {session.latency:.1f} s late; "
-                "--latency SECONDS asks for less, and a causal model needs none"
+                "--latency SECONDS asks for less, and a causal model such as the default has far less"
             )
         return session
 

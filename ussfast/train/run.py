@@ -23,6 +23,7 @@ from ussfast.train.validation import validate
 
 QUIET_SECONDS = 30.0
 
+
 def train_recipe(
     source: str,
     data: Path,
