@@ -23,25 +23,28 @@ TASKS = {
     "cinematic": "speech + ambience + music",
     "speech_in_effects": "speech + one effect",
 }
+# In this order; others follow.
 SYSTEMS = {"default": "ussfast, `default`", "offline": "ussfast, `-m offline`"}
+SYSTEMS |= {name: name for name in ("DeepFilterNet3", "RNNoise")}
 COLUMNS = ("SI-SDR improvement of the speech (dB):", *TASKS.values(), "real-time factor, one thread", "latency")
 
 
 def table(found: dict[str, Any]) -> str:
     """Markdown: one line per system of peers.json, means over its mixtures."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    for name, system in found["systems"].items():
+    systems = found["systems"]
+    for name in [*(name for name in SYSTEMS if name in systems), *(name for name in systems if name not in SYSTEMS)]:
+        system = systems[name]
         own = [score for score in found["scores"] if score["system"] == name]
         gains = [[s["si_sdr_improvement"] for s in own if s["task"] == task] for task in TASKS]
-        latency = "the window" if system["latency_ms"] is None else f"{system['latency_ms']:.0f} ms"
+        latency = "not live" if system["latency_ms"] is None else f"{system['latency_ms']:.0f} ms"
         factor = np.mean([score["cpu_per_second"] for score in own])
         means = " | ".join(f"{np.mean(gain):+.1f}" if gain else "-" for gain in gains)
         lines.append(f"| {SYSTEMS.get(name, name)} | {means} | {factor:.3f} | {latency} |")
     said = (
-        f"{found['count']} mixtures of {found['seconds']:g} s in each column, of sounds that ours were not trained on; "
-        f"{found['machine']}. "
-        "The real-time factor is CPU time by duration. Denoisers are asked for the speech, ours for every sound of the "
-        "mixture, and give all of them."
+        f"{found['count']} mixtures of {found['seconds']:g} s in each column, of sounds that ours were not trained "
+        f"on\n(of the others we do not know); {found['machine']}. The real-time factor is CPU time by duration, with "
+        "float32.\nDenoisers give the speech, ours every sound of the mixture ([all figures](bench/results/peers.md))."
     )
     return "\n".join([*lines, "", said])
 
