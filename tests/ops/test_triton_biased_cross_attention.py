@@ -14,14 +14,14 @@ from ussfast.ops.biased_cross_attention import reference
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
 
-from ussfast.ops._triton import _cross_attention_backward, _launch
+from ussfast.ops._triton import _call, _cross_attention_backward
 from ussfast.ops._triton import biased_cross_attention as module
 
 # The interpreter also computes what tl.where then leaves out: 0 times infinity.
 pytestmark = [pytest.mark.usefixtures("nan_filled_empty"), pytest.mark.filterwarnings("ignore:invalid value")]
 TOL = {"rtol": 1e-5, "atol": 1e-5}
 COARSE = {"rtol": 1.6e-2, "atol": 1.6e-2}
-SMALL = _launch.tile(ITEMS=2, BLOCK_Q=16, BLOCK_K=16)
+SMALL = _call.tile(ITEMS=2, BLOCK_Q=16, BLOCK_K=16)
 
 
 def run_with(monkeypatch, chosen):

@@ -16,7 +16,7 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
 module = importlib.import_module("ussfast.ops._triton.locoformer_attention")
 tiles = importlib.import_module("ussfast.ops._triton.locoformer_attention.tiles")
-launching = importlib.import_module("ussfast.ops._triton._launch")
+calling = importlib.import_module("ussfast.ops._triton._call")
 
 pytestmark = pytest.mark.usefixtures("nan_filled_empty")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -58,7 +58,7 @@ def force(monkeypatch, long=None, **sizes):
     if long is not None:
         monkeypatch.setattr(tiles, "longest_short", lambda capability, lay: 0 if long else 64)
     for name, options in sizes.items():
-        monkeypatch.setattr(tiles, name, lambda capability, lay, options=options: (launching.tile(**options),))
+        monkeypatch.setattr(tiles, name, lambda capability, lay, options=options: (calling.tile(**options),))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from ussfast.ops.stft_mask import reference
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
 
-from ussfast.ops._triton import _launch
+from ussfast.ops._triton import _call
 from ussfast.ops._triton import stft_mask as module
 
 pytestmark = pytest.mark.usefixtures("nan_filled_empty")
@@ -26,7 +26,7 @@ def pairs(*shape):
 
 def small(call):
     blocks = {"BLOCK_F": 4, "BLOCK_B": 8, "BLOCK": 32}
-    return _launch.tile(**{name: blocks[name] for name, _ in call.tiles[0].blocks})
+    return _call.tile(**{name: blocks[name] for name, _ in call.tiles[0].blocks})
 
 
 @pytest.fixture

@@ -81,10 +81,10 @@ def test_models_without_prompts(tmp_path, capsys):
 
 def test_presets(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(PRESETS, "tiny-preset", UNCONDITIONAL)
-    assert facts(capsys, "tiny-preset")["model"] == "tiny-preset"
-    tiny_directory(tmp_path).rename(tmp_path / "tiny-preset")  # a directory of that name comes first
-    assert facts(capsys, "tiny-preset")["model"] == "tiny"
+    monkeypatch.setitem(PRESETS, "tuss-of-tests", UNCONDITIONAL)
+    assert facts(capsys, "tuss-of-tests")["model"] == "tuss-of-tests"
+    tiny_directory(tmp_path).rename(tmp_path / "tuss-of-tests")  # a directory of that name comes first
+    assert facts(capsys, "tuss-of-tests")["model"] == "tiny"
 
 
 def test_threads_are_set_and_given_back(directory, capsys):

@@ -3,12 +3,13 @@
 The engine checks everything again: what these checks let pass is complained about a little later.
 """
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ussfast.checkpoints.names import EXPECTED, Glance, glance, is_preset, resolve
+from ussfast.checkpoints.names import EXPECTED, PRESET_FAMILIES, Glance, glance, is_preset, resolve
 from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError
 from ussfast.long_audio.policy import default_policy
 from ussfast.prompts.names import check_prompts, number_repeats
@@ -91,9 +92,19 @@ def model(name: str, device: str = "auto", dtype: str = "auto", backend: str = "
 
 
 def model_or_preset(name: str) -> None:
-    """Raises what finding it raises, where the name is not that of a preset."""
-    if not is_preset(name):
+    """Raises what finding it raises, where the name is not that of a preset, and says which is meant perhaps."""
+    if is_preset(name):
+        return
+    try:
         resolve(name)
+    except CheckpointError as error:
+        if not name.startswith(PRESET_FAMILIES) or Path(name).expanduser().exists():
+            raise
+        from ussfast.models.presets import PRESETS  # imports torch, so only now
+
+        if not (near := difflib.get_close_matches(name, PRESETS, n=3)):
+            raise
+        raise CheckpointError(f"{error}; or a preset, did you mean {' or '.join(near)}?") from None
 
 
 def stem_labels(of: Glance | None, prompts: Sequence[str]) -> tuple[str, ...] | None:

@@ -117,7 +117,7 @@ def separate_all(
         options: for Separator.separate_file.
     """
     bar, labels = _Bar(jobs, quiet), separator.labels()
-    keep, residual = choose(labels, options["residual"], options["stems"])
+    keep, residual = choose(labels, options["residual"], options.get("stems"))
     written = output_labels([labels[i] for i in keep], residual)
 
     def work(job: Job) -> Result:

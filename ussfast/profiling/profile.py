@@ -4,7 +4,6 @@ Times alone say little of a shared or throttled machine. A run therefore takes t
 thing that every machine's library is tuned for, and is reported as a share of that rate.
 """
 
-import difflib
 import platform
 import statistics
 import time
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ussfast.errors import CheckpointError, InputError
+from ussfast.errors import InputError
 from ussfast.models.presets import PRESETS
 from ussfast.ops._op import OpCall, record_ops
 from ussfast.profiling.flops import model_flop
@@ -105,13 +104,7 @@ def open_model(name: str, prompts: Sequence[str], **settings: Any) -> Separator:
     """The model of that name as Separator takes it, or a preset with random weights; a directory comes first."""
     if name in PRESETS and not Path(name).expanduser().is_dir():
         return Separator.from_preset(name, prompts, **settings)
-    try:
-        return Separator(name, prompts, **settings)
-    except CheckpointError as error:
-        near = difflib.get_close_matches(name, PRESETS, n=3)
-        if not near or Path(name).expanduser().exists():
-            raise
-        raise CheckpointError(f"{error}; or a preset, did you mean {' or '.join(near)}?") from None
+    return Separator(name, prompts, **settings)
 
 
 def prompts_of(separator: Separator) -> tuple[str, ...]:
