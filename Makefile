@@ -21,7 +21,7 @@ KERNEL_TESTS := tests/ops/test_contract.py tests/ops/test_locoformer.py tests/op
 # Files of tests run beside each other, each on one thread; each takes about a gigabyte.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 
-.PHONY: test demo lint bench bench-models bench-streaming embed gpu-build gpu-test gpu-bench gpu-lease gpu-lease-pack clean
+.PHONY: test demo lint bench bench-models bench-streaming embed first-screen gpu-build gpu-test gpu-bench gpu-lease gpu-lease-pack clean
 
 test: lint
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
@@ -57,6 +57,11 @@ bench-streaming: $(STAMP)
 # evaluation.json of the present default and of MODEL.
 embed: $(STAMP)
 	$(BIN)/python scripts/embed.py $(MODEL) $(if $(DATA),--data $(DATA)) $(if $(OLD),--old $(OLD)) $(if $(NEW),--new $(NEW))
+
+# The picture and the table of README's first screen; after another model became the default, bench/peers/compare.py
+# --update comes first.
+first-screen: $(STAMP)
+	$(BIN)/python scripts/first_screen.py
 
 # On a machine with a GPU, with a Python that has a CUDA torch and what pyproject.toml lists: nothing is installed.
 GPU_PYTHON ?= python3

@@ -2,7 +2,7 @@
 
     python bench/report.py bench/results/models.json --out bench/results
 
-Reads what pytest-benchmark wrote with --benchmark-json; by default every JSON file in bench/results. Writes models.md
+Reads what pytest-benchmark wrote with --benchmark-json; by default all of those in bench/results. Writes models.md
 and models.png (which needs matplotlib: pip install 'ussfast[bench]').
 """
 
@@ -58,29 +58,43 @@ LEGEND = (
 
 
 def chart(rows: list[dict[str, Any]], path: Path) -> None:
-    """Bars of the share of the matrix-product rate: groups are models (and machines), colours are backends."""
+    """Bars of the real-time factor by model, colours are backends; one panel per machine and number of threads.
+
+    Times of different machines or numbers of threads do not compare, so they never stand side by side in one panel.
+    """
     import matplotlib
 
     matplotlib.use("Agg")  # no display
     from matplotlib import pyplot
 
-    groups = list(dict.fromkeys((row["model"], row["machine"], row["threads"]) for row in rows))
+    places = sorted(dict.fromkeys((row["threads"], row["machine"]) for row in rows))
     backends = list(dict.fromkeys(row["backend"] for row in rows))
-    several = len({group[1:] for group in groups}) > 1
-    figure, axes = pyplot.subplots(figsize=(2 + 2 * len(groups), 4), layout="constrained")
-    width = 0.8 / len(backends)
-    for place, backend in enumerate(backends):
-        own = [row for row in rows if row["backend"] == backend]
-        where = [groups.index((r["model"], r["machine"], r["threads"])) + (place + 0.5) * width - 0.4 for r in own]
-        bars = axes.bar(where, [100 * row["gemm_share"] for row in own], width, label=backend)
-        axes.bar_label(bars, fmt="%.0f", fontsize=8)
-    names = [f"{model}\n{machine}, {threads} threads" if several else model for model, machine, threads in groups]
-    axes.set_xticks(range(len(groups)), names, fontsize=8 if several else 10)
-    axes.set_ylabel("share of the float32 GEMM rate (%)")
-    axes.set_title("" if several else f"{groups[0][1]}, {groups[0][2]} threads", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    figure.savefig(path, dpi=150)
+    models = {}
+    for at in places:  # the fastest first
+        own = [row for row in rows if (row["threads"], row["machine"]) == at]
+        models[at] = list(dict.fromkeys(row["model"] for row in sorted(own, key=lambda row: row["rtf"])))
+    widths = [len(names) for names in models.values()]
+    figure, panels = pyplot.subplots(
+        1, len(places), figsize=(2.5 + 1.9 * sum(widths), 4.2), layout="constrained", sharey=True, squeeze=False,
+        gridspec_kw={"width_ratios": widths},
+    )  # fmt: skip
+    width = 0.85 / len(backends)
+    for axes, at in zip(panels[0], places, strict=True):
+        for number, backend in enumerate(backends):
+            own = [r for r in rows if (r["threads"], r["machine"], r["backend"]) == (*at, backend)]
+            where = [models[at].index(r["model"]) + (number + 0.5) * width - 0.425 for r in own]
+            bars = axes.bar(where, [r["rtf"] for r in own], width, label=backend, color=f"C{number}")
+            axes.bar_label(bars, fmt="%.2g", fontsize=8)
+        axes.axhline(1, color="black", linewidth=0.8, linestyle=":")
+        axes.set_yscale("log")
+        axes.set_xticks(range(len(models[at])), models[at])
+        axes.set_xlim(-0.6, len(models[at]) - 0.4)
+        axes.set_title(f"{at[1].replace('Processor ', '')}\n{at[0]} thread{'' if at[0] == 1 else 's'}", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0, 0].set_ylabel("real-time factor, less is faster\n(seconds of work per second of audio)")
+    bars = {label: bar for axes in panels[0] for bar, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(bars.values(), bars.keys(), frameon=False, loc="outside right upper")
+    figure.savefig(path, dpi=130)
     pyplot.close(figure)
 
 
@@ -88,7 +102,8 @@ def main(
     files: Annotated[list[Path] | None, typer.Argument(metavar="[JSON]...", help="Of pytest --benchmark-json.")] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where models.md and models.png go.")] = RESULTS,
 ) -> None:
-    rows = read(files or sorted(RESULTS.glob("*.json")))
+    # Other measurements lie there too.
+    rows = read(files or [file for file in sorted(RESULTS.glob("*.json")) if '"benchmarks"' in file.read_text()])
     out.mkdir(parents=True, exist_ok=True)
     (out / "models.md").write_text(table(rows), encoding="utf-8")
     print(out / "models.md")

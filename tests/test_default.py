@@ -55,6 +55,17 @@ def test_the_default_is_causal_within_32_ms_and_enrols(separator):
     assert np.abs(a[..., at:] - b[..., at:]).max() > 1e-3
 
 
+def test_the_default_gives_a_stem_whatever_else_is_asked_for(separator):
+    """As README.md and docs/separate.md say; for `offline` it makes a difference."""
+    mixture, rate = read(demo.HERE / "mixture.flac")
+    mixture = mixture[:, : 2 * rate]
+    alone, both = (separator.separate(mixture, rate, prompts=p)["speech"] for p in (("speech",), demo.PROMPTS))
+    np.testing.assert_allclose(alone, both, atol=1e-5)
+    other = Separator("offline", device="cpu")
+    alone, both = (other.separate(mixture, rate, prompts=p)["speech"] for p in (("speech",), demo.PROMPTS))
+    assert np.abs(alone - both).max() > 1e-3
+
+
 def test_the_default_hop_by_hop_is_the_same(separator):
     model = separator.engine.model
     audio = torch.from_numpy(read(demo.HERE / "mixture.flac")[0][:1, :32000])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ussfast.audio import AUDIO_SUFFIXES, FORMATS, OutputFormat, Written, stem_files
+from ussfast.audio import AUDIO_SUFFIXES, FORMATS, OutputFormat, Track, Written, draw, stem_files
 from ussfast.errors import InputError, OutputError
 
 _RESIDUAL = "residual"
@@ -94,6 +94,22 @@ class Separation(Mapping[str, np.ndarray]):
         with stem_files(paths, self.sample_rate, channels, output, samples, peak) as files:
             files.write(tracks)
         return files.written()
+
+    def plot(self, path: str | Path, *, residual: bool = False) -> Path:
+        """Draws spectrograms of mixture and stems, one below the other on the same scales; returns the path.
+
+        Args:
+            path: .png, .pdf or .svg; its folder is made.
+            residual: also draws the residual.
+        Raises:
+            InputError: another kind of file, or matplotlib is missing (the extra `evaluate` has it).
+            OutputError: nothing half-written is left.
+        """
+        seconds = self.mixture.shape[1] / self.sample_rate
+        shown = [("mixture", self.mixture), *self.items(), *([(_RESIDUAL, self.residual)] if residual else [])]
+        make_folders([Path(path)])
+        draw(path, [Track(label, self.sample_rate, seconds, (track,)) for label, track in shown])
+        return Path(path)
 
 
 def output_labels(labels: Sequence[str], residual: bool) -> tuple[str, ...]:

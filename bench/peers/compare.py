@@ -1,7 +1,8 @@
-"""The default beside denoisers: speech out of the development mixtures of a manifest.
+"""The embedded models beside denoisers: speech out of the development mixtures of a manifest.
 
     pip install 'ussfast[peers]'
     python bench/peers/compare.py data/manifest.json -o bench/results/peers.json
+    python bench/peers/compare.py data/manifest.json -o bench/results/peers.json -m default --update    # peers stay
 
 Tasks: speech_enhancement (speech + background effects), cinematic (speech + background effects + music), both as
 `ussfast evaluate` makes them, and speech_in_effects (speech + one effect, -3..7 dB). Ours is asked for the prompts of
@@ -104,26 +105,26 @@ def mixtures(pool: AudioPool, count: int) -> Iterator[tuple[int, DevMixture]]:
     yield from ((i % count, item) for i, item in enumerate(made))
 
 
-def compare(separator: Separator, peers: list[Denoiser], pool: AudioPool, count: int) -> dict[str, Any]:
+def compare(separators: list[Separator], peers: list[Denoiser], pool: AudioPool, count: int) -> dict[str, Any]:
     """Everything, as JSON holds it: `systems` and `scores`."""
     rate, items = pool.rate, list(mixtures(pool, count))
-    ours, causal = separator.info.name, separator.engine.causal is not None
-    latency = separator.engine.model.config.latency_samples if causal else None
-    systems: dict[str, dict[str, Any]] = {
-        ours: {"version": ussfast.__version__, "latency_ms": None if latency is None else 1000 * latency / rate}
-    }
+    systems: dict[str, dict[str, Any]] = {}
+    for separator in separators:
+        causal = separator.engine.causal is not None
+        latency = 1000 * separator.engine.model.config.latency_samples / rate if causal else None
+        systems[separator.info.name] = {"version": ussfast.__version__, "latency_ms": latency}
+        separated(separator, items[0][1])  # weights are packed on the first call
     delays = {peer.name: delay_of(peer, items[0][1].references[0], rate) for peer in peers}
     for peer in peers:
         systems[peer.name] = {
             "version": peer.version, "delay_samples": delays[peer.name], "sample_rate": peer.rate,
             "latency_ms": 1000 * (delays[peer.name] + peer.hop) / peer.rate,
         }  # fmt: skip
-    separated(separator, items[0][1])  # weights are packed on the first call
     scores = []
     for number, item in items:
         speech = item.references[item.prompts.index("speech")]
         before, seconds = si_sdr(item.mixture, speech), len(speech) / rate
-        found = {ours: separated(separator, item)}
+        found = {separator.info.name: separated(separator, item) for separator in separators}
         found |= {peer.name: denoised(peer, delays[peer.name], item.mixture, rate) for peer in peers}
         for name, (estimate, spent) in found.items():
             scores.append(Score(item.task, number, name, before, si_sdr(estimate, speech) - before, spent / seconds))
@@ -133,6 +134,26 @@ def compare(separator: Separator, peers: list[Denoiser], pool: AudioPool, count:
         "threads": 1, "count": count, "seconds": SECONDS, "seed": SEED, "sample_rate": rate, "systems": systems,
         "scores": [asdict(score) for score in scores],
     }  # fmt: skip
+
+
+def updated(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`old` with the systems of `new` in place of its own of those names; ours come first.
+
+    Raises:
+        InputError: they are not of the same mixtures.
+    """
+    before = {(score["task"], score["mixture"]): score["si_sdr_before"] for score in old["scores"]}
+    for score in new["scores"]:
+        was = before.get((score["task"], score["mixture"]))
+        if was is None or abs(was - score["si_sdr_before"]) > 1e-3:  # dB
+            raise InputError(f"--update: mixture {score['mixture']} of {score['task']} is not that of the file")
+    kept = {name: system for name, system in old["systems"].items() if name not in new["systems"]}
+    ours = {name: system for name, system in kept.items() if "sample_rate" not in system}
+    systems = new["systems"] | ours | kept
+    if "default" in systems:
+        systems = {"default": systems["default"]} | systems
+    scores = [score for score in old["scores"] if score["system"] in kept] + new["scores"]
+    return old | {"systems": systems, "scores": scores}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -156,19 +177,23 @@ def table(found: dict[str, Any]) -> str:
 
 def main(
     manifest: Annotated[Path, typer.Argument(help="manifest.json with a dev split (docs/data.md).")],
-    model: Annotated[str, typer.Option("--model", "-m")] = "default",
+    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="By default default and offline.")] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Mixtures per task.")] = 40,
     peer: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PEERS)}; by default all.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON; the table is written beside it.")] = None,
+    update: Annotated[bool, typer.Option("--update", help="Measure -m and --peer only, the rest of -o stays.")] = False,
 ) -> None:
     if unknown := [name for name in peer or () if name not in PEERS]:
         raise SystemExit(f"error: no peer {unknown[0]!r}; there are {', '.join(PEERS)}")
     torch.set_num_threads(1)
     try:
-        peers: list[Denoiser] = [PEERS[name]() for name in peer or PEERS]
+        old = json.loads(output.read_text()) if update and output is not None else None
+        peers: list[Denoiser] = [PEERS[name]() for name in peer or (() if update else PEERS)]
         items = [item for item in read_manifest(manifest) if item.split == "dev"]
-        separator = Separator(model, device="cpu")
-        found = compare(separator, peers, AudioPool.load(items, separator.sample_rate), count)
+        separators = [Separator(name, device="cpu") for name in model or ("default", "offline")]
+        found = compare(separators, peers, AudioPool.load(items, separators[0].sample_rate), count)
+        if old is not None:
+            found = updated(old, found)
     except (MissingPackage, InputError) as error:
         raise SystemExit(f"error: {error}") from None
     print(table(found))

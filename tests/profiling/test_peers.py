@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from ussfast import Separator
 from ussfast.data.pool import AudioPool, read_manifest
+from ussfast.errors import InputError
 
 FOLDER = Path(__file__).parents[2] / "bench/peers"
 COUNT, DELAY, HOP = 2, 700, 480
@@ -57,7 +58,7 @@ def pool(manifest):
 
 @pytest.fixture(scope="module")
 def found(modules, pool, directory):
-    return modules[0].compare(Separator(directory, device="cpu"), [Late()], pool, COUNT)
+    return modules[0].compare([Separator(directory, device="cpu")], [Late()], pool, COUNT)
 
 
 def test_delay_is_measured_on_what_is_not_periodic(modules):
@@ -102,6 +103,19 @@ def test_table_averages_by_hand(modules):
     assert "| ours |" not in text and "Some CPU" in text
 
 
+def test_an_update_changes_its_own_systems_only(modules, found):
+    ours, late = found["systems"]
+    better = [score | {"si_sdr_improvement": 50.0} for score in found["scores"] if score["system"] == ours]
+    new = modules[0].updated(found, found | {"systems": {ours: {"version": "2", "latency_ms": 1.0}}, "scores": better})
+    assert list(new["systems"]) == [ours, late] and new["systems"][ours]["version"] == "2"
+    assert len(new["scores"]) == len(found["scores"])
+    for score in new["scores"]:
+        assert (score["si_sdr_improvement"] == 50.0) == (score["system"] == ours)
+    other = [score | {"si_sdr_before": score["si_sdr_before"] + 0.1} for score in better]
+    with pytest.raises(InputError, match="mixture 0 of .* is not that of the file"):
+        modules[0].updated(found, found | {"scores": other})
+
+
 def run(main, *arguments):
     app = Typer()
     app.command()(main)
@@ -117,6 +131,11 @@ def test_command_writes_json_and_table(modules, monkeypatch, manifest, directory
     assert json.loads(output.read_text())["count"] == 1
     assert "| Late |" in output.with_suffix(".md").read_text() and "| Late |" in done.output
     assert str(manifest) not in output.read_text()
+    before = json.loads(output.read_text())
+    again = run(modules[0].main, manifest, "-m", directory, "-n", 1, "--update", "-o", output)  # no peer is asked for
+    assert again.exit_code == 0, again.output
+    after = json.loads(output.read_text())
+    assert after["systems"] == before["systems"] and len(after["scores"]) == len(before["scores"])
 
 
 def test_missing_package_says_what_to_install(modules, monkeypatch, manifest):

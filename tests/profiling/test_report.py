@@ -61,7 +61,7 @@ def test_table_and_chart(report, tmp_path, monkeypatch):
     pyplot = pytest.importorskip("matplotlib.pyplot", reason="matplotlib draws the chart")
     drawn = []
     monkeypatch.setattr(pyplot, "close", drawn.append)
-    other = NATIVE | {"model": "default", "gemm_share": 0.4}
+    other = NATIVE | {"model": "default", "rtf": 0.25}
     done = run(report, write(tmp_path / "a.json", ROW, NATIVE, other), "--out", tmp_path / "new/out")
     assert done.exit_code == 0, done.output
     assert done.output.split() == [str(tmp_path / "new/out" / name) for name in ("models.md", "models.png")]
@@ -69,21 +69,29 @@ def test_table_and_chart(report, tmp_path, monkeypatch):
     assert (tmp_path / "new/out/models.md").read_text().count("| Some CPU |") == 3
     axes = drawn[0].axes[0]
     bars = {
-        group.get_label(): [(round(b.get_x() + b.get_width() / 2, 6), b.get_height()) for b in group]
+        group.get_label(): [(round(b.get_x() + b.get_width() / 2, 4), b.get_height()) for b in group]
         for group in axes.containers
     }
-    assert bars == {"reference": [(-0.2, 30.2)], "native": [(0.2, 120.8), (1.2, 40.0)]}
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["tuss-medium", "default"]
-    assert axes.get_title() == "Some CPU, 2 threads"
+    assert bars == {"reference": [(0.7875, 2.5)], "native": [(1.2125, 0.625), (0.2125, 0.25)]}
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["default", "tuss-medium"]  # the fastest first
+    assert axes.get_title() == "Some CPU\n2 threads" and axes.get_yscale() == "log"
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["reference", "native"]
 
 
-def test_machines_are_told_apart(report, tmp_path, monkeypatch):
+def test_machines_and_thread_counts_are_told_apart(report, tmp_path, monkeypatch):
     pyplot = pytest.importorskip("matplotlib.pyplot", reason="matplotlib draws the chart")
     drawn = []
     monkeypatch.setattr(pyplot, "close", drawn.append)
-    report.chart([ROW, ROW | {"machine": "Other CPU"}], tmp_path / "chart.png")
-    labels = [label.get_text() for label in drawn[0].axes[0].get_xticklabels()]
-    assert labels == ["tuss-medium\nSome CPU, 2 threads", "tuss-medium\nOther CPU, 2 threads"]
+    report.chart(
+        [ROW, NATIVE, ROW | {"machine": "Other CPU"}, ROW | {"threads": 1, "rtf": 4.0}], tmp_path / "chart.png"
+    )
+    panels = drawn[0].axes
+    assert [axes.get_title() for axes in panels] == [
+        "Some CPU\n1 thread",
+        "Other CPU\n2 threads",
+        "Some CPU\n2 threads",
+    ]
+    assert [bar.get_height() for axes in panels for bar in axes.patches] == [4.0, 2.5, 2.5, 0.625]
 
 
 def test_without_matplotlib_there_is_the_table(report, tmp_path, monkeypatch):
@@ -98,6 +106,7 @@ def test_all_results_by_default(report, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     write(tmp_path / "b.json", NATIVE)
     write(tmp_path / "a.json", ROW)
+    (tmp_path / "peers.json").write_text('{"scores": []}')  # another measurement
     assert run(report, "--out", tmp_path).exit_code == 0
     lines = (tmp_path / "models.md").read_text().splitlines()
     assert [cells(line)[3] for line in lines[2:4]] == ["reference", "native"]

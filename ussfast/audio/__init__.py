@@ -6,6 +6,7 @@ Nothing here needs torch.
 from ussfast.audio.atomic import atomic_write
 from ussfast.audio.formats import FORMATS, OutputFormat
 from ussfast.audio.given import known_rate, load
+from ussfast.audio.picture import Track, check_picture, draw, draw_files
 from ussfast.audio.reading import AUDIO_SUFFIXES, AudioInfo, AudioReader, as_samples, find_inputs, probe, read, validate
 from ussfast.audio.resampling import Resampler, resample
 from ussfast.audio.stems import StemWriter, Written, stem_files
@@ -13,6 +14,6 @@ from ussfast.audio.writing import AudioWriter
 
 __all__ = [
     "AUDIO_SUFFIXES", "FORMATS", "AudioInfo", "AudioReader", "AudioWriter", "OutputFormat", "Resampler", "StemWriter",
-    "Written", "as_samples", "atomic_write", "find_inputs", "known_rate", "load", "probe", "read", "resample",
-    "stem_files", "validate",
+    "Track", "Written", "as_samples", "atomic_write", "check_picture", "draw", "draw_files", "find_inputs",
+    "known_rate", "load", "probe", "read", "resample", "stem_files", "validate",
 ]  # fmt: skip

@@ -52,6 +52,16 @@ def output_folder(folder: Path) -> None:
     blocked(folder)
 
 
+def picture(path: Path, inputs: int) -> None:
+    """Errors for a picture that cannot be drawn."""
+    if inputs > 1:
+        raise InputError(f"--plot {path}: is a picture of one input, and here are {inputs}")
+    from ussfast.audio import check_picture
+
+    check_picture(path)
+    blocked(path.parent)
+
+
 def blocked(folder: Path) -> None:
     """OutputError where a file is in the way of this folder."""
     there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))

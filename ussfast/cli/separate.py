@@ -4,7 +4,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -68,6 +68,9 @@ def separate(
     max_attenuation: MaxAttenuation = None,
     sum_to_mixture: SumToMixture = False,
     channels: Linking = Channels.independent,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw mixture and stems into this .png, .pdf or .svg.")
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Files to work on at the same time.")] = 1,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished inputs alone.")] = False,
     as_json: AsJson = False,
@@ -84,6 +87,8 @@ def separate(
     written = OutputFormat(format, bit_depth, bitrate, quality, clip)
     files = plan([checks.file_argument(text, "ussfast stream -") for text in inputs], output, template, written)
     checks.output_folder(output)
+    if plot is not None:
+        checks.picture(plot, len(files))
     facts = checks.model(model, device, dtype, backend)
     labels = checks.stem_labels(facts, prompts)
     if labels is not None:
@@ -108,10 +113,25 @@ def separate(
             "stems": stems,
         }  # fmt: skip
         results = separate_all(separator, files, jobs_at_once=jobs, quiet=quiet or as_json, options=options)
-    _report(results, quiet, as_json)
+    if plot is not None:
+        _draw(results[0], plot)
+    _report(results, quiet, as_json, plot)
 
 
-def _report(results: list, quiet: bool, as_json: bool) -> None:
+def _draw(result: Any, path: Path) -> None:
+    """Draws what was separated; what goes wrong is this input's error."""
+    from ussfast.audio import draw_files
+    from ussfast.separation import make_folders
+
+    if result.error is None:
+        try:
+            make_folders([path])
+            draw_files(path, result.job.path, list(zip(result.labels, result.outputs, strict=True)))
+        except UssfastError as error:
+            result.error = error
+
+
+def _report(results: list, quiet: bool, as_json: bool, plot: Path | None = None) -> None:
     """Prints where stems are and what went wrong; exits with the worst error's code."""
     if as_json:
         print(json.dumps([result.as_dict() for result in results], indent=1))
@@ -128,6 +148,8 @@ def _report(results: list, quiet: bool, as_json: bool) -> None:
         for result in results:
             for path in result.outputs:
                 print(path)
+        if plot is not None:
+            print(plot)
 
 
 def warn(text: str) -> None:

@@ -14,7 +14,7 @@ from ussfast.audio.atomic import atomic_write
 from ussfast.errors import InputError
 from ussfast.evaluate.conditions import LOUD_DB
 from ussfast.evaluate.oracle import ORACLES
-from ussfast.evaluate.run import ALL_OF_DEV, Evaluation, Leak, Score
+from ussfast.evaluate.run import ALL_OF_DEV, BASELINES, Evaluation, Leak, Score
 from ussfast.separation import make_folders
 
 # Names in JSON -> headings; improvements are over the mixture.
@@ -159,15 +159,19 @@ def table(found: Evaluation) -> str:
 
 
 def box_plot(found: Evaluation) -> Any:
-    """A matplotlib Figure: SI-SDR improvement, one box per task and prompt for each estimate; a point is the mean."""
+    """A matplotlib Figure: SI-SDR improvement, one box per task and prompt for each estimate; a point is the mean.
+
+    The mixture as an estimate (--baseline mixture) is the line at 0, and gets no boxes.
+    """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     places = list(dict.fromkeys((score.task, score.prompt) for score in found.scores))
-    figure = Figure(figsize=(3 + len(places) * (0.4 + 0.25 * len(found.estimates)), 5), layout="constrained")
+    estimates = [name for name in found.estimates if name not in BASELINES]
+    figure = Figure(figsize=(3 + len(places) * (0.4 + 0.25 * len(estimates)), 5), layout="constrained")
     axes = figure.subplots()
-    width = 0.8 / len(found.estimates)
-    for number, estimate in enumerate(found.estimates):
+    width = 0.8 / len(estimates)
+    for number, estimate in enumerate(estimates):
         values = [
             [s.si_sdr_improvement for s in found.scores if (s.task, s.prompt, s.estimate) == (*place, estimate)]
             for place in places
@@ -182,10 +186,10 @@ def box_plot(found: Evaluation) -> Any:
     axes.axhline(0, color="grey", linewidth=0.8, zorder=0)
     names = [f"{task}\n{prompt}" for task, prompt in places]
     axes.set_xticks(range(len(places)), names, rotation=45, ha="right", fontsize=8)
-    axes.set_ylabel("SI-SDR improvement (dB)")
+    axes.set_ylabel("SI-SDR improvement over the mixture (dB)")
     axes.set_title(f"{found.model}, {found.count} mixtures per task", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    boxes = [Patch(facecolor=f"C{number}", label=name) for number, name in enumerate(found.estimates)]
+    boxes = [Patch(facecolor=f"C{number}", label=name) for number, name in enumerate(estimates)]
     axes.legend(handles=boxes, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 

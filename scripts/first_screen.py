@@ -1,0 +1,71 @@
+"""The picture and the table on the first screen of README.md, by one command: make first-screen
+
+    python scripts/first_screen.py            # after another model became the default: peers.json first, see below
+
+The picture is docs/images/demo.png: `ussfast separate --plot` of the bundled recording. The table comes from
+bench/results/peers.json, which `bench/peers/compare.py` measures.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+PEERS, PICTURE = Path("bench/results/peers.json"), Path("docs/images/demo.png")
+BEGIN, END = "<!-- beside denoisers: made by make first-screen -->", "<!-- end of the table -->"
+TASKS = {
+    "speech_enhancement": "speech + ambience",
+    "cinematic": "speech + ambience + music",
+    "speech_in_effects": "speech + one effect",
+}
+# In this order; others follow.
+SYSTEMS = {"default": "ussfast, `default`", "offline": "ussfast, `-m offline`"}
+SYSTEMS |= {name: name for name in ("DeepFilterNet3", "RNNoise")}
+COLUMNS = ("SI-SDR improvement of the speech (dB):", *TASKS.values(), "real-time factor, one thread", "latency")
+
+
+def table(found: dict[str, Any]) -> str:
+    """Markdown: one line per system of peers.json, means over its mixtures."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    systems = found["systems"]
+    for name in [*(name for name in SYSTEMS if name in systems), *(name for name in systems if name not in SYSTEMS)]:
+        system = systems[name]
+        own = [score for score in found["scores"] if score["system"] == name]
+        gains = [[s["si_sdr_improvement"] for s in own if s["task"] == task] for task in TASKS]
+        latency = "not live" if system["latency_ms"] is None else f"{system['latency_ms']:.0f} ms"
+        factor = np.mean([score["cpu_per_second"] for score in own])
+        means = " | ".join(f"{np.mean(gain):+.1f}" if gain else "-" for gain in gains)
+        lines.append(f"| {SYSTEMS.get(name, name)} | {means} | {factor:.3f} | {latency} |")
+    said = (
+        f"{found['count']} mixtures of {found['seconds']:g} s in each column, of sounds that ours were not trained "
+        f"on\n(of the others we do not know); {found['machine']}. The real-time factor is CPU time by duration, with "
+        "float32.\nDenoisers give the speech, ours every sound of the mixture ([all figures](bench/results/peers.md))."
+    )
+    return "\n".join([*lines, "", said])
+
+
+def readme(before: str, found: dict[str, Any]) -> str:
+    """README.md with another table between BEGIN and END; ValueError if it has no place for one."""
+    head, there, rest = before.partition(BEGIN)
+    _, closed, tail = rest.partition(END)
+    if not (there and closed):
+        raise ValueError(f"README.md has no place for the table: {BEGIN} ... {END}")
+    return f"{head}{BEGIN}\n\n{table(found)}\n\n{END}{tail}"
+
+
+def main() -> None:
+    path = ROOT / "README.md"
+    path.write_text(readme(path.read_text(), json.loads((ROOT / PEERS).read_text())))
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "ussfast", "separate", "ussfast/demo/mixture.flac", "-p", "speech,sfxbg", "-q"]
+        subprocess.run([*command, "-o", folder, "--plot", str(PICTURE)], cwd=ROOT, check=True)
+    print(path, ROOT / PICTURE, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
