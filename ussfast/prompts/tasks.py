@@ -1,7 +1,7 @@
 """Named prompt sets: what to ask a model for, and which of its answers are wanted. Nothing here needs torch.
 
-A model that is told of everything in a recording takes it apart better than one that is asked for one sound alone:
-so a task asks for more than it keeps.
+Models whose prompts see each other take a recording apart better when they are told of everything in it: so a task asks
+for more than it keeps. (To the causal model it makes no difference, and costs little.)
 """
 
 from dataclasses import dataclass
