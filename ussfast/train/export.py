@@ -52,17 +52,20 @@ def export(
     license: str,
     measure: Measure | None = None,
     say: Callable[[str], None] = lambda line: None,
+    newest: bool = False,
 ) -> Path:
     """The best weights of a run (the newest, if none was validated) as a float16 model directory.
 
     Args:
+        newest: takes the newest without a comparison: where the learning rate has just fallen to 0, validation on few
+            mixtures tells less than that.
         measure: validates a model, higher is better. If given, the mean of all best weights takes the place of the
             single best unless it is worse.
         say: gets a line with both numbers.
     Raises:
         InputError: there is no checkpoint.
     """
-    found = checkpoints.best(run)
+    found = [] if newest else checkpoints.best(run)
     folder = found[0] if found else checkpoints.newest(run)
     if folder is None:
         raise InputError(f"{run}: no checkpoint to export")

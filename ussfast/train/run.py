@@ -80,7 +80,8 @@ def train_recipe(
             return float(np.mean(list(validate(model.to(target), dev, target).values())))
 
         about = f"weights of a model trained on {', '.join(recipe.license_classes)} audio"
-        export(output, recipe.name, about, measure if dev and recipe.run.average else None, print)
+        fallen = finished and recipe.optim.schedule == "wsd"
+        export(output, recipe.name, about, measure if dev and recipe.run.average else None, print, newest=fallen)
         used = [item for item in items if item.split == "train"]
         (output / "model" / "CREDITS.md").write_text(credits(used, recipe.name))
         again = _command(source, data, output, device, steps)
