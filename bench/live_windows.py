@@ -1,6 +1,6 @@
 """What a latency costs: a model that is not causal in live windows, against the whole file at once.
 
-    python bench/live_windows.py --model offline
+    python bench/live_windows.py --model models/tuss-medium
 
 Prints, for each latency, how `live_policy` cuts, the SNR of the windowed output against the output for the whole file
 (within the cross-fades and elsewhere: mean over stems), the SI-SDR against the references, of everything and of the
@@ -43,8 +43,8 @@ def quality(stems: np.ndarray, references: np.ndarray) -> str:
 
 
 def main(
+    model: Annotated[str, typer.Option("--model", "-m", help="One that is not causal.")],
     folder: Annotated[Path, typer.Argument(help="mixture.flac and a reference for each prompt.")] = demo.HERE,
-    model: Annotated[str, typer.Option("--model", "-m")] = "offline",
     prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p")] = None,
     segment: Annotated[float | None, typer.Option(help="The window in seconds.")] = None,
 ) -> None:

@@ -24,8 +24,7 @@ TASKS = {
     "speech_in_effects": "speech + one effect",
 }
 # In this order; others follow.
-SYSTEMS = {"default": "ussfast, `default`", "offline": "ussfast, `-m offline`"}
-SYSTEMS |= {name: name for name in ("DeepFilterNet3", "RNNoise")}
+SYSTEMS = {"default": "ussfast, `default`", "DeepFilterNet3": "DeepFilterNet3", "RNNoise": "RNNoise"}
 COLUMNS = ("SI-SDR improvement of the speech (dB):", *TASKS.values(), "real-time factor, one thread", "latency")
 
 

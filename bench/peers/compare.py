@@ -1,4 +1,4 @@
-"""The embedded models beside denoisers: speech out of the development mixtures of a manifest.
+"""The embedded model beside denoisers: speech out of the development mixtures of a manifest.
 
     pip install 'ussfast[peers]'
     python bench/peers/compare.py data/manifest.json -o bench/results/peers.json
@@ -6,7 +6,7 @@
 
 Tasks: speech_enhancement (speech + background effects), cinematic (speech + background effects + music), both as
 `ussfast evaluate` makes them, and speech_in_effects (speech + one effect, -3..7 dB). Ours is asked for the prompts of
-the mixture, offline; peers get the mixture at their own rate, and their delay, measured once, is taken out. Prints a
+the mixture, not live; peers get the mixture at their own rate, and their delay, measured once, is taken out. Prints a
 Markdown table; -o writes it beside the JSON.
 """
 
@@ -177,7 +177,7 @@ def table(found: dict[str, Any]) -> str:
 
 def main(
     manifest: Annotated[Path, typer.Argument(help="manifest.json with a dev split (docs/data.md).")],
-    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="By default default and offline.")] = None,
+    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Repeat for more; default if not given.")] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Mixtures per task.")] = 40,
     peer: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PEERS)}; by default all.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON; the table is written beside it.")] = None,
@@ -190,7 +190,7 @@ def main(
         old = json.loads(output.read_text()) if update and output is not None else None
         peers: list[Denoiser] = [PEERS[name]() for name in peer or (() if update else PEERS)]
         items = [item for item in read_manifest(manifest) if item.split == "dev"]
-        separators = [Separator(name, device="cpu") for name in model or ("default", "offline")]
+        separators = [Separator(name, device="cpu") for name in model or ("default",)]
         found = compare(separators, peers, AudioPool.load(items, separators[0].sample_rate), count)
         if old is not None:
             found = updated(old, found)

@@ -157,7 +157,7 @@ def test_help_needs_no_torch(results, command):
 def test_help_names_models_prompts_and_tasks(results):
     for command in ("separate -h", "stream --help"):
         text = " ".join(results[tuple(command.split())][1].split())
-        assert "default, offline, a model directory" in text and "denoise (speech, sfxbg -> speech)" in text
+        assert "default, a model directory" in text and "denoise (speech, sfxbg -> speech)" in text
         assert "The default model knows speech, sfx, sfxbg, drums, bass, vocals, other, musicbg." in text
 
 
@@ -170,7 +170,7 @@ def test_names_are_those_of_the_engine():
     ("typed", "offered"),
     [
         ("separate --task d", "denoise dialogue"),
-        ("stream -m o", "offline"),
+        ("stream -m d", "default"),
         ("tr", "train"),
         ("separate --st", "--stem --stitch --stereo"),
     ],

@@ -1,4 +1,4 @@
-"""Whole models on a GPU against plain PyTorch: presets with random weights, the embedded models on real audio."""
+"""Whole models on a GPU against plain PyTorch: presets with random weights, the embedded model on real audio."""
 
 from pathlib import Path
 

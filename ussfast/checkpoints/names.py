@@ -18,8 +18,8 @@ HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))
 PRESET_FAMILIES = ("conventional-", "sfc-", "tflocoformer-", "tuss-")
 
 EXPECTED = (
-    "'default', 'offline', a directory with config.json and model.safetensors, or owner/name (owner/name@revision) of "
-    "a model on the Hugging Face Hub"
+    "'default', a directory with config.json and model.safetensors, or owner/name (owner/name@revision) of a model on "
+    "the Hugging Face Hub"
 )
 
 
