@@ -177,7 +177,7 @@ def table(found: dict[str, Any]) -> str:
 
 def main(
     manifest: Annotated[Path, typer.Argument(help="manifest.json with a dev split (docs/data.md).")],
-    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Repeat for more; default if not given.")] = None,
+    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="By default default alone.")] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Mixtures per task.")] = 40,
     peer: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PEERS)}; by default all.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON; the table is written beside it.")] = None,
