@@ -108,3 +108,15 @@ def test_the_mean_weights_of_the_newest_where_none_was_validated(tmp_path, pool)
     trainer._save()
     export(tmp_path, "x", "CC0-1.0")
     assert checkpoint_value(tmp_path) == pytest.approx(float(trainer.ema.state()["prompts"].mean()), abs=1e-3)
+
+
+def test_the_newest_is_exported_where_the_rate_has_fallen(tmp_path, pool, dev):
+    """However good an earlier one looked on few mixtures."""
+    trainer = trainer_in(tmp_path, pool, dev, optim={"steps": 2})
+    trainer.run()
+    assert checkpoints.newest(tmp_path).name == "step-0000002"
+    ones = {k: torch.ones_like(v) for k, v in trainer.model.state_dict().items()}
+    checkpoints.save_best(tmp_path, trainer.recipe, ones, {"step": 1, "seconds": 1.0, "mean": 99.0}, trainer.kept)
+    for newest, step in ((False, 1), (True, 2)):
+        export(tmp_path, "x", "CC0-1.0", newest=newest)
+        assert Separator(tmp_path / "model", "bass", device="cpu").info.source["step"] == step

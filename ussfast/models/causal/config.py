@@ -27,7 +27,7 @@ class CausalConfig:
     blocks: int = 5
     features: int = 12
     repeats: int = 4
-    release_db: float = 20.0
+    release_db: float = 60.0
     level: LevelConfig = LevelConfig(enabled=False)
     segment_seconds: float = 6.0
 
