@@ -3,7 +3,7 @@
     python scripts/first_screen.py            # after another model became the default: peers.json first, see below
 
 The picture is docs/images/demo.png: `ussfast separate --plot` of the bundled recording. The table comes from
-bench/results/peers.json, which `bench/peers/compare.py` measures.
+bench/results/peers.json, which `bench/peers/compare.py` and then `bench/peers/memory.py` measure.
 """
 
 import json
@@ -25,7 +25,7 @@ TASKS = {
 }
 # In this order; others follow.
 SYSTEMS = {"default": "ussfast, `default`", "DeepFilterNet3": "DeepFilterNet3", "RNNoise": "RNNoise"}
-COLUMNS = ("SI-SDR improvement of the speech (dB):", *TASKS.values(), "real-time factor, one thread", "latency")
+COLUMNS = ("SI-SDR improvement of the speech (dB):", *TASKS.values(), "real-time factor, one thread", "memory", "latency")
 
 
 def table(found: dict[str, Any]) -> str:
@@ -38,12 +38,13 @@ def table(found: dict[str, Any]) -> str:
         gains = [[s["si_sdr_improvement"] for s in own if s["task"] == task] for task in TASKS]
         latency = "not live" if system["latency_ms"] is None else f"{system['latency_ms']:.0f} ms"
         factor = np.mean([score["cpu_per_second"] for score in own])
+        memory = f"{system['memory_mib']:.0f} MiB" if "memory_mib" in system else "-"
         means = " | ".join(f"{np.mean(gain):+.1f}" if gain else "-" for gain in gains)
-        lines.append(f"| {SYSTEMS.get(name, name)} | {means} | {factor:.3f} | {latency} |")
+        lines.append(f"| {SYSTEMS.get(name, name)} | {means} | {factor:.3f} | {memory} | {latency} |")
     said = (
         f"{found['count']} mixtures of {found['seconds']:g} s in each column, of sounds that ours were not trained "
         f"on\n(of the others we do not know); {found['machine']}. The real-time factor is CPU time by duration, with "
-        "float32.\nDenoisers give the speech, ours every sound of the mixture ([all figures](bench/results/peers.md))."
+        "float32.\nMemory is the peak of a process that reads and writes a minute of audio. Denoisers give the speech, ours every sound of the mixture ([all figures](bench/results/peers.md))."
     )
     return "\n".join([*lines, "", said])
 

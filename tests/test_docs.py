@@ -203,11 +203,11 @@ def test_the_table_is_that_of_the_measurement(first_screen):
 def test_the_table_by_hand(first_screen):
     rows = [("cinematic", "late", 1.0, 0.01), ("cinematic", "late", 2.0, 0.03), ("cinematic", "default", -1.0, 0.5)]
     scores = [dict(zip(("task", "system", "si_sdr_improvement", "cpu_per_second"), row, strict=True)) for row in rows]
-    systems = {"late": {"latency_ms": 40.2}, "default": {"latency_ms": None}}
+    systems = {"late": {"latency_ms": 40.2, "memory_mib": 87.4}, "default": {"latency_ms": None}}
     found = {"systems": systems, "scores": scores, "count": 2, "seconds": 5.0, "machine": "Some CPU"}
     lines = first_screen.readme(f"a\n{first_screen.BEGIN}\nold\n{first_screen.END}\nb\n", found).splitlines()
-    assert lines[5] == "| ussfast, `default` | - | -1.0 | - | 0.500 | not live |"
-    assert lines[6] == "| late | - | +1.5 | - | 0.020 | 40 ms |"
+    assert lines[5] == "| ussfast, `default` | - | -1.0 | - | 0.500 | - | not live |"
+    assert lines[6] == "| late | - | +1.5 | - | 0.020 | 87 MiB | 40 ms |"
     assert (lines[0], lines[-1]) == ("a", "b") and "old" not in lines
     with pytest.raises(ValueError, match="no place for the table"):
         first_screen.readme("a\n", found)

@@ -149,3 +149,11 @@ def test_missing_package_says_what_to_install(modules, monkeypatch, manifest):
 def test_unknown_peer_is_named(modules, manifest):
     done = run(modules[0].main, manifest, "--peer", "nobody")
     assert done.exit_code == 1 and "'nobody'" in done.output + str(done.exception)
+
+
+def test_peak_memory_is_that_of_the_process(modules):
+    spec = importlib.util.spec_from_file_location("peers_memory", FOLDER / "memory.py")
+    memory = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(memory)
+    small, large = (memory.peak_mib([sys.executable, "-c", f"x = b'1' * ({n} << 20)"]) for n in (1, 201))
+    assert 195 < large - small < 215 and small < 40
