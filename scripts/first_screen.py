@@ -46,7 +46,7 @@ def table(found: dict[str, Any]) -> str:
     said = (
         f"{found['count']} mixtures of {found['seconds']:g} s in each column, of sounds that ours were not trained "
         f"on\n(of the others we do not know); {found['machine']}. The real-time factor is CPU time by duration, with "
-        "float32.\nMemory is the peak of a process that reads and writes a minute of audio. Denoisers give the speech,\n"
+        "float32.\nMemory is the peak of a process that reads and writes a minute of audio. Denoisers give speech,\n"
         "ours every sound of the mixture ([all figures](bench/results/peers.md))."
     )
     return "\n".join([*lines, "", said])
