@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from marked import replaced
 
 from ussfast import demo
 from ussfast.audio import read
@@ -135,11 +136,7 @@ def conditions(evaluation: dict[str, Any]) -> list[str]:
 
 def readme(before: str, evaluation: dict[str, Any]) -> str:
     """README.md with another table between BEGIN and END."""
-    head, found, rest = before.partition(BEGIN)
-    _, closed, tail = rest.partition(END)
-    if not (found and closed):
-        raise InputError(f"README.md has no place for the table: {BEGIN} ... {END}")
-    return f"{head}{BEGIN}\n\n{table(evaluation)}\n\n{END}{tail}"
+    return replaced(before, BEGIN, END, table(evaluation))
 
 
 def changelog(before: str, old: dict[str, float], new: dict[str, float], facts: Facts) -> str:

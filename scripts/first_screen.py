@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from marked import replaced
 
 ROOT = Path(__file__).parents[1]
 PEERS, PICTURE = Path("bench/results/peers.json"), Path("docs/images/demo.png")
@@ -53,12 +54,8 @@ def table(found: dict[str, Any]) -> str:
 
 
 def readme(before: str, found: dict[str, Any]) -> str:
-    """README.md with another table between BEGIN and END; ValueError if it has no place for one."""
-    head, there, rest = before.partition(BEGIN)
-    _, closed, tail = rest.partition(END)
-    if not (there and closed):
-        raise ValueError(f"README.md has no place for the table: {BEGIN} ... {END}")
-    return f"{head}{BEGIN}\n\n{table(found)}\n\n{END}{tail}"
+    """README.md with another table between BEGIN and END."""
+    return replaced(before, BEGIN, END, table(found))
 
 
 def main() -> None:

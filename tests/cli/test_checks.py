@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from commands import run
 from tiny import CAUSAL, RATE, UNCONDITIONAL, noise, tiny_directory
 
 from ussfast.cli import checks
-from ussfast.cli.main import main
 from ussfast.engine.settings import BACKENDS, DTYPES, pick_device
 from ussfast.errors import DeviceError
 from ussfast.evaluate import run as evaluation
@@ -201,13 +201,6 @@ def test_devices_are_refused_as_the_engine_does(name):
     assert refuses(lambda: checks.engine(name, "auto", "auto")) == refuses(lambda: pick_device(name))
 
 
-def run(capsys, *arguments):
-    """Exit code, standard output, standard error."""
-    with pytest.raises(SystemExit) as exit:
-        main([str(a) for a in arguments])
-    return (exit.value.code or 0, *capsys.readouterr())
-
-
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The working directory, with good.wav and a model of each kind in it."""
@@ -236,6 +229,7 @@ def test_bad_files_alone_are_told_with_json_too(folder, capsys):
     assert code == 2 and row["stems"] == {} and row["error"] in err and "empty file" in err
 
 
+# The error is for machines without such a device.
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_only_torch_can_refuse(folder, capsys):
     code, _, err = run(capsys, "separate", "good.wav", "-p", "speech", "-m", "tuss", "--device", "cuda:7")

@@ -8,17 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from commands import run
 from tiny import PROMPTS, RATE, UNCONDITIONAL, noise, tiny_directory
 
 import ussfast
 from ussfast.cli import many_files as batch
-from ussfast.cli.main import main
 from ussfast.models.presets import PRESETS
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return str(tiny_directory(tmp_path_factory.mktemp("models")))
 
 
 @pytest.fixture
@@ -35,13 +30,6 @@ def folder(tmp_path, monkeypatch):
 
 def record(path, channels, samples, rate):
     soundfile.write(path, noise(channels, samples, seed=samples).T, rate)
-
-
-def run(capsys, *arguments):
-    """Exit code, standard output, standard error."""
-    with pytest.raises(SystemExit) as exit:
-        main([str(a) for a in arguments])
-    return (exit.value.code or 0, *capsys.readouterr())
 
 
 def files(folder):

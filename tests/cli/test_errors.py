@@ -11,15 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny import RATE, noise, tiny_directory
+from commands import run
+from tiny import RATE, noise
 
-from ussfast.cli.main import main
 from ussfast.models import SpectralModel
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_directory(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
@@ -35,13 +30,6 @@ def record(path, samples=4000, rate=RATE, broken_at=None):
     if broken_at is not None:
         audio[0, broken_at] = np.nan
     soundfile.write(path, audio.T, rate, format="WAV", subtype="FLOAT")
-
-
-def run(capsys, *arguments):
-    """Exit code, standard output, standard error."""
-    with pytest.raises(SystemExit) as exit:
-        main([str(a) for a in arguments])
-    return (exit.value.code or 0, *capsys.readouterr())
 
 
 def complaint(result, code):

@@ -5,15 +5,10 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from tiny import noise, tiny_directory
+from commands import run
+from tiny import noise
 
 from ussfast.audio import read
-from ussfast.cli.main import main
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return str(tiny_directory(tmp_path_factory.mktemp("models")))
 
 
 @pytest.fixture
@@ -25,11 +20,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(capsys, model, *arguments):
-    """Exit code, standard output, standard error."""
-    with pytest.raises(SystemExit) as exit:
-        main(["separate", "loud.wav", "-m", model, "-p", "speech", "-o", "out", *map(str, arguments)])
-    return (exit.value.code or 0, *capsys.readouterr())
+def loud(capsys, model, *arguments):
+    return run(capsys, "separate", "loud.wav", "-m", model, "-p", "speech", "-o", "out", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +34,7 @@ def run(capsys, model, *arguments):
     ],
 )
 def test_lossy_formats(model, folder, capsys, name, more, subtype, rate):
-    code, out, err = run(capsys, model, "--format", name, "--residual", "--clip", "none", *more)
+    code, out, err = loud(capsys, model, "--format", name, "--residual", "--clip", "none", *more)
     assert code == 0 and out.splitlines() == [f"out/loud/speech.{name}", f"out/loud/residual.{name}"]
     resampled = "ussfast: warning: loud.wav: opus cannot have 11025 Hz: the files have 12000 Hz\n"
     assert err == (resampled if name == "opus" else "")
@@ -52,13 +44,13 @@ def test_lossy_formats(model, folder, capsys, name, more, subtype, rate):
 
 
 def test_the_template_says_the_format_too(model, folder, capsys):
-    code, out, _ = run(capsys, model, "--template", "{label}.ogg", "--quality", 1)
+    code, out, _ = loud(capsys, model, "--template", "{label}.ogg", "--quality", 1)
     assert code == 0 and out == "out/speech.ogg\n" and soundfile.info("out/speech.ogg").subtype == "VORBIS"
 
 
 @pytest.mark.parametrize("bits", [16, 32])
 def test_rescaled_files_add_up_to_the_rescaled_input(model, folder, capsys, bits):
-    code, out, err = run(capsys, model, "--residual", "--bit-depth", bits, "--clip", "rescale")
+    code, out, err = loud(capsys, model, "--residual", "--bit-depth", bits, "--clip", "rescale")
     assert code == 0
     stems = np.stack([read(path)[0] for path in out.splitlines()])
     before, _ = read("loud.wav")
@@ -66,21 +58,21 @@ def test_rescaled_files_add_up_to_the_rescaled_input(model, folder, capsys, bits
     assert 0.1 < gain < 0.5 and np.abs(stems).max() == pytest.approx(1 - 2**-15, abs=1e-6)
     np.testing.assert_allclose(stems.sum(0), gain * before, atol=2 * 2.0**-bits + 1e-5)
     assert err.startswith(f"ussfast: warning: loud.wav: all stems scaled by {gain:.4f} (")
-    assert run(capsys, model, "--residual", "--quiet", "--clip", "rescale") == (0, "", "")
+    assert loud(capsys, model, "--residual", "--quiet", "--clip", "rescale") == (0, "", "")
 
 
 def test_clamped_samples_are_told(model, folder, capsys):
-    code, out, err = run(capsys, model, "--residual", "--bit-depth", 16)
+    code, out, err = loud(capsys, model, "--residual", "--bit-depth", 16)
     residual = read("out/loud/residual.wav")[0]
     clamped = int(np.count_nonzero((residual == -1) | (residual == 1 - 2**-15)))
     assert code == 0 and clamped > 100
     assert f"loud.wav: residual.wav: {clamped} samples beyond full scale were clamped\n" in err
-    assert run(capsys, model, "--residual")[2] == ""  # float WAV holds them
+    assert loud(capsys, model, "--residual")[2] == ""  # float WAV holds them
 
 
 def test_json_tells_about_each_file(model, folder, capsys):
     (folder / "bad.wav").write_text("nothing")
-    code, out, err = run(capsys, model, "bad.wav", "--format", "opus", "--clip", "rescale", "--json")
+    code, out, err = loud(capsys, model, "bad.wav", "--format", "opus", "--clip", "rescale", "--json")
     good, bad = json.loads(out)
     assert code == 2 and err.count("\n") == 1 and "bad.wav" in err
     assert (
@@ -92,7 +84,7 @@ def test_json_tells_about_each_file(model, folder, capsys):
     assert bad["stems"] == {} and "bad.wav" in bad["error"] and bad["warnings"] == []
     assert [bad[key] for key in ("seconds", "sample_rate", "channels", "rtf")] == [None] * 4
 
-    code, out, err = run(capsys, model, "--format", "opus", "--json", "--skip-existing")
+    code, out, err = loud(capsys, model, "--format", "opus", "--json", "--skip-existing")
     (again,) = json.loads(out)
     assert (code, err) == (0, "") and again["stems"] == good["stems"]
     assert (again["seconds"], again["sample_rate"], again["channels"], again["rtf"]) == (1.0, 11025, 2, None)
@@ -100,6 +92,6 @@ def test_json_tells_about_each_file(model, folder, capsys):
 
 def test_what_a_codec_cannot_take_is_said_before_a_folder_is_made(model, folder, capsys):
     soundfile.write("loud.wav", noise(3, 11025).T, 11025)
-    code, _, err = run(capsys, model, "--format", "mp3")
+    code, _, err = loud(capsys, model, "--format", "mp3")
     assert code == 2 and err.endswith("loud/speech.mp3: mp3 holds 1 to 2 channels, not 3\n")
     assert not (folder / "out").exists()

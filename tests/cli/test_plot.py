@@ -5,14 +5,8 @@ import sys
 
 import pytest
 import soundfile
-from tiny import RATE, noise, tiny_directory
-
-from ussfast.cli.main import main
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return str(tiny_directory(tmp_path_factory.mktemp("models")))
+from commands import run
+from tiny import RATE, noise
 
 
 @pytest.fixture
@@ -23,21 +17,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(capsys, *arguments):
-    """Exit code, standard output, standard error."""
-    with pytest.raises(SystemExit) as exit:
-        main(["separate", *arguments])
-    return (exit.value.code or 0, *capsys.readouterr())
-
-
 def test_a_picture_beside_the_stems(model, folder, capsys):
     pytest.importorskip("matplotlib", reason="matplotlib draws")
     asked = ("a.wav", "-m", model, "-p", "speech,sfx", "--stem", "sfx", "--format", "opus")
-    code, out, _ = run(capsys, *asked, "--plot", "new/x.png")
+    code, out, _ = run(capsys, "separate", *asked, "--plot", "new/x.png")
     assert (code, out.split()) == (0, ["separated/a/sfx.opus", "new/x.png"])
     assert (folder / "new/x.png").read_bytes().startswith(b"\x89PNG")
     (folder / "new/x.png").unlink()
-    code, out, _ = run(capsys, *asked, "--plot", "new/x.png", "--skip-existing", "--json")  # drawn of what is there
+    code, out, _ = run(capsys, "separate", *asked, "--plot", "new/x.png", "--skip-existing", "--json")  # of those there
     assert code == 0 and json.loads(out)[0]["rtf"] is None and (folder / "new/x.png").is_file()
 
 
@@ -45,12 +32,12 @@ def test_errors_come_before_the_work(model, folder, capsys, monkeypatch):
     asked = ("a.wav", "-m", model, "-p", "speech")
     wrong = {"x.gif": "a picture is .png, .pdf or .svg", "a.wav/x.png": "is not a folder"}
     for path, says in wrong.items():
-        code, _, err = run(capsys, *asked, "--plot", path)
+        code, _, err = run(capsys, "separate", *asked, "--plot", path)
         assert code in (1, 2) and says in err, (path, err)
-    code, _, err = run(capsys, "b.wav", *asked, "--plot", "x.png")
+    code, _, err = run(capsys, "separate", "b.wav", *asked, "--plot", "x.png")
     assert code == 2 and "is a picture of one input, and here are 2" in err
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    code, _, err = run(capsys, *asked, "--plot", "x.png")
+    code, _, err = run(capsys, "separate", *asked, "--plot", "x.png")
     assert code == 2 and "pip install 'ussfast[evaluate]'" in err
     assert not (folder / "separated").exists()
 
@@ -58,6 +45,6 @@ def test_errors_come_before_the_work(model, folder, capsys, monkeypatch):
 def test_a_picture_that_fails_is_an_error_of_its_input(model, folder, capsys):
     pytest.importorskip("matplotlib", reason="matplotlib draws")
     (folder / "x.png").mkdir()
-    code, _, err = run(capsys, "a.wav", "-m", model, "-p", "speech", "--plot", "x.png")
+    code, _, err = run(capsys, "separate", "a.wav", "-m", model, "-p", "speech", "--plot", "x.png")
     assert code == 1 and "x.png: is a folder" in err
     assert (folder / "separated/a/speech.wav").is_file()

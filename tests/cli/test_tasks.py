@@ -6,25 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from commands import run
 from tiny import CAUSAL, RATE, noise, tiny_directory
 
 import ussfast
 from ussfast.checkpoints.names import PRESET_FAMILIES, embedded, glance, is_preset
-from ussfast.cli.main import main
 from ussfast.models.presets import PRESETS
 from ussfast.prompts.tasks import TASKS
-
-
-def run(capsys, *arguments):
-    """Exit code, standard output, standard error."""
-    with pytest.raises(SystemExit) as exit:
-        main([str(a) for a in arguments])
-    return (exit.value.code or 0, *capsys.readouterr())
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_directory(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

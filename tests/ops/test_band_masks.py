@@ -13,6 +13,7 @@ NAMES = ("x", "features", "norm", "inner", "weigh", "outer", "bias")
 # the reference rounds the gradients of weights.
 TOL = {"float32": 1e-5, "bfloat16": 2e-2}
 HAS_KERNELS = hasattr(torch.ops.ussfast, "_band_masks_forward") and _op.IMPL == "native"
+# Kernels against the reference: FAIL_WITHOUT_EXT=1 makes a missing extension red where there is a compiler.
 needs_kernels = pytest.mark.skipif(not HAS_KERNELS, reason="the C++ extension is not loaded")
 SMALL = (2, 3, 5), [2, 2, 3, 18], (12, 10, 5)  # batch, sources, frames; bands; dim, hidden, features
 

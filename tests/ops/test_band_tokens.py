@@ -13,6 +13,7 @@ NAMES = ("features", "weight")
 # the reference rounds the gradients of weights.
 TOL = {"float32": 1e-5, "bfloat16": 2e-2}
 HAS_KERNELS = hasattr(torch.ops.ussfast, "_band_tokens_backward") and _op.IMPL == "native"
+# Kernels against the reference: FAIL_WITHOUT_EXT=1 makes a missing extension red where there is a compiler.
 needs_kernels = pytest.mark.skipif(not HAS_KERNELS, reason="the C++ extension is not loaded")
 SMALL = (2, 5), [2, 2, 3, 18], 5, 12  # batch, frames; bands; features, dim
 

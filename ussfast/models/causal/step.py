@@ -1,4 +1,4 @@
-"""`causal_step.step` of a `CausalModel` as one native call per hop, on a state that it changes in place."""
+"""`hop.step` of a `CausalModel` as one native call per hop, on a state that it changes in place."""
 
 from collections.abc import Sequence
 from dataclasses import replace
