@@ -2,8 +2,8 @@
 
     python bench/full_band_voices.py data/manifest.json
 
-Voices of the dev split, and of the training split where their licence keeps them out of the recipe; backgrounds of the dev
-split, levels as in `ussfast evaluate`. Prints Markdown: dB kept alone, in the background, and SI-SDR improvement.
+Voices of the dev split, and of the training split where their licence keeps them out of the recipe; backgrounds of the
+dev split, levels as in `ussfast evaluate`. Prints Markdown: dB kept alone, in the background, and SI-SDR improvement.
 """
 
 from pathlib import Path
