@@ -21,7 +21,7 @@ KERNEL_TESTS := tests/ops/test_contract.py tests/ops/test_locoformer.py tests/op
 # Files of tests run beside each other, each on one thread; each takes about a gigabyte.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 
-.PHONY: test demo lint bench bench-models bench-streaming embed first-screen gpu-build gpu-test gpu-bench gpu-lease gpu-lease-pack clean
+.PHONY: test demo lint bench bench-models bench-streaming embed first-screen fuzz gpu-build gpu-test gpu-bench gpu-lease gpu-lease-pack clean
 
 test: lint
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
@@ -62,6 +62,10 @@ embed: $(STAMP)
 # --update comes first.
 first-screen: $(STAMP)
 	$(BIN)/python scripts/first_screen.py
+
+# Random inputs for everything that takes any: make fuzz MINUTES=10, or INPUTS=10000 of each target. docs/security.md
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m fuzz $(if $(MINUTES),--minutes $(MINUTES)) $(if $(INPUTS),--inputs $(INPUTS)) $(if $(SEED),--seed $(SEED))
 
 # On a machine with a GPU, with a Python that has a CUDA torch and what pyproject.toml lists: nothing is installed.
 GPU_PYTHON ?= python3

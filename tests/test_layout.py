@@ -20,7 +20,7 @@ COMMON = {"butterflies", "fft", "fft_plan", "reference", "team", "tensors"}
 
 def ours() -> list[Path]:
     """Source files of the project: all in our folders, less what git ignores where there is git."""
-    folders = ("ussfast", "csrc", "tests", "bench", "export", "scripts")
+    folders = ("ussfast", "csrc", "tests", "bench", "export", "fuzz", "scripts")
     found = [path for folder in folders for path in (ROOT / folder).rglob("*")]
     found += [ROOT / "setup.py", ROOT / "Makefile"]
     suffixes = {".py", ".cpp", ".cu", ".cuh", ".h", ""}

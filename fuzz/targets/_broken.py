@@ -1,0 +1,35 @@
+"""A target with a fault of every kind, one per input, for the test of the harness. Its inputs are told apart by what
+they draw first: numbers 0 to 6 of the seed that the test gives draw what stands here."""
+
+import os
+import random
+import time
+from pathlib import Path
+
+from ussfast.errors import InputError
+
+SECONDS, MIB = 0.3, 64
+
+
+def prepare(folder: Path) -> None:
+    pass
+
+
+def one(context: None, rng: random.Random, folder: Path) -> None:
+    match rng.randrange(8):
+        case 0:
+            pass
+        case 1:
+            raise InputError("no")
+        case 2:
+            raise InputError("no\nand no")
+        case 3:
+            raise KeyError("a traceback")
+        case 4:
+            os.abort()
+        case 5:
+            time.sleep(60)
+        case 6:
+            bytearray(b"\1" * (100 << 20))
+        case 7:
+            assert folder.is_file(), "a wrong result"
