@@ -88,7 +88,10 @@ def _slow(cepstra: Tensor, mean: Callable[[Tensor], Tensor]) -> Tensor:
 
 def _tonality(power: Tensor, mean: Callable[[Tensor], Tensor]) -> Tensor:
     """How far bins stand out from their neighbours, in four ranges."""
-    log = (power + 1e-9).log()
+    log = (power / power.mean((1, 2), keepdim=True).clamp(min=1e-20) + 1e-7).log()
     out = (log[..., 1:-1] - 0.5 * (log[..., :-2] + log[..., 2:])).clamp(min=0)
-    edges = (2, 16, 64, 256, out.shape[-1])
+    bins = out.shape[-1]
+    edges = [min(2, bins - 1)]
+    for share in (32, 8, 2, 1):  # no range is empty, however few bins there are
+        edges.append(max(edges[-1] + 1, round(bins / share)))
     return torch.stack([mean(out[..., a:b].mean(-1)) for a, b in zip(edges[:-1], edges[1:], strict=True)], 1)
