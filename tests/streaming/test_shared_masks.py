@@ -41,7 +41,8 @@ def test_a_stream_of_different_channels_equals_the_whole(channels, opposite, siz
     audio, ours = noise(channels, 3000, seed), BACKENDS["auto"]
     if opposite:
         audio[1] -= 2 * audio[0]
-    close(joined(ours.stream(cut(audio, sizes), RATE, prompts=EQUAL))[0], ours.separate(audio, RATE, prompts=EQUAL).stems)
+    whole = ours.separate(audio, RATE, prompts=EQUAL).stems
+    close(joined(ours.stream(cut(audio, sizes), RATE, prompts=EQUAL))[0], whole)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
