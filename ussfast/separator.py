@@ -21,6 +21,7 @@ from ussfast.models import SpectralModel, architecture_of
 from ussfast.models.presets import random_model
 from ussfast.prompts.bank import Plan, Prompt, PromptBank, check_prompts, make_plan
 from ussfast.prompts.enrolment import can_embed, enroll
+from ussfast.prompts.names import check_repeats
 from ussfast.separation import Separation, choose, make_folders, output_labels, stem_paths
 from ussfast.streaming import opening as live
 from ussfast.streaming.pool import SessionPool
@@ -115,7 +116,7 @@ class Separator:
     def _set_up(self, network: SpectralModel, info: ModelInfo, prompts: Sequence[str] | str, chosen: Settings) -> None:
         self.info, self.settings = info, chosen
         if prompts:
-            check_prompts(prompts, network.prompt_names)
+            check_repeats(check_prompts(prompts, network.prompt_names), network.equal_prompts)
         self.default_prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
         self.engine = Engine(network, chosen)
         self.prompts = PromptBank(network)

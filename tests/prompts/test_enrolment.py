@@ -50,6 +50,14 @@ def test_clips_from_files_and_arrays_of_any_rate_channels_and_level(separator, t
     assert (separator.enroll("d", [mono], 2 * RATE).vector - plain).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("gains", [(1, -1), (0.3, -1), (1, 1, -1, -1)])
+def test_channels_of_opposite_phase_do_not_cancel(separator, gains):
+    mono = noise(1, 8000, seed=3)
+    clip = np.array(gains, np.float32)[:, None] * mono
+    plain, found = (separator.enroll("x", [sound], RATE).vector for sound in (mono, clip))
+    torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-3)
+
+
 def test_several_clips_are_averaged_and_enrolling_again_replaces(separator):
     clips = [noise(1, 4000, seed=s) for s in (1, 2)]
     one, two = (separator.enroll("x", [clip], RATE).vector for clip in clips)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ussfast.errors import PromptError
 from ussfast.models import SpectralModel
-from ussfast.prompts.names import check_prompts, equal_groups, number_repeats, unknown_prompt
+from ussfast.prompts.names import check_prompts, check_repeats, equal_groups, number_repeats, unknown_prompt
 
 __all__ = ["Plan", "Prompt", "PromptBank", "check_prompts", "equal_groups", "make_plan", "number_repeats"]
 
@@ -30,9 +30,13 @@ class Prompt:
 
 
 class PromptBank(Mapping[str, Prompt]):
-    """The prompts of one model by name; empty for unconditional models."""
+    """The prompts of one model by name; empty for unconditional models.
+
+    equal_prompts: of the model, see `SpectralModel`.
+    """
 
     def __init__(self, model: SpectralModel):
+        self.equal_prompts = model.equal_prompts
         names = model.prompt_names
         vectors = model.prompt_vectors(names) if names else None
         self._prompts = (
@@ -87,7 +91,7 @@ class Plan:
 
 
 def make_plan(prompts: Sequence[str] | str, bank: PromptBank, sources: tuple[str, ...], fixed: bool) -> Plan:
-    """Plan for these prompts; PromptError as `check_prompts`.
+    """Plan for these prompts; PromptError as `check_prompts` and `check_repeats`.
 
     Args:
         sources: labels of a model without prompts; fixed: whether they always come out in that order.
@@ -95,7 +99,11 @@ def make_plan(prompts: Sequence[str] | str, bank: PromptBank, sources: tuple[str
     names = check_prompts(prompts, tuple(bank))
     if bank:
         keys = tuple((name, names[:i].count(name)) for i, name in enumerate(names))
-        return Plan(number_repeats(names), keys, torch.stack([bank[n].vector for n in names]), equal_groups(names))
+        vectors = torch.stack([bank[n].vector for n in names])
+        # Two names may have been made of the same clip: to the model they are equal.
+        same = [tuple(vector) for vector in vectors.tolist()]
+        check_repeats(names, bank.equal_prompts, same)
+        return Plan(number_repeats(names), keys, vectors, equal_groups(same))
     # Without names of its own, a source may come out in any place of the next window.
     groups = () if fixed else (tuple(range(len(sources))),)
     return Plan(sources, tuple((label, 0) for label in sources), None, groups)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,7 @@ def enroll(
     found = []
     for number, clip in enumerate(clips, 1):
         audio, rate = load(clip, sample_rate, model_rate)
-        mono = audio.mean(0, keepdims=True)
+        mono = _mono(audio)
         mono = resample(mono, rate, model_rate) if rate != model_rate else mono
         where = str(clip) if isinstance(clip, (str, Path)) else f"clip {number}"
         if mono.shape[1] < SHORTEST * model_rate:
@@ -39,6 +40,14 @@ def enroll(
         with torch.inference_mode():
             found.append(unit(model.embed(torch.from_numpy(mono).to(model.prompts.device))[0].float()))
     return Prompt(name, torch.stack(found).mean(0).clone(), "enrolled")
+
+
+def _mono(audio: np.ndarray) -> np.ndarray:
+    """[channels, samples] -> [1, samples]: the mean, channels turned over whose phase is opposite to the loudest one's,
+    so that they do not cancel."""
+    loudest = audio[np.square(audio).sum(1).argmax()]
+    signs = np.where(audio @ loudest < 0, np.float32(-1), np.float32(1))
+    return (signs[:, None] * audio).mean(0, keepdims=True)
 
 
 def unit(vector: Tensor) -> Tensor:

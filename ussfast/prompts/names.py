@@ -1,7 +1,7 @@
 """Names of prompts: which a model knows, and the labels of stems. Nothing here needs torch."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from ussfast.errors import PromptError
 
@@ -30,6 +30,23 @@ def check_prompts(prompts: Sequence[str] | str, known: tuple[str, ...]) -> tuple
     return names
 
 
+def check_repeats(names: Sequence[str], most: int | None, same: Sequence[Hashable] | None = None) -> None:
+    """PromptError for more equal prompts than the model tells apart.
+
+    Args:
+        most: see `SpectralModel.equal_prompts`.
+        same: what makes them equal, in place of their names.
+    """
+    for group in equal_groups(names if same is None else same):
+        if most is not None and len(group) > most:
+            equal = ", ".join(dict.fromkeys(names[i] for i in group))
+            once = "once" if most == 1 else f"at most {most} times"
+            raise PromptError(
+                f"{len(group)} equal prompts ({equal}) would give the same stem more than once: "
+                f"this model can be asked {once} for one prompt"
+            )
+
+
 def number_repeats(names: Sequence[str]) -> tuple[str, ...]:
     """Labels of stems: names, those that repeat numbered from 1 ("sfx", "sfx" -> "sfx-1", "sfx-2")."""
     seen: dict[str, int] = {}
@@ -40,10 +57,10 @@ def number_repeats(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def equal_groups(names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Indices of the names that repeat, by name: sources that may be exchanged with one another."""
+def equal_groups(prompts: Sequence[Hashable]) -> tuple[tuple[int, ...], ...]:
+    """Indices of those that repeat: sources that may be exchanged with one another."""
     return tuple(
-        tuple(i for i, other in enumerate(names) if other == name)
-        for name in dict.fromkeys(names)
-        if list(names).count(name) > 1
+        tuple(i for i, other in enumerate(prompts) if other == prompt)
+        for prompt in dict.fromkeys(prompts)
+        if list(prompts).count(prompt) > 1
     )
