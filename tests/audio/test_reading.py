@@ -95,7 +95,7 @@ def test_mp3_that_the_pipe_refuses(tmp_path, monkeypatch):
     out, into = os.pipe()
     os.write(into, b"no frame in here")
     os.close(into)
-    monkeypatch.setattr(audio_decode, "_mp3_pipe", lambda _: out)
+    monkeypatch.setattr(audio_decode, "_mp3_pipe", lambda *_: out)
     assert "libsndfile could not read it (" in complaint(path)
     with pytest.raises(OSError):
         os.fstat(out)
