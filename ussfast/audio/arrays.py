@@ -65,7 +65,8 @@ def _numbers(array: Any, where: str) -> np.ndarray:
         values = np.asarray(array) if hasattr(array, "__array__") else None
     except Exception as error:  # a tensor that is sparse, or whose numbers are nowhere
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise AudioError(f"{where}: no array of numbers can be made of this {type(array).__name__}: {reason}") from error
+        kind = type(array).__name__
+        raise AudioError(f"{where}: no array of numbers can be made of this {kind}: {reason}") from error
     if values is None:
         hint = ": put them into io.BytesIO" if isinstance(array, (bytes, bytearray, memoryview)) else ""
         raise AudioError(f"{where}: a numpy array or torch tensor is needed, not {type(array).__name__}{hint}")

@@ -12,7 +12,7 @@ from typing import Any
 from ussfast.errors import AudioError, OutputError
 
 PIECE_BYTES = 1 << 20
-LONGEST_STEM = 100  # characters
+LONGEST_STEM, LONGEST_SUFFIX = 100, 10  # characters
 
 
 def is_file(audio: Any) -> bool:
@@ -38,7 +38,8 @@ class HeldFile(os.PathLike[str]):
     Decoders need a file that they can open more than once and seek in. The caller's is neither closed nor, where it can
     seek, left at another place.
 
-    Attributes: name (to show), stem (to name outputs by: of the file's own name if it has one, else "audio").
+    Attributes: name (to show), stem and suffix (to name outputs by: of the file's own name if it has one, else "audio"
+        and none).
 
     Args:
         file: anything with a `read` that returns bytes; it need not seek.
@@ -50,6 +51,7 @@ class HeldFile(os.PathLike[str]):
     def __init__(self, file: Any):
         own = getattr(file, "name", None)
         own = os.fsdecode(own) if isinstance(own, (str, bytes)) else ""
+        self.suffix = re.sub(r"[^\w.]+", "", Path(own).suffix)[:LONGEST_SUFFIX]
         self.stem = re.sub(r"[^\w.+-]+", "_", Path(own).stem)[:LONGEST_STEM].strip(".") or "audio"
         self.name = " ".join(Path(own).name.split()) or "audio"
         start = _position(file)

@@ -16,7 +16,6 @@ from ussfast.prompts.bank import Prompt
 SHORTEST = 0.1  # seconds
 SILENCE = 1e-5  # RMS
 LOUD = 10.0  # a higher peak becomes 1: level does not matter, but squares of much louder samples are infinite
-CANCELLED = 0.1  # share of the channels' mean power, below which their mean is no picture of them
 
 
 def can_embed(model: SpectralModel) -> bool:
@@ -51,14 +50,13 @@ def _listed(clips: Any) -> list[Any]:
 
 
 def _mono(audio: np.ndarray) -> np.ndarray:
-    """[channels, samples] -> [1, samples]: the mean of the channels, or the loudest where they cancel each other."""
+    """[channels, samples] -> [1, samples]: the mean, channels turned over whose phase is opposite to the loudest one's,
+    so that they do not cancel."""
     peak = float(np.abs(audio).max())
     audio = audio / np.float32(peak) if peak > LOUD else audio
-    mean, powers = audio.mean(0, keepdims=True), (audio**2).mean(1)
-    if float((mean**2).mean()) >= CANCELLED * float(powers.mean()):
-        return mean
-    loudest = int(powers.argmax())
-    return np.ascontiguousarray(audio[loudest : loudest + 1])
+    loudest = audio[np.square(audio).sum(1).argmax()]
+    signs = np.where(audio @ loudest < 0, np.float32(-1), np.float32(1))
+    return (signs[:, None] * audio).mean(0, keepdims=True)
 
 
 def unit(vector: Tensor) -> Tensor:
