@@ -101,6 +101,30 @@ def test_mp3_that_the_pipe_refuses(tmp_path, monkeypatch):
         os.fstat(out)
 
 
+def test_damaged_mp3s_are_told_by_their_content(tmp_path, monkeypatch):
+    """To libsndfile, a pipe without a single frame is no regular file."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, noise(1)[0], RATE)
+    data = path.read_bytes()
+    path.write_bytes(data[:100] + bytes(3000))
+    assert "could not read it (an MP3 of which nothing can be decoded)" in complaint(path)
+    path.write_bytes(data[: len(data) // 2])
+    assert "damaged (a part that cannot be decoded): only 0." in complaint(path)
+
+
+def test_an_mp3_that_the_disk_cannot_give(tmp_path, monkeypatch):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, noise(1, 20 * RATE)[0], RATE)
+
+    def broken(file, pipe):
+        pipe.write(file.read(20_000))
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(audio_decode.shutil, "copyfileobj", broken)
+    assert "(Input/output error): only " in complaint(path)
+
+
 @shared_tmp
 @given(block=st.integers(1, 5000), frames=st.integers(1, 4000), channels=st.integers(1, 3))
 def test_blocks_add_up_whatever_their_size(tmp_path, block, frames, channels):

@@ -85,30 +85,34 @@ class SndfileSource:
             raise DecodeError(_reason(error)) from error
 
     def read(self, frames: int) -> np.ndarray:
-        parts, done = [self._rest[:0]], 0
+        out, done = np.empty((frames, self.channels), np.float32), 0
         while done < frames:
-            # What is read at once does not depend on `frames`: so nor does what is lost where the decoder stumbles.
-            if not len(self._rest):
-                self._rest = self._piece()
-            part, self._rest = np.split(self._rest, [frames - done])
-            if not len(part):
+            # Pieces are the same whatever `frames` is: so is what is lost where the decoder stumbles.
+            if not len(self._rest) and frames - done >= PIECE_FRAMES:
+                got = self._piece(out[done : done + PIECE_FRAMES])
+            else:
+                if not len(self._rest):
+                    piece = np.empty((PIECE_FRAMES, self.channels), np.float32)
+                    self._rest = piece[: self._piece(piece)]
+                got = min(len(self._rest), frames - done)
+                out[done : done + got], self._rest = self._rest[:got], self._rest[got:]
+            if not got:
                 break
-            parts.append(part)
-            done += len(part)
+            done += got
         if self._failed is not None and not done:
+            self.finish(0)  # perhaps it is not the file's fault
             raise DecodeError(self._failed)
-        return np.concatenate(parts)
+        return out[:done]
 
-    def _piece(self) -> np.ndarray:
-        """What follows, small: where the decoder stumbles, all of it is lost."""
-        piece = np.empty((PIECE_FRAMES, self.channels), np.float32)
+    def _piece(self, piece: np.ndarray) -> int:
+        """Fills [PIECE_FRAMES, channels], small: where the decoder stumbles, all of it is lost. Returns how many came."""
         if self._failed is not None:
-            return piece[:0]
+            return 0
         try:
-            return piece[: self._file.buffer_read_into(piece, "float32")]
+            return self._file.buffer_read_into(piece, "float32")
         except soundfile.SoundFileError as error:
             self._failed = _reason(error)
-            return piece[:0]
+            return 0
 
     def finish(self, seconds_read: float) -> None:
         if self._feed_errors:
