@@ -105,7 +105,7 @@ class SndfileSource:
         return out[:done]
 
     def _piece(self, piece: np.ndarray) -> int:
-        """Fills [PIECE_FRAMES, channels], small: where the decoder stumbles, all of it is lost. Returns how many came."""
+        """Fills [PIECE_FRAMES, channels], small: where the decoder stumbles, all of it is lost; how many came."""
         if self._failed is not None:
             return 0
         try:
