@@ -71,6 +71,14 @@ def test_open_files_into_files(separator, tmp_path):
         separator.separate_file(rubbish, tmp_path)
 
 
+@pytest.mark.parametrize("audio", [7, None, "a" * 300, "a\0b", "\ud800", "", "x/" * 3000, "/dev/null", [0.1, 0.2]])
+def test_what_is_no_audio(separator, tmp_path, audio):
+    for give in (lambda: separator.separate(audio), lambda: separator.separate_file(audio, tmp_path)):
+        with pytest.raises(AudioError):
+            give()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("rate", [44_100.0, np.int64(44_100), np.float32(44_100), np.uint16(44_100), np.array(44_100)])
 def test_rates_of_any_type_are_whole_numbers_from_the_door_on(separator, causal, tmp_path, rate):
     audio = noise(1, 3000)

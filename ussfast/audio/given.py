@@ -20,8 +20,8 @@ def load(audio: Any, sample_rate: Any, model_rate: int) -> tuple[np.ndarray, int
     """
     if is_file(audio):
         return read(audio)
-    rate = known_rate(sample_rate, model_rate)
-    return validate(audio), rate
+    samples = validate(audio)
+    return samples, known_rate(sample_rate, model_rate)
 
 
 def known_rate(sample_rate: Any, model_rate: int) -> int:

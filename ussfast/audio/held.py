@@ -25,8 +25,11 @@ def given_file(file: Any) -> "Path | HeldFile":
     if isinstance(file, HeldFile):
         return file
     if isinstance(file, (str, os.PathLike)):
-        path = os.fspath(file)
-        return Path(os.fsdecode(path))
+        path = os.fsdecode(file)
+        with contextlib.suppress(UnicodeError):
+            if b"\0" not in os.fsencode(path):
+                return Path(path)
+        raise AudioError(f"{ascii(path)}: could not be opened: no file can have this name")
     if hasattr(file, "read"):
         return HeldFile(file)
     raise AudioError(f"a path or a file opened in binary mode is needed, not {type(file).__name__}")
@@ -57,7 +60,7 @@ class HeldFile(os.PathLike[str]):
         start = _position(file)
         try:
             descriptor, self._copy = tempfile.mkstemp(prefix="ussfast-")
-            self.remove = weakref.finalize(self, _remove, self._copy)  # the copy; again does nothing
+            self.remove = weakref.finalize(self, _remove, self._copy, os.getpid())  # the copy; again does nothing
             size = self._fill(descriptor, file)
         except OSError as error:
             where = tempfile.gettempdir()
@@ -110,6 +113,7 @@ def _position(file: Any) -> int | None:
         return None  # a pipe, or an object that is only read
 
 
-def _remove(path: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)
+def _remove(path: str, process: int) -> None:
+    if os.getpid() == process:  # not a child, when it ends
+        with contextlib.suppress(OSError):
+            os.unlink(path)
