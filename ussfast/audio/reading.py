@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,7 +169,7 @@ def find_inputs(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]
         paths = [paths]
     placed: dict[Path, Path] = {}  # place -> file
     for given in map(Path, paths):
-        if _is_folder(given):
+        if os.path.isdir(given):
             found = [(file, file.relative_to(given)) for file in _audio_under(given)]
             if not found:
                 raise AudioError(f"{given}: no audio in this folder (looked for {', '.join(AUDIO_SUFFIXES)})")
@@ -182,12 +181,6 @@ def find_inputs(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]
             if other != file and not other.samefile(file):
                 raise AudioError(f"{other} and {file} would share the output {place}: pass one at a time")
     return [(file, place) for place, file in placed.items()]
-
-
-def _is_folder(path: Path) -> bool:
-    with suppress(OSError, ValueError):  # such as for a name that is too long: opening it tells
-        return path.is_dir()
-    return False
 
 
 def _audio_under(folder: Path) -> Iterator[Path]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ussfast.errors import PromptError
 
+RESIDUAL = "residual"  # what no stem took; beside the labels of stems
 LONGEST = 100  # characters of a name, which becomes a file's
 SHOWN = 60  # characters of a wrong one that are repeated
 
@@ -32,8 +33,8 @@ def check_name(name: Any) -> str:
         raise PromptError(f"a prompt's name needs characters that can be printed, and no others, not {_short(name)}")
     if len(name) > LONGEST or len(name.encode()) > 2 * LONGEST:
         raise PromptError(f"a prompt's name of {len(name)} characters is too long for a file: {LONGEST} at most")
-    if name == "residual":
-        raise PromptError("'residual' is what no stem took; choose another name")
+    if name == RESIDUAL:
+        raise PromptError(f"{RESIDUAL!r} is what no stem took; choose another name")
     return name
 
 
