@@ -33,6 +33,7 @@ BASS_HZ = 350.0
 VOWEL_HZ, HISS_HZ = (100.0, 3000.0), (3500.0, 7500.0)  # bands that tell vowels and hissing consonants apart
 HISS_FRAMES = 5  # of 5 ms: shorter stretches are none
 WALL_DB, WALL_HZ = 80.0, 200.0  # how a band ends
+NOISE_PERCENT, NOISE_FACTOR, NOISE_DB = 10, 3.0, 40.0  # so many frames are noise alone; what is taken off, and most
 PEAK_OCTAVES = 0.15  # half width
 
 
@@ -58,7 +59,7 @@ class Voice:
     BASS_HZ. The rest is for full-band voices. hiss: what the hissing consonants become, in turn; none: they stay.
     peaks: (Hz, dB) of resonances added to the copied octave. poles: the envelope is that of so many, 0: as it is; few
     make the sound of a formant synthesiser. end_hz: nothing is above that, as in files of lower rates; 0: as far as
-    the rate allows.
+    the rate allows. dry: without the noise of the recording, as synthesisers sound.
     """
 
     pitch: float
@@ -72,6 +73,7 @@ class Voice:
     peaks: tuple[tuple[float, float], ...] = ()
     poles: int = 0
     end_hz: float = 0.0
+    dry: bool = False
 
 
 def draw_voice(rng: np.random.Generator, full_band: float) -> Voice:
@@ -102,14 +104,15 @@ def _draw_upper_band(rng: np.random.Generator, voice: Voice) -> Voice:
         peaks=tuple((_log_uniform(rng, 7000, 15000), rng.uniform(-12, 12)) for _ in range(3)) if hit(0.5) else (),
         poles=int(rng.integers(12, 31)) if hit(0.3) else 0,
         end_hz=11025 * 0.98 if hit(0.2) else rng.uniform(9500, 15500) if hit(0.15) else 0.0,
+        dry=hit(0.4),
     )
 
 
 def _draw_hiss(rng: np.random.Generator) -> Hiss:
     low = _log_uniform(rng, 1800, 6500)
     return Hiss(
-        low_hz=low, high_hz=min(low * 2 ** rng.uniform(0.4, 2.0), 15000.0), rise_db=_log_uniform(rng, 12, 60),
-        drop_db=_log_uniform(rng, 20, 400), gain_db=rng.uniform(-4.0, 8.0),
+        low_hz=low, high_hz=_log_uniform(rng, *((8000, 13500) if rng.random() < 0.7 else (1.3 * low, 2.5 * low))),
+        rise_db=_log_uniform(rng, 12, 60), drop_db=_log_uniform(rng, 20, 500), gain_db=rng.uniform(-4.0, 8.0),
     )  # fmt: skip
 
 
@@ -135,7 +138,11 @@ def change_voice(audio: np.ndarray, rate: int, voice: Voice) -> tuple[np.ndarray
     voiced = pitch > 0
     if voiced.sum() < 20:
         return None
-    envelope = np.log(world.cheaptrick(x, pitch, time, rate) + LEAST)
+    power = world.cheaptrick(x, pitch, time, rate)
+    if wide and voice.dry:
+        off = NOISE_FACTOR * np.percentile(power, NOISE_PERCENT, axis=0)
+        power = np.maximum(power - off, power * np.exp(-_log(NOISE_DB)))
+    envelope = np.log(power + LEAST)
     noise = world.d4c(x, pitch, time, rate)
     hz = np.linspace(0, rate / 2, envelope.shape[1])
     if wide:
