@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ussfast.errors import PromptError
 from ussfast.models import SpectralModel
-from ussfast.prompts.names import check_prompts, equal_groups, number_repeats, unknown_prompt
+from ussfast.prompts.names import RESIDUAL, check_prompts, equal_groups, number_repeats, unknown_prompt
 
 __all__ = ["Plan", "Prompt", "PromptBank", "check_prompts", "equal_groups", "make_plan", "number_repeats"]
 
@@ -46,7 +46,15 @@ class PromptBank(Mapping[str, Prompt]):
             raise PromptError(unknown_prompt(name, tuple(self._prompts))) from None
 
     def add(self, prompt: Prompt) -> None:
-        """Keeps an enrolled prompt under its name, in place of an older one; PromptError for that of a class prompt."""
+        """Keeps an enrolled prompt under its name, in place of an older one; PromptError for that of a class prompt, of
+        the residual, and for a vector that is not one of this model's."""
+        if prompt.name == RESIDUAL:
+            raise PromptError(f"{RESIDUAL!r} is what no stem took; choose another name")
+        like = next((one.vector for one in self._prompts.values()), None)
+        if like is None:
+            raise PromptError(f"prompt {prompt.name!r} cannot be added: this model takes no prompts")
+        if prompt.vector.shape != like.shape or not prompt.vector.isfinite().all():
+            raise PromptError(f"prompt {prompt.name!r} must be {len(like)} finite numbers, as this model's are")
         known = self._prompts.get(prompt.name)
         if known is not None and known.kind == "class":
             raise PromptError(f"{prompt.name!r} is a class prompt of this model; choose another name")

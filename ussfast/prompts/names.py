@@ -1,9 +1,12 @@
 """Names of prompts: which a model knows, and the labels of stems. Nothing here needs torch."""
 
 import difflib
+import itertools
 from collections.abc import Sequence
 
 from ussfast.errors import PromptError
+
+RESIDUAL = "residual"  # what no stem took; beside the labels of stems
 
 
 def unknown_prompt(name: str, known: tuple[str, ...]) -> str:
@@ -31,12 +34,13 @@ def check_prompts(prompts: Sequence[str] | str, known: tuple[str, ...]) -> tuple
 
 
 def number_repeats(names: Sequence[str]) -> tuple[str, ...]:
-    """Labels of stems: names, those that repeat numbered from 1 ("sfx", "sfx" -> "sfx-1", "sfx-2")."""
-    seen: dict[str, int] = {}
-    labels = []
+    """Labels of stems, all different: names, those that repeat numbered from 1 ("sfx", "sfx" -> "sfx-1", "sfx-2"),
+    without numbers that make the name of another ("sfx", "sfx", "sfx-1" -> "sfx-2", "sfx-3", "sfx-1")."""
+    taken, labels = set(names), []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        labels.append(f"{name}-{seen[name]}" if list(names).count(name) > 1 else name)
+        numbered = (f"{name}-{number}" for number in itertools.count(1))
+        labels.append(name if list(names).count(name) == 1 else next(label for label in numbered if label not in taken))
+        taken.add(labels[-1])
     return tuple(labels)
 
 
