@@ -46,7 +46,7 @@ class SessionPool:
         Args:
             prompts: of this stream, instead of the separator's.
         Returns:
-            its number.
+            its number, which no other stream gets.
         Raises:
             InputError: the pool is full. PromptError: unknown prompts.
         """

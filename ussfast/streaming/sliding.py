@@ -149,8 +149,8 @@ class SlidingCore:
     def load(self, state: SlidingState) -> None:
         """Goes on from `state`, which must fit, bit for bit as the core that it is from, given the same prompts."""
         start, windows = map(int, state.counters)
-        tail = state.tail.numpy().copy() if windows else None
-        self._stitcher.load(StitchState(state.held.numpy().copy(), start, tail, windows))
+        held, tail = (part.detach().cpu().numpy().copy() for part in (state.held, state.tail))
+        self._stitcher.load(StitchState(held, start, tail if windows else None, windows))
 
     def _windows(self) -> Tensor:
         stitcher = self._stitcher
