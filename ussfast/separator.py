@@ -240,7 +240,7 @@ class Separator:
                 docs/streaming-windows.md. By default the separator's windows, as for files. A causal model has its own.
             max_prompts: that the stream may ever have at once; at least 4, and as many as it begins with.
             on_bad: "silence" replaces chunks with samples that are not finite by silence and warns; "raise" refuses.
-            threads: of the CPU.
+            threads: of the CPU, as many as it has cores at most.
         Raises:
             PromptError, InputError.
         """

@@ -1,9 +1,9 @@
-"""Channels that were separated one by one agree about which source is which."""
+"""Orders of sources; channels that were separated one by one agree about which source is which."""
 
 import numpy as np
 import pytest
 
-from ussfast.long_audio.alignment import align_channels
+from ussfast.long_audio.alignment import align_channels, solve
 
 
 def signal(sources, samples):
@@ -26,3 +26,13 @@ def test_channels_of_opposite_phase_are_aligned_too(signs):
     other = one * np.array(signs, np.float32)[:, None]
     aligned = align_channels(np.stack((one, other[::-1]), 1), ((0, 1),))
     np.testing.assert_array_equal(aligned, np.stack((one, other), 1))
+
+
+@pytest.mark.parametrize("sources", [2, 8, 9, 16])
+def test_sources_are_put_back_into_their_order(sources):
+    """Of 16 there are more orders than any memory holds."""
+    rng = np.random.default_rng(sources)
+    tail = rng.standard_normal((sources, 2, 300)).astype(np.float32)
+    new = np.concatenate([tail + 0.1 * rng.standard_normal(tail.shape).astype(np.float32), tail[..., :50]], -1)
+    shuffled = np.stack([new[rng.permutation(sources), channel] for channel in range(2)], 1)
+    np.testing.assert_array_equal(solve(tail, shuffled), new)

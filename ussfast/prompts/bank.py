@@ -77,7 +77,9 @@ class PromptBank(Mapping[str, Prompt]):
         """
         self.check_name(prompt.name)
         size = next((len(other.vector) for other in self._prompts.values()), None)
-        if prompt.vector.ndim != 1 or size not in (None, len(prompt.vector)):
+        if size is None:
+            raise PromptError(f"{prompt.name!r} cannot be added: this model takes no prompts")
+        if prompt.vector.shape != (size,):
             raise PromptError(f"{prompt.name!r}: a vector of {size} numbers is needed, not {list(prompt.vector.shape)}")
         if not torch.isfinite(prompt.vector).all():
             raise PromptError(f"{prompt.name!r}: its vector has numbers that are not finite")

@@ -1,6 +1,7 @@
 """Names of prompts: which a model knows, and the labels of stems. Nothing here needs torch."""
 
 import difflib
+import itertools
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
@@ -86,12 +87,13 @@ def check_repeats(names: Sequence[str], most: int | None, same: Sequence[Hashabl
 
 
 def number_repeats(names: Sequence[str]) -> tuple[str, ...]:
-    """Labels of stems: names, those that repeat numbered from 1 ("sfx", "sfx" -> "sfx-1", "sfx-2")."""
-    seen: dict[str, int] = {}
-    labels = []
+    """Labels of stems, all different: names, those that repeat numbered from 1 ("sfx", "sfx" -> "sfx-1", "sfx-2"),
+    without numbers that make the name of another ("sfx", "sfx", "sfx-1" -> "sfx-2", "sfx-3", "sfx-1")."""
+    taken, labels = set(names), []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        labels.append(f"{name}-{seen[name]}" if list(names).count(name) > 1 else name)
+        numbered = (f"{name}-{number}" for number in itertools.count(1))
+        labels.append(name if list(names).count(name) == 1 else next(label for label in numbered if label not in taken))
+        taken.add(labels[-1])
     return tuple(labels)
 
 

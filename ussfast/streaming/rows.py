@@ -36,6 +36,8 @@ class CausalRows:
         assert engine.causal is not None
         self.engine, self.model, self.threads = engine, engine.causal, threads
         self.streams, self.channels, self.slots = streams, channels, slots
+        # How many streams had a row before: what is left of one of them must not reach the next.
+        self.former = [0] * streams
         config = self.model.config.stft
         self.hop = config.hop
         self.norm = stft.window(config, engine.device).square().view(2, -1).sum(0)
@@ -160,21 +162,14 @@ class CausalRows:
                 self._row(tensor, row).zero_()
 
     def row_state(self, row: int) -> StreamState:
-        """A copy of what is remembered of one stream."""
-        return copied(like(self.state, {name: self._row(t, row) for name, t in tensors_of(self.state).items()}))
+        """What is remembered of one stream; it shares its memory."""
+        return like(self.state, {name: self._row(t, row) for name, t in tensors_of(self.state).items()})
 
     def load(self, row: int, state: StreamState) -> None:
-        """Goes on from a stream's `row_state`; InputError if it is of another kind of stream."""
-        mine = {name: self._row(value, row) for name, value in tensors_of(self.state).items()}
+        """Goes on from a copy of a `row_state`."""
         theirs = tensors_of(state)
-        wrong = [name for name, value in mine.items() if name not in theirs or theirs[name].shape != value.shape]
-        if wrong:
-            raise InputError(
-                f"the state is of another session: {wrong[0]} does not fit {self.channels} channels, {self.slots // 2} "
-                "prompts at most, and these prompts; open the session as it was when the state was taken"
-            )
         with self.engine.computing():
-            for name, value in mine.items():
+            for name, value in tensors_of(self.row_state(row)).items():
                 value.copy_(theirs[name])
 
     def _row(self, tensor: Tensor, row: int) -> Tensor:

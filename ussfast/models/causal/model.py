@@ -9,7 +9,7 @@ and masks that weigh features of single bins, which a few bands cannot carry.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -47,9 +47,9 @@ class TrunkState:
     blocks: what each remembers.
     """
 
-    level: Tensor
-    features: Tensor
-    blocks: tuple[BlockState, ...]
+    level: Tensor = field(metadata={"within": (0.0, 100.0)})  # of audio up to 1e10 it is 50
+    features: Tensor = field(metadata={"within": (-1e6, 1e6)})  # roots of a bin's share of the level
+    blocks: tuple[BlockState, ...] = field(metadata={"within": (-1e9, 1e9)})
 
     @property
     def items(self) -> int:

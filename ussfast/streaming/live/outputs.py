@@ -9,10 +9,9 @@ import numpy as np
 
 from ussfast.audio import AudioWriter
 from ussfast.errors import InputError
+from ussfast.prompts.names import RESIDUAL
 from ussfast.separation import Separation, choose, make_folders, output_labels, stem_paths
 from ussfast.streaming.live.interrupts import held
-
-RESIDUAL = "residual"
 
 
 def check_standard_output() -> None:
@@ -44,7 +43,11 @@ class Selection:
 
     def channels(self, piece: Separation) -> np.ndarray:
         """[stems * channels, samples]: the first stem's channels, then the second's, and so on."""
-        return np.concatenate([piece[name] if name in piece.labels else piece.residual for name in self.names])
+        return np.concatenate([_track(piece, name) for name in self.names])
+
+
+def _track(piece: Separation, name: str) -> np.ndarray:
+    return piece.residual if name == RESIDUAL and name not in piece else piece[name]
 
 
 class StemFiles:
