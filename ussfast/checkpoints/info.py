@@ -1,6 +1,7 @@
 """What config.json of a model directory says: its format, strictly read, and the facts that users see."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 from ussfast.checkpoints.names import CONFIG, EXPECTED, FORMAT, VERSION
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models import config_from_dict
-from ussfast.models.config import from_dict
+from ussfast.models.config import from_dict, to_dict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,8 @@ class ModelInfo:
         labels: names of an unconditional model's sources, source-1, ... where their order is free; else empty.
         path: its directory; None for a model that is not from a file.
         config: configuration dataclass of the architecture.
+        fingerprint: SHA-256 of configuration and weights: two models with the same one separate alike, whatever they
+            are called and wherever they lie. Empty for a model that is not from a file.
     """
 
     name: str
@@ -38,6 +41,7 @@ class ModelInfo:
     labels: tuple[str, ...]
     path: Path | None
     config: Any
+    fingerprint: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +114,17 @@ def read(directory: Path) -> tuple[ModelInfo, WeightsFile]:
     except InputError as error:
         raise CheckpointError(f"{path}: {error}") from None
     info = describe(config, content.architecture, content.parameters, content.name)
-    info = dataclasses.replace(info, license=content.license, source=content.source, path=directory)
+    mark = fingerprint(content.architecture, config, content.weights.sha256)
+    info = dataclasses.replace(
+        info, license=content.license, source=content.source, path=directory, fingerprint=mark
+    )
     return info, content.weights
+
+
+def fingerprint(architecture: str, config: Any, weights: str) -> str:
+    """See ModelInfo. weights: SHA-256 of their file, which loading checks."""
+    facts = json.dumps([architecture, to_dict(config), weights.lower()], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()
 
 
 def _without_config(directory: Path) -> str:
