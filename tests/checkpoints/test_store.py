@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from golden_io import arrays, golden_model
 
-from ussfast.checkpoints import store as checkpoint
+from ussfast.checkpoints.building import Sparing
 from ussfast.checkpoints.store import describe, load_model, read_info, save_model
 from ussfast.errors import CheckpointError, InputError, OutputError
 
@@ -176,9 +176,9 @@ def test_config_that_does_not_fit(directory, entries, says):
 def test_impossible_architecture_settings(directory):
     config = json.loads((directory / "config.json").read_text())["config"]
     edit(directory, config=config | {"sources": 0})
-    refused(directory, "config.json: sources 0")
+    refused(directory, "config.json: config of tflocoformer.sources must be 1 to 256, got 0")
     edit(directory, config=config | {"stack": config["stack"] | {"blocks": 1, "dim": -16}})
-    refused(directory, "no model can be built")
+    refused(directory, r"stack\.dim must be 1 to 16384, got -16")
 
 
 def test_files_that_are_no_model(tmp_path, directory):
@@ -218,7 +218,7 @@ def test_keys_and_shapes_that_differ_are_named_and_counted(directory):
 
 
 def test_loading_initialises_nothing():
-    with checkpoint._Uninitialised():
+    with Sparing(10, 1000):
         layer = torch.nn.Linear(3, 3)
         constant = torch.ones(2)
         state = torch.random.get_rng_state()

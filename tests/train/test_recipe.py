@@ -37,7 +37,10 @@ def test_changes_of_sound_in_a_recipe(tmp_path):
     mix = load_recipe(written(tmp_path, tiny_recipe(mix=mix))).mix
     assert (mix.level_jump, mix.jump_db) == (0.1, 20.0)
     assert mix.augment == AugmentConfig(extend=0.5, extend_db=(6.0, 12.0), limit_others=0.3)
-    for wrong, says in (({"pitch": 1}, r"mix\.augment .*unknown \['pitch'\]"), ({"speed": 2}, "between 0 and 1")):
+    for wrong, says in (
+        ({"pitch": 1}, r"mix\.augment .*unknown \['pitch'\]"),
+        ({"speed": 2}, r"mix\.augment\.speed must be 0 to 1, got 2.0"),
+    ):
         with pytest.raises(InputError, match=says):
             load_recipe(written(tmp_path, tiny_recipe(mix={"augment": wrong})))
 
@@ -84,7 +87,11 @@ def test_a_model_setting_that_is_unknown_is_named():
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("{name: [", "is not valid YAML"), ("", "needs a table 'model'"), ("- 1", "needs a table 'model'")],
+    [
+        ("{name: [", "is not a recipe: not readable as YAML"),
+        ("", "needs a table 'model'"),
+        ("- 1", "needs a table 'model'"),
+    ],
 )
 def test_files_that_are_no_recipes(tmp_path, text, says):
     path = tmp_path / "recipe.yaml"

@@ -6,12 +6,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ussfast.checkpoints.names import CONFIG, EXPECTED, FORMAT, VERSION
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models import config_from_dict
-from ussfast.models.config import from_dict, to_dict
+from ussfast.models.config import to_dict
+from ussfast.plain import Checked, Name, Range, Word, from_dict, read_json, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,26 +46,26 @@ class ModelInfo:
 
 
 @dataclasses.dataclass(frozen=True)
-class WeightsFile:
+class WeightsFile(Checked):
     """The "weights" table of config.json; dtype is that of the stored parameters."""
 
-    file: str
+    file: Name
     sha256: str
     dtype: str
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelDirectory:
+class ModelDirectory(Checked):
     """The entries of config.json."""
 
     format: str
     version: int
-    name: str
-    license: str
+    name: Name
+    license: Annotated[str, Word(1000)]
     source: dict
     architecture: str
     config: dict
-    parameters: int
+    parameters: Annotated[int, Range(0, 1e12)]
     weights: WeightsFile
 
 
@@ -96,17 +97,17 @@ def read_info(directory: str | os.PathLike[str]) -> ModelInfo:
 def read(directory: Path) -> tuple[ModelInfo, WeightsFile]:
     """The facts and the weights file of a model directory; raises like read_info."""
     path = directory / CONFIG
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise CheckpointError(f"{directory}: no such directory; a model is {EXPECTED}")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(f"{directory}: {_without_config(directory)}")
     try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON: {error}") from None
+        data = read_json(path)
+    except InputError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     found = (data.get("format"), data.get("version")) if isinstance(data, dict) else (None, None)
     if found != (FORMAT, VERSION):
-        what = f"{found[0]!r}, version {found[1]!r}" if found[0] else _without_config(directory)
+        what = f"{shown(found[0])}, version {shown(found[1])}" if found[0] else _without_config(directory)
         raise CheckpointError(f"{path}: {what}; this ussfast reads {FORMAT!r}, version {VERSION}")
     try:
         content = from_dict(ModelDirectory, data, "the file")
