@@ -72,9 +72,7 @@ def from_dict(cls: type[T], data: Any, where: str = "config") -> T:
     missing = sorted(
         name
         for name, f in fields.items()
-        if name not in data
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
+        if name not in data and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     )
     if unknown or missing:
         raise InputError(
