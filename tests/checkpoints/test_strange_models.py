@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tracemalloc
 
 import pytest
 import safetensors.torch
@@ -75,11 +74,7 @@ def test_settings_beyond_reason(tmp_path, path, value, says):
             at = at[step]
         at[last] = value
 
-    directory = edited(tiny_directory(tmp_path), change)
-    tracemalloc.start()
-    refused(directory, says)
-    assert tracemalloc.get_traced_memory()[1] < 50 << 20
-    tracemalloc.stop()
+    refused(edited(tiny_directory(tmp_path), change), says)
 
 
 def test_sizes_of_other_architectures(tmp_path):
