@@ -34,7 +34,7 @@ class Range:
         return None if self.least <= len(value) <= self.most else f"must have {self} entries"
 
     def __str__(self) -> str:
-        return f"{self.least:g} to {self.most:g}"
+        return f"{self.least:.10g} to {self.most:.10g}"
 
 
 @dataclasses.dataclass(frozen=True)

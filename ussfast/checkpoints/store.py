@@ -53,7 +53,7 @@ def save_model(
         CheckpointError: weights that are not finite, or not in `dtype`.
         OutputError: it could not be written.
     """
-    directory = Path(directory).resolve()
+    directory = place(directory)
     check_target(directory, overwrite)
     dtype = dtype or model.dtype
     if dtype not in DTYPES:
@@ -94,11 +94,19 @@ def save_model(
     return read_info(directory)
 
 
+def place(directory: str | os.PathLike[str]) -> Path:
+    """The absolute path of a directory to be written; InputError for what cannot be one."""
+    try:
+        return Path(directory).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{directory}: not a directory that can be written: {error}") from None
+
+
 def check_target(directory: Path, overwrite: bool) -> None:
     """Raises what save_model would raise for this place."""
-    if not directory.parent.is_dir():
+    if not os.path.isdir(directory.parent):
         raise OutputError(f"{directory}: cannot be written: {directory.parent} is not a directory")
-    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+    if not os.path.exists(directory) or (directory.is_dir() and not any(directory.iterdir())):
         return
     try:
         ours = read_json(directory / CONFIG)["format"] == FORMAT

@@ -72,8 +72,8 @@ def convert(
     if weights not in ("ema", "raw"):
         raise InputError(f"weights must be ema or raw, got {weights!r}")
     files = weight_files(Path(src))
-    target = Path(dst).resolve()
-    if target.parent.is_dir():  # else there is nothing in the way but what makes folders fail
+    target = checkpoint.place(dst)
+    if os.path.isdir(target.parent):  # else there is nothing in the way but what makes folders fail
         checkpoint.check_target(target, overwrite)
     path, kind, settings = _settings(files, format)
     publisher = FORMATS[kind]

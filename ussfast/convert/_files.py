@@ -1,6 +1,7 @@
 """Published checkpoint files: which ones, what is in them, and the YAML that belongs to them."""
 
 import hashlib
+import os
 import pickle
 import re
 import warnings
@@ -27,11 +28,11 @@ def weight_files(source: Path) -> list[Path]:
     Raises:
         CheckpointError: there is none, or several outside a folder named checkpoints.
     """
-    if source.is_file():
+    if os.path.isfile(source):
         if source.suffix not in SUFFIXES:
             raise CheckpointError(f"{source}: weights end in {', '.join(SUFFIXES)}")
         return [source]
-    if not source.is_dir():
+    if not os.path.isdir(source):
         raise CheckpointError(f"{source}: no such file or directory")
     folder = source / "checkpoints" if (source / "checkpoints").is_dir() else source
     found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
