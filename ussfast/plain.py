@@ -34,6 +34,8 @@ class Range:
         return None if self.least <= len(value) <= self.most else f"must have {self} entries"
 
     def __str__(self) -> str:
+        if self.least == self.most:
+            return f"{self.least:.10g}"
         return f"{self.least:.10g} to {self.most:.10g}"
 
 

@@ -62,7 +62,7 @@ def refused(directory, says):
         (("decoder_expansion",), 10**6, "decoder_expansion must be 1 to 64"),
         (("prompts",), [f"p{i}" for i in range(2000)], "prompts must have 0 to 1000 entries"),
         (("prompts", 0), "a\nb", "prompts.0. must be .* can be printed"),
-        (("prompts", 0), "x" * 10**5, "prompts.0. must be 1 to 255 characters"),
+        (("prompts", 0), "x" * 10**5, "prompts.0. must be 1 to 100 characters"),
         (("segment_seconds",), 1e12, "segment_seconds must be 0.05 to 3600"),
     ],
 )
@@ -86,6 +86,13 @@ def test_sizes_of_other_architectures(tmp_path):
     refused(edited(labelled, lambda d: d["config"].update(labels=["a", "a", "b"])), "do not fit together")
     refused(edited(labelled, lambda d: d["config"].update(sources=10**8)), "sources must be 1 to 256")
     assert len(names.glance(labelled, "x").labels) == 3  # those that are there
+
+
+def test_models_of_the_hub_are_no_others(tmp_path, monkeypatch):
+    directory = edited(tiny_directory(tmp_path), lambda d: d["config"]["extraction"].update(blocks=1000))
+    monkeypatch.setattr(names.hub, "download", lambda *which: directory)
+    with pytest.raises(CheckpointError, match="a larger model than the weights"):
+        Separator("owner/name")
 
 
 def test_a_glance_is_bounded(tmp_path):

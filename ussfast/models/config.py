@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 from ussfast.errors import InputError
-from ussfast.plain import Checked, Name, Range, from_dict
+from ussfast.plain import Checked, Range, Word, from_dict
 
 __all__ = ["FfnConfig", "LevelConfig", "StackConfig", "from_dict", "to_dict"]
 
@@ -15,7 +15,7 @@ Blocks = Annotated[int, Range(1, 1000)]
 Sources = Annotated[int, Range(1, 256)]  # as many as `ussfast.checkpoints.names` looks at
 Rate = Annotated[int, Range(1000, 384_000)]
 Seconds = Annotated[float, Range(0.05, 3600)]
-Names = Annotated[tuple[Name, ...], Range(0, 1000)]
+Names = Annotated[tuple[Annotated[str, Word(100)], ...], Range(0, 1000)]
 Bands = Annotated[tuple[Width, ...], Range(1, 4096)]
 Expansion = Annotated[int, Range(1, 64)]
 
