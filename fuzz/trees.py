@@ -8,7 +8,7 @@ from typing import Any
 from fuzz.mutate import changed
 
 NUMBERS = (0, 1, -1, 2, 3, 7, 64, 256, 1000, 48000, 10**6, 10**8, 2**31, 2**63, 10**19, 10**400, 0.0, 0.5, -0.5, 1e-30)
-ODD = (
+ODD: tuple[Any, ...] = (
     *NUMBERS,
     1e30,
     float("nan"),

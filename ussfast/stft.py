@@ -23,7 +23,7 @@ class StftConfig(Checked):
     drop_last_frame: whether the network gets all frames but the last, which then no estimate covers (SFC).
     """
 
-    n_fft: Annotated[int, Range(16, 16384)]
+    n_fft: Annotated[int, Range(2, 16384)]
     hop: Annotated[int, Range(1, 16384)]
     window_length: Annotated[int, Range(1, 16384)]
     window: Literal["sqrt_hann", "hann"] = "sqrt_hann"

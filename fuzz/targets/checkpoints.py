@@ -93,8 +93,8 @@ def _other_entries(data: bytes, rng: random.Random) -> bytes:
     return out.getvalue()
 
 
-def _changed_state(state: dict[str, torch.Tensor], rng: random.Random) -> dict[Any, Any]:
-    state = dict(state)
+def _changed_state(given: dict[str, torch.Tensor], rng: random.Random) -> dict[Any, Any]:
+    state: dict[Any, Any] = dict(given)
     for _ in range(rng.randint(1, 2)):
         key = rng.choice(list(state))
         value = state[key]

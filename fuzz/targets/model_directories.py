@@ -67,8 +67,8 @@ def one(context: list[Parts], rng: random.Random, folder: Path) -> None:
 
 # What may be other than it is with the same weights, mostly.
 SETTINGS: dict[str, tuple] = {
-    "hop": (1, 2, 3, 32, 63, 64, 100, 128),
-    "n_fft": (16, 17, 126, 127, 128, 129, 256, 1024, 4096, 16384),
+    "hop": (1, 2, 3, 8, 16, 32, 63, 64, 100, 128),
+    "n_fft": (2, 3, 4, 8, 16, 17, 126, 127, 128, 129, 256, 1024, 4096, 16384),
     "window_length": (1, 2, 63, 64, 100, 127, 128, 256),
     "window": ("hann", "sqrt_hann"),
     "padding": ("zero", "reflect"),

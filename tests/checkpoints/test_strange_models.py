@@ -55,7 +55,7 @@ def refused(directory, says):
         (("level", "eps"), 1e300, "level.eps must be 0 to 1, got 1e\\+300"),
         (("sample_rate",), 10**400, "a number of more than 64 bits"),
         (("sample_rate",), 0, "sample_rate must be 1000 to 384000"),
-        (("stft", "n_fft"), 10**9, "n_fft must be 16 to 16384"),
+        (("stft", "n_fft"), 10**9, "n_fft must be 2 to 16384"),
         (("stft", "hop"), 1, r"n_fft <= 64 hop"),
         (("bands",), [10**9], r"bands\[0\] must be 1 to 16384"),
         (("bands",), [], "bands must have 1 to 4096 entries"),
