@@ -37,7 +37,7 @@ def prepare(folder: Path) -> list[Parts]:
 
 
 def one(context: list[Parts], rng: random.Random, folder: Path) -> None:
-    name, table, state, text, saved = rng.choices(context, (1, 1, 3, 3))[0]  # the first two are larger
+    name, table, state, text, saved = rng.choices(context, (1, 1, 12, 6))[0]  # the first ones are larger
     source, kind = folder / "exp", rng.randrange(6)
     source.mkdir()
     if kind < 3:
