@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -11,18 +12,19 @@ from tiny import CAUSAL, RATE, noise, tiny_model
 from fuzz.mutate import ODD_FLOATS, changed
 from ussfast import Separator
 from ussfast.errors import UssfastError
+from ussfast.models import SpectralModel
 from ussfast.prompts.bank import Prompt
 
 SECONDS, MIB = 10.0, 256
-NAMES = ("dog", "speech", "", "a b", "a\nb", "../a", "x" * 300, "\u00e9", "speech-1", "dog-2", 7, None, ("a",))
+NAMES: tuple[Any, ...] = ("dog", "speech", "", "a b", "a\nb", "../a", "x" * 300, "\u00e9", "speech-1", 7, None, ("a",))
 
 
-def prepare(folder: Path) -> torch.nn.Module:
+def prepare(folder: Path) -> tuple[SpectralModel, bytes]:
     soundfile.write(folder / "clip.wav", noise(1, 2000)[0], RATE)
     return tiny_model(CAUSAL), (folder / "clip.wav").read_bytes()
 
 
-def one(context: tuple, rng: random.Random, folder: Path) -> None:
+def one(context: tuple[SpectralModel, bytes], rng: random.Random, folder: Path) -> None:
     model, clip = context
     separator = Separator.from_model(model, dtype="float32")
     known, accepted = list(separator.prompts), 0
@@ -53,8 +55,8 @@ def _vector(rng: random.Random) -> torch.Tensor:
     return vector * rng.choice((0, 1, 1, 1e-30, 1e30, float("nan"), float("inf")))
 
 
-def _clips(clip: bytes, folder: Path, number: int, rng: random.Random) -> object:
-    clips = []
+def _clips(clip: bytes, folder: Path, number: int, rng: random.Random) -> Any:
+    clips: list[Any] = []
     for index in range(rng.randrange(4)):
         if rng.random() < 0.3:
             path = folder / f"{number}-{index}.wav"
