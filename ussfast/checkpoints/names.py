@@ -36,6 +36,7 @@ class Glance:
         prompts: its prompts' names; empty for an unconditional model.
         labels: names of an unconditional model's sources; else empty.
         segment_seconds: what it was trained on.
+        equal_prompts: that a causal model tells apart; None where only the model knows.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Glance:
     prompts: tuple[str, ...]
     labels: tuple[str, ...]
     segment_seconds: float
+    equal_prompts: int | None
 
 
 def glance(directory: Path, name: str) -> Glance | None:
@@ -57,7 +59,8 @@ def glance(directory: Path, name: str) -> Glance | None:
         count = min(config.get("sources", 0), MOST_SOURCES)
         labels = tuple(map(str, config.get("labels") or (f"source-{i + 1}" for i in range(count))))
         seconds = float(config["segment_seconds"])
-        return Glance(name, directory, data["architecture"] == "causal", prompts, () if prompts else labels, seconds)
+        causal, equal = data["architecture"] == "causal", config.get("repeats")
+        return Glance(name, directory, causal, prompts, () if prompts else labels, seconds, equal and int(equal))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

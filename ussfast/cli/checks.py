@@ -12,7 +12,7 @@ from pathlib import Path
 from ussfast.checkpoints.names import EXPECTED, PRESET_FAMILIES, Glance, glance, is_preset, resolve
 from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError
 from ussfast.long_audio.policy import default_policy
-from ussfast.prompts.names import check_prompts, number_repeats
+from ussfast.prompts.names import check_prompts, check_repeats, number_repeats
 from ussfast.prompts.tasks import task as find_task
 from ussfast.train.recipe_file import recipe_file
 
@@ -112,6 +112,7 @@ def stem_labels(of: Glance | None, prompts: Sequence[str]) -> tuple[str, ...] | 
     if of is None:
         return None
     names = check_prompts(prompts, of.prompts)
+    check_repeats(names, of.equal_prompts)
     return number_repeats(names) if of.prompts else of.labels
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,12 +40,13 @@ def separate_whole(engine: Engine, mixture: np.ndarray, rate: int, plan: Plan) -
 
 
 def separate_into(
-    engine: Engine, path: Path, plan: Plan, paths: list[Path], residual: bool, output: OutputFormat,
+    engine: Engine, path: Any, plan: Plan, paths: list[Path], residual: bool, output: OutputFormat,
     keep: Sequence[int], progress: Progress | None,
 ) -> Written:  # fmt: skip
     """A file of any duration into `paths`; see `separate_to_files`.
 
     Args:
+        path: as for AudioReader, which may read it more than once.
         keep: places in the plan of the stems that are written.
     Raises:
         OutOfMemoryError: see `Engine.attempt`.

@@ -7,28 +7,30 @@ import numpy as np
 Groups = tuple[tuple[int, ...], ...]  # indices of sources that may be exchanged with one another
 
 
-def reorder(before: np.ndarray, new: np.ndarray, groups: Groups) -> np.ndarray:
+def reorder(before: np.ndarray, new: np.ndarray, groups: Groups, opposite: bool = False) -> np.ndarray:
     """`new` with the sources of each group in the order that resembles `before` most.
 
     Args:
         before: [sources, channels, shared], the end of what is there already.
         new: [sources, channels, samples >= shared], beginning at the same position.
         groups: indices that may be exchanged.
+        opposite: the inverse of a source resembles it, too.
     """
     shared = before.shape[-1]
     order = list(range(len(new)))
     for group in groups:
         likeness = _likeness(before[list(group)], new[list(group)][..., :shared])
-        best = _assign(likeness)
+        best = _assign(np.abs(likeness) if opposite else likeness)
         for place, choice in zip(group, best, strict=True):
             order[place] = group[choice]
     return new if order == list(range(len(new))) else new[order]
 
 
 def align_channels(out: np.ndarray, groups: Groups) -> np.ndarray:
-    """Channels are separated one by one: puts the sources of each group into the order of the first channel."""
+    """Channels are separated one by one: puts the sources of each group into the order of the first channel, in which
+    they may be of opposite phase."""
     for channel in range(1, out.shape[1] if groups else 0):
-        out[:, channel] = reorder(out[:, 0][:, None], out[:, channel][:, None], groups)[:, 0]
+        out[:, channel] = reorder(out[:, 0][:, None], out[:, channel][:, None], groups, opposite=True)[:, 0]
     return out
 
 

@@ -53,6 +53,8 @@ class Tuss(BandModel):
         super().__init__()
         self.config = config
         self.prompt_names = config.prompts
+        # Attention without positions treats equal tokens alike.
+        self.equal_prompts = None if config.cross_prompt.rope else 1
         dim = config.cross_prompt.dim
         self.encoder = self.make_encoder(config, dim)
         self.prompts = nn.Parameter(torch.randn(len(config.prompts), dim))

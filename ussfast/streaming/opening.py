@@ -6,7 +6,7 @@ from typing import Literal
 from ussfast.engine.engine import Engine
 from ussfast.errors import InputError
 from ussfast.long_audio.policy import live_policy
-from ussfast.prompts.bank import Plan
+from ussfast.prompts.bank import Plan, as_names
 from ussfast.streaming.causal import CausalCore
 from ussfast.streaming.pool import SessionPool
 from ussfast.streaming.rows import CausalRows
@@ -58,6 +58,7 @@ def open_pool(
     rows = CausalRows(engine, size, channels, 2 * room, threads)
 
     def open_one(row: int, prompts: Sequence[str] | str | None) -> Session:
+        prompts = None if prompts is None else as_names(prompts)
         count = len(make_plan(prompts).labels)
         if count > room:
             raise InputError(f"{count} prompts, but the pool has room for {room}: open it with max_prompts={count}")

@@ -1,5 +1,6 @@
 """What a causal model remembers of several streams, stepped together."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -59,8 +60,8 @@ class CausalRows:
     def set_prompts(self, row: int, vectors: Tensor, shared: bool) -> None:
         """What a stream's frames to come are separated by.
 
-        shared: its channels get the same masks. Only where there is one stream, or channels always do: what is
-            remembered of every channel becomes the mean of that, and the other way round.
+        shared: its channels get the same masks. Only where there is one stream, or channels always do: what was
+            remembered of each channel becomes what is remembered of all, see `_shared`, and the other way round.
         """
         shared = shared or self.linked
         known = self.engine.condition(vectors)
@@ -186,14 +187,18 @@ def _rows(state: T, places: Tensor) -> T:
 
 
 def _shared(frames: TrunkState, shared: bool, channels: int) -> TrunkState:
-    """What was remembered of every channel, as one for all: the mean; or what was remembered of all, for every one."""
+    """What was remembered of every channel, as one for all; or what was remembered of all, for every one.
 
-    def convert(value: Tensor) -> Tensor:
-        if not shared:
-            return value.repeat_interleave(channels, 0)
-        return value.mean(0, keepdim=True)
-
-    return like(frames, {name: convert(value) for name, value in tensors_of(frames).items()})
+    One for all is the loudest channel's, the first of them, at the level of the channels' mean power: that is what
+    `linked` would have given of a sound that is in all of them. The mean would lose what has opposite phases.
+    """
+    if not shared:
+        return like(frames, {name: value.repeat_interleave(channels, 0) for name, value in tensors_of(frames).items()})
+    loudest = int(frames.level.argmax())
+    one = like(frames, {name: value[loudest : loudest + 1].clone() for name, value in tensors_of(frames).items()})
+    # Levels are logarithms of magnitudes.
+    level = (torch.logsumexp(2 * frames.level, 0, keepdim=True) - math.log(len(frames.level))) / 2
+    return replace(one, level=level)
 
 
 def _filled(modulation: Modulation, prompts: int) -> Modulation:

@@ -159,8 +159,8 @@ class Session:
         """The first part of `push`: float32 [channels, n] as it will be taken, or an error."""
         if self._closed:
             raise InputError("the stream has ended: call reset() to begin another one")
-        audio = as_samples(chunk, "chunk")
         expected = self.channels or (None if not self._taken else self._opened)
+        audio = as_samples(chunk, "chunk", expected)
         if expected not in (None, len(audio)):
             raise InputError(f"this stream has {expected} channels, the chunk {len(audio)}")
         bad = int((~(np.abs(audio) <= LOUDEST)).sum())
