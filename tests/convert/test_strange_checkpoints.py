@@ -181,6 +181,29 @@ def test_packed_and_lying_archives(tmp_path):
     refused(folder, "damaged, or not a PyTorch checkpoint|no ordinary tensor")
 
 
+def tuples(kind):
+    """A pickle of a table whose key takes hours to hash, or ends the process."""
+    if kind == "wide":
+        pairs = b"".join(b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(60))
+        return b"\x80\x02}K\x01q\x00" + pairs + b"K\x01s."
+    return b"\x80\x02})" + b"\x85" * 10**6 + b"K\x01s."
+
+
+@pytest.mark.parametrize("kind", ["wide", "deep"])
+def test_keys_that_cannot_be_hashed(tmp_path, kind):
+    folder = published(tmp_path / "exp", "tuss", data={"a": WIDE})
+    pickled = tuples(kind)
+    change = lambda name, data: pickled if name.endswith("data.pkl") else data  # noqa: E731
+    repacked(folder / "model.pth", zipfile.ZIP_STORED, change)
+    refused(folder, "damaged, or not a PyTorch checkpoint")
+    old = tmp_path / "old"
+    torch.save({"a": WIDE}, old, _use_new_zipfile_serialization=False)
+    magic = old.read_bytes()
+    starts = [i + 1 for i in range(len(magic)) if magic[i : i + 3] == b".\x80\x02"]
+    (folder / "model.pth").write_bytes(magic[: starts[2]] + pickled + magic[starts[3] :])
+    refused(folder, "damaged, or not a PyTorch checkpoint")
+
+
 @pytest.mark.parametrize(
     ("key", "shape"),
     [

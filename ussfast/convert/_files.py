@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ussfast import plain
 from ussfast.checkpoints.store import FLOATS, parse
+from ussfast.convert._pickles import bounded
 from ussfast.errors import CheckpointError, InputError
 from ussfast.plain import shown
 
@@ -92,6 +93,8 @@ def _unpickled(path: Path) -> dict[Any, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if not bounded(path):
+                raise ValueError
             # Mapped, a tensor is a part of the file: neither is anything unpacked, nor read beyond its end.
             data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
