@@ -3,14 +3,14 @@
 import pickletools
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 MOST = 100_000  # values in a tuple and those in it, as often as they are referred to
 PARTS = 5  # pickles of a file that is no archive
 
 
 def bounded(path: Path) -> bool:
-    """Whether no tuple in a file's pickles holds more than MOST values, however deep, and nothing is compressed or there twice.
+    """Whether no tuple in the pickles of a file holds more than MOST values, and nothing is compressed or there twice.
 
     Raises what pickletools does if they are no pickles.
     """
@@ -32,7 +32,7 @@ def bounded(path: Path) -> bool:
 def _bounded(file: IO[bytes]) -> bool:
     """Follows the sizes of values through one pickle; what is no tuple, nor made of one, counts as one."""
     stack: list[int | None] = []  # None is a mark
-    memo: dict[int, int] = {}
+    memo: dict[Any, int] = {}
     for opcode, argument, _ in pickletools.genops(file):
         name = opcode.name
         if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
