@@ -98,7 +98,7 @@ def model_or_preset(name: str) -> None:
     try:
         resolve(name)
     except CheckpointError as error:
-        if not name.startswith(PRESET_FAMILIES) or Path(name).expanduser().exists():
+        if not name.startswith(PRESET_FAMILIES) or os.path.exists(os.path.expanduser(name)):
             raise
         from ussfast.models.presets import PRESETS  # imports torch, so only now
 
