@@ -1,6 +1,7 @@
 """Model directories: saved completely or not at all, loaded strictly, refused with one clear line."""
 
 import hashlib
+import copy
 import json
 import os
 
@@ -69,7 +70,7 @@ def test_what_is_known_of_a_model(tmp_path, directory):
 
 
 def test_a_fingerprint_is_that_of_configuration_and_weights(tmp_path):
-    model = golden_model("tflocoformer_tiny")
+    model = copy.deepcopy(golden_model("tflocoformer_tiny"))
     first = save_model(tmp_path / "first", model, **FACTS)
     other = save_model(tmp_path / "other", model, name="other", license="MIT", source={})
     assert len(first.fingerprint) == 64 and first.fingerprint == other.fingerprint
