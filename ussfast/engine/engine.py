@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from ussfast.engine import forks
 from ussfast.engine.batching import Batches, Ticket
 from ussfast.engine.chunks import CausalChunks
 from ussfast.engine.copies import transfer_for
@@ -59,13 +60,19 @@ class Engine:
         plain = self.autocast and self.backend == "reference"
         self.graphs, self.transfer = graphs_for(self.device), transfer_for(self.device)
         self.batch = settings.batch or (1 if self.device.type == "cpu" else GPU_BATCH)
-        self._batches = Batches(self._begin, self.batch) if self.batch > 1 else None
+        forks.compute(self.device)
         with _memory(self.device):
             self.model = model.to(self.device).eval()
             prepare(self.model, "float32" if plain else self.precision, pack=self.backend == "native")
             if self.causal is not None and self.device.type == "cpu":
                 self.causal.use_precision(fastest(self.causal, self.precision))
         self._known: dict[bytes, Modulation] = {}
+        self.after_fork()
+        forks.remember(self)
+
+    def after_fork(self) -> None:
+        """What threads share, as if there were none yet."""
+        self._batches = Batches(self._begin, self.batch) if self.batch > 1 else None
         self._knowing = Lock()
 
     @property
@@ -157,7 +164,7 @@ class Engine:
     @contextmanager
     def computing(self, threads: int | None = None) -> Iterator[None]:
         """No gradients, this engine's kernels, so many threads, and lack of memory as OutOfMemoryError."""
-        before = torch.get_num_threads()
+        before, threads = torch.get_num_threads(), forks.compute(self.device, threads)
         try:
             with _memory(self.device), torch.inference_mode(), use_reference(self.backend == "reference"):
                 if threads not in (None, before):

@@ -1,7 +1,7 @@
 """Prompts: named vectors in one model's prompt space, and the labels that results carry."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -51,12 +51,6 @@ class PromptBank(Mapping[str, Prompt]):
         if known is not None and known.kind == "class":
             raise PromptError(f"{prompt.name!r} is a class prompt of this model; choose another name")
         self._prompts[prompt.name] = prompt
-
-    def take_enrolled(self, other: "PromptBank", device: torch.device) -> None:
-        """Adds what was enrolled in `other`, a bank of the same model on another device than this one's."""
-        for prompt in other.values():
-            if prompt.kind == "enrolled":
-                self.add(replace(prompt, vector=prompt.vector.to(device)))
 
     def __contains__(self, name: object) -> bool:
         return name in self._prompts

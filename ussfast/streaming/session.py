@@ -20,7 +20,7 @@ from ussfast.engine.nested import like, tensors_of
 from ussfast.errors import InputError
 from ussfast.prompts.bank import Plan
 from ussfast.separation import Separation
-from ussfast.streaming.core import Core
+from ussfast.streaming.core import Core, Rooted
 from ussfast.streaming.presence import Presence
 from ussfast.streaming.resampler import ResamplerState, StreamResampler
 
@@ -48,7 +48,7 @@ class SessionState:
     slots: Tensor
 
 
-class Session:
+class Session(Rooted):
     """A stream of one recording; made by `Separator.session`.
 
     Use as a context manager, or not: there is nothing to release.
