@@ -1,22 +1,11 @@
 """The half of a session that works at the model's rate: what causal and other models have in common."""
 
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
 
-from ussfast.errors import InputError
 from ussfast.long_audio.alignment import Groups
-
-
-class Rooted:
-    """What cannot leave its process. Copies are refused, too: they would share memory that is written to."""
-
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise InputError(
-            f"a {type(self).__name__} cannot be pickled or copied: take the `state` of a session (or `save` it) and "
-            "give it to a session with the same settings and prompts there"
-        )
 
 
 class Core(Protocol):

@@ -6,7 +6,7 @@ from typing import Any
 from ussfast.errors import InputError
 from ussfast.separation import Separation
 from ussfast.streaming.causal import CausalCore, push_together
-from ussfast.streaming.core import Rooted
+from ussfast.streaming.rooted import Rooted
 from ussfast.streaming.rows import CausalRows
 from ussfast.streaming.session import Session
 

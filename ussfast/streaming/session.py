@@ -20,9 +20,10 @@ from ussfast.engine.nested import like, tensors_of
 from ussfast.errors import InputError
 from ussfast.prompts.bank import Plan
 from ussfast.separation import Separation
-from ussfast.streaming.core import Core, Rooted
+from ussfast.streaming.core import Core
 from ussfast.streaming.presence import Presence
 from ussfast.streaming.resampler import ResamplerState, StreamResampler
+from ussfast.streaming.rooted import Rooted
 
 PROMPTS = 4  # that a session has room for at least
 LOUDEST = 1e10  # full scale is 1: what is beyond is damage, and sums of it would overflow
