@@ -12,10 +12,11 @@ from ussfast.streaming.pool import SessionPool
 from ussfast.streaming.rows import CausalRows
 from ussfast.streaming.session import PROMPTS, MakeCore, Session
 from ussfast.streaming.sliding import SlidingCore
-from ussfast.values import whole
+from ussfast.values import one_of, whole
 
 MakePlan = Callable[[Sequence[str] | str | None], Plan]  # from prompts, None for those that are asked for by default
 OnBad = Literal["silence", "raise"]
+ON_BAD = ("silence", "raise")
 
 
 # What there may be at once: far more than a machine computes in time, and less than takes all its memory.
@@ -46,6 +47,7 @@ def open_session(
     """See `Separator.session`; rate: of the chunks, in Hz."""
     threads, channels = _threads(threads), None if channels is None else _channels(channels)
     max_prompts = None if max_prompts is None else _max_prompts(max_prompts)
+    one_of(on_bad, "on_bad", ON_BAD)
     _fits(channels or 1, max_prompts or 1)
     make_core = _core_maker(engine, latency, threads)
     own = engine.model.config.sample_rate
@@ -76,6 +78,7 @@ def open_pool(
         raise InputError("a pool needs a causal model; open a session for each stream of this one")
     size, threads = whole(size, "size", 1, MOST_STREAMS), _threads(threads)
     channels, room = _channels(channels), max(_max_prompts(max_prompts), PROMPTS)
+    one_of(on_bad, "on_bad", ON_BAD)
     _fits(size * channels, room)
     rows = CausalRows(engine, size, channels, 2 * room, threads)
 
