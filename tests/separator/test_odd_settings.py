@@ -5,9 +5,10 @@ import fractions
 
 import numpy as np
 import pytest
-from tiny import CAUSAL, RATE, SHORT, TUSS, noise, tiny_model
+import soundfile
+from tiny import CAUSAL, RATE, SHORT, TUSS, UNCONDITIONAL, noise, tiny_model
 
-from ussfast import InputError, SegmentPolicy, Separator, UssfastError
+from ussfast import AudioError, InputError, SegmentPolicy, Separator, UssfastError
 from ussfast.engine.settings import Settings
 from ussfast.values import flag, number, shown, whole
 
@@ -91,3 +92,35 @@ def test_checks_of_numbers():
     with pytest.raises(InputError, match="^x must be a number from 0 s to 3 s, got 4$"):
         number(4, "x", 0, 3, "s")
     assert shown(10**9000) and "\n" not in shown(np.ones((9, 9)))
+
+
+def test_samples_far_beyond_full_scale(tmp_path):
+    """Squares of them overflow: what came out was not a number."""
+    for config in (CAUSAL, TUSS, UNCONDITIONAL):
+        separator = Separator.from_model(tiny_model(config), () if config is UNCONDITIONAL else "speech", device="cpu")
+        audio = noise(2, 800)
+        audio[1, 7] = 1e9
+        assert np.isfinite(separator.separate(audio, RATE).stems).all()
+        audio[1, 7] = -1e30
+        with pytest.raises(AudioError, match="there is a sample of 1e.30, where full scale is 1"):
+            separator.separate(audio, RATE)
+        soundfile.write(tmp_path / "in.wav", audio.T, RATE, "FLOAT")
+        with pytest.raises(AudioError, match="there is a sample of 1e.30"):
+            separator.separate_file(tmp_path / "in.wav", tmp_path / "out")
+        assert not list((tmp_path / "out").glob("*"))
+
+
+def test_strides_below_zero():
+    separator = Separator.from_model(tiny_model(CAUSAL), "speech", device="cpu")
+    for audio in (noise(2, 1)[:, ::-1], noise(1, 90)[::-1], noise(2, 90)[::-1, ::-1]):
+        session = separator.session(RATE)
+        session.push(audio)
+        assert session.flush().mixture.shape == audio.shape
+        assert separator.separate(audio, RATE).stems.shape[1:] == audio.shape
+
+
+def test_on_bad_of_another_kind():
+    separator = Separator.from_model(tiny_model(CAUSAL), "speech", device="cpu")
+    for value in (*ODD, None):
+        for open_one in (separator.session, lambda rate, **more: separator.pool(2, rate, **more)):
+            assert "on_bad must be one of silence, raise" in one_line(lambda: open_one(RATE, on_bad=value))  # noqa: B023

@@ -131,13 +131,26 @@ def test_a_run_goes_on_from_its_newest_whole_checkpoint(tmp_path, pool, name):
     lines = []
     keep_newest(tmp_path, tmp_path / "kept", lines.append)
     assert all(line.startswith(str(tmp_path / "step-0000002")) for line in lines) and len(lines) < 2
-    # What may be mended is not removed, and counts for nothing; when the run is there again, it is replaced.
+    # What may be mended is not removed, and counts for nothing: two whole ones are kept beside it; when the run is there again, it is replaced.
     second._save()
     assert content(tmp_path / "step-0000001").keys() == kept.keys() and (tmp_path / "step-0000002").is_dir()
     steps(second, 1)
     second._save()
     third = trainer_in(tmp_path, pool)
     assert third.step == 2 and not third.notes and same(first, third)
+
+
+def test_damaged_checkpoints_take_no_place_of_whole_ones(tmp_path, pool):
+    first = trainer_in(tmp_path, pool)
+    for _ in range(2):
+        steps(first, 1)
+        first._save()
+    shutil.copytree(tmp_path / "step-0000002", tmp_path / "step-0000003")  # of another step than its name says
+    second = trainer_in(tmp_path, pool)
+    assert second.step == 2 and len(second.notes) == 1
+    steps(second, 2)
+    second._save()
+    assert list(folders(tmp_path, "step")) == [2, 3, 4]
 
 
 def test_where_no_checkpoint_is_whole_the_run_does_not_begin_anew(tmp_path, pool):

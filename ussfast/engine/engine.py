@@ -16,6 +16,7 @@ from ussfast.engine.chunks import CausalChunks
 from ussfast.engine.copies import transfer_for
 from ussfast.engine.graphs import bucket, graphs_for
 from ussfast.engine.lack import out_of_memory
+from ussfast.engine.levels import bearable, loud_channels
 from ussfast.engine.settings import GPU_BATCH, Settings, pick_backend, pick_device, pick_precision
 from ussfast.errors import DeviceError, InputError, OutOfMemoryError
 from ussfast.long_audio.alignment import Groups, align_channels
@@ -28,8 +29,6 @@ from ussfast.models.causal.step import fastest
 from ussfast.ops import use_reference
 from ussfast.prompts.bank import Plan
 
-# A standard deviation below a quarter of a 24-bit step: nothing to hear, and levels by division would explode.
-SILENCE = 2.0**-25
 KEPT_CONDITIONINGS = 32
 ITEMS = 2  # channels of a window that are computed together: more of them would need more memory than stereo
 
@@ -104,8 +103,9 @@ class Engine:
 
         Raises:
             OutOfMemoryError: what is computed at once does not fit; see `attempt`.
-            InputError: see `check_channels`.
+            InputError: see `check_channels` and `bearable`.
         """
+        blocks = map(bearable, blocks)
         if self.causal is not None and plan.vectors is not None:
             return self._carried_on(blocks, plan.vectors, policy.segment, self.linked or bool(plan.groups))
         asked = plan.vectors, len(plan.labels), plan.groups
@@ -235,7 +235,7 @@ class Engine:
     def _items(self, audio: np.ndarray) -> list[np.ndarray]:
         """What the model is to separate of a window, a few [items, (channels,) samples] at a time, without what is
         silent."""
-        loud = _loud(audio)
+        loud = loud_channels(audio)
         if self.model.channels == 1:
             if self.linked and len(loud) > 1:
                 return [audio[loud][None]]
@@ -246,7 +246,7 @@ class Engine:
 
     def _whole(self, audio: np.ndarray, parts: Iterable[np.ndarray], sources: int, groups: Groups) -> np.ndarray:
         """[sources, channels, samples] of a window, from what came of its items."""
-        out, loud, done = np.zeros((sources, *audio.shape), np.float32), _loud(audio), 0
+        out, loud, done = np.zeros((sources, *audio.shape), np.float32), loud_channels(audio), 0
         for stems in parts:
             if self.model.channels == 1 and stems.ndim == 4:
                 out[:, loud] = stems[0]
@@ -279,12 +279,6 @@ class Engine:
 
     def _separate(self, mixture: torch.Tensor, prompts: torch.Tensor | None) -> torch.Tensor:
         return self.model.separate(mixture, prompts, self.autocast)
-
-
-def _loud(audio: np.ndarray) -> np.ndarray:
-    """Indices of channels that can be heard."""
-    # In float64: rounded to float32, the mean of a constant is not that constant.
-    return np.flatnonzero(audio.std(1, dtype=np.float64) > SILENCE)
 
 
 def _filled(rows: torch.Tensor, count: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models import architecture_of, config_from_dict
-from ussfast.train.folders import Damaged, Say, folders, is_number, keep, name_of, read, write
+from ussfast.train.folders import Damaged, Say, folders, is_number, is_ours, name_of, read, remove, write
 from ussfast.train.recipe import Recipe
 
 KEEP = 2
@@ -45,7 +46,7 @@ def save_best(
     best = sorted([*others, (step, mean)], key=lambda pair: (-pair[1], -pair[0]))[: recipe.run.keep_best]
     if (step, mean) in best:
         save_weights(directory / name_of("best", step), recipe, weights, facts)
-    keep(folders(directory, "best"), {step for step, _ in best})
+    remove(folders(directory, "best"), {step for step, _ in best})
     return best
 
 
@@ -73,8 +74,14 @@ def save(
     optimizer: dict[str, Any],
     facts: dict[str, Any],
     extra: dict[str, Tensor],
+    passed_over: Collection[Path] = (),
 ) -> Path:
-    """A full checkpoint under `directory`; the newest two are kept. `extra` has names with a point, such as ema.x."""
+    """A full checkpoint under `directory`; the newest two are kept.
+
+    Args:
+        extra: has names with a point, such as ema.x.
+        passed_over: checkpoints that could not be read: they do not count, and stay, for they may be mended.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in weights.items()} | extra
     scalars: dict[str, Any] = {}
     for index, moments in optimizer["state"].items():
@@ -83,9 +90,9 @@ def save(
     scalars["param_groups"] = optimizer["param_groups"]
     folder = directory / name_of("step", facts["step"])
     write(folder, tensors, _head(recipe) | {"facts": facts, "optimizer": scalars})
-    # What is beyond this step could not be read when the run went on from an earlier one: it may be mended.
-    before = {step: path for step, path in folders(directory, "step").items() if step <= facts["step"]}
-    keep(before, sorted(before)[-KEEP:])
+    found = {step: path for step, path in folders(directory, "step").items() if path not in passed_over}
+    before = [step for step, path in found.items() if step <= facts["step"] and is_ours(path)]
+    remove({step: found[step] for step in before[:-KEEP]})
     return folder
 
 

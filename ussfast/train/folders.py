@@ -46,7 +46,7 @@ def name_of(kind: str, step: int) -> str:
     return f"{kind}-{step:07d}"
 
 
-def _is_ours(folder: Path) -> bool:
+def is_ours(folder: Path) -> bool:
     """Whether there is nothing in it but what `write` put there."""
     if folder.is_symlink() or not folder.is_dir():
         return False
@@ -78,10 +78,10 @@ def first_whole(found: Iterable[Path], read: Callable[[Path], T], say: Say) -> t
     return None
 
 
-def keep(found: dict[int, Path], steps: Collection[int]) -> None:
-    """Removes the others of these folders, but for those that hold more than what is ours."""
+def remove(found: dict[int, Path], but: Collection[int] = ()) -> None:
+    """Removes these folders, but those of some steps, and for those that hold more than what is ours."""
     for step, folder in found.items():
-        if step not in steps and _is_ours(folder):
+        if step not in but and is_ours(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -95,7 +95,7 @@ def write(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> No
         _remove(old)
         if os.path.lexists(folder):
             # What is not ours steps aside: a run may not end here, and may not take anything away.
-            os.rename(folder, old if _is_ours(folder) else _free(folder))
+            os.rename(folder, old if is_ours(folder) else _free(folder))
         os.rename(fresh, folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -78,6 +78,7 @@ class Trainer:
         self.notes: list[str] = []  # what is to be said about the folder that the run goes on in
         found = checkpoints.full(directory)
         newest = first_whole(found, lambda path: checkpoints.load(path, recipe), self.notes.append)
+        self.passed_over = found[: found.index(newest[0])] if newest else []
         self.model = (build(recipe.model) if newest or not start else _begun(recipe, start)).to(self.device)
         if not self.model.prompt_names:
             raise InputError(f"recipe {recipe.name}: only models with prompts can be trained so far")
@@ -249,8 +250,9 @@ class Trainer:
                 extra |= {f"random.{rank}.{kind}": state[kind] for kind in ("torch", "cuda") if kind in state}
             facts = self._facts() | {"rng": [state["mixer"] for state in states], "kept": self.kept}
             checkpoints.save(
-                self.directory, self.recipe, self.model.state_dict(), self.optimizer.state_dict(), facts, extra
-            )
+                self.directory, self.recipe, self.model.state_dict(), self.optimizer.state_dict(), facts, extra,
+                self.passed_over,
+            )  # fmt: skip
         self.accelerator.wait_for_everyone()
 
     def _restore(self, path: Path, found: checkpoints.Checkpoint) -> None:
