@@ -131,7 +131,7 @@ def test_a_run_goes_on_from_its_newest_whole_checkpoint(tmp_path, pool, name):
     lines = []
     keep_newest(tmp_path, tmp_path / "kept", lines.append)
     assert all(line.startswith(str(tmp_path / "step-0000002")) for line in lines) and len(lines) < 2
-    # What may be mended is not removed, and counts for nothing: two whole ones are kept beside it; when the run is there again, it is replaced.
+    # What may be mended is not removed, and counts for nothing; when the run is there again, it is replaced.
     second._save()
     assert content(tmp_path / "step-0000001").keys() == kept.keys() and (tmp_path / "step-0000002").is_dir()
     steps(second, 1)
