@@ -1,7 +1,6 @@
 """The public engine: a model, prompts, and the policy for long audio."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,8 +11,9 @@ from ussfast.audio import OutputFormat, Written, given_file, is_file, known_rate
 from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.info import ModelInfo, describe
 from ussfast.engine.engine import Engine
+from ussfast.engine.moving import moved, reduced
 from ussfast.engine.recordings import separate_into, separate_whole
-from ussfast.engine.settings import Settings, pick_device
+from ussfast.engine.settings import Settings
 from ussfast.errors import InputError, PromptError
 from ussfast.long_audio.pipeline import Progress
 from ussfast.long_audio.policy import SegmentPolicy
@@ -97,16 +97,11 @@ class Separator:
             DeviceError: this machine does not have the device, or the device not the separator's dtype.
             OutOfMemoryError: the model does not fit there.
         """
-        there, here = pick_device(str(device)), self.engine.device
-        if there.type == here.type and there.index in (None, here.index):
-            return self
-        network = self.engine.model
-        other = type(self).__new__(type(self))
-        twin = checkpoint.fill(network.config, network.state_dict(), self.info.name)
-        other._set_up(twin, self.info, self.default_prompts, replace(self.settings, device=str(there)))
-        other.policy = self.policy
-        other.prompts.take_enrolled(self.prompts, there)
-        return other
+        return moved(self, str(device))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles and copies have the same model, settings, policy and prompts, those that were enrolled too."""
+        return reduced(self)
 
     def __repr__(self) -> str:
         asked = ", ".join(self.default_prompts or self.info.labels)

@@ -1,7 +1,7 @@
 """Model directories: saved completely or not at all, loaded strictly, refused with one clear line."""
 
-import hashlib
 import copy
+import hashlib
 import json
 import os
 

@@ -121,7 +121,7 @@ def test_what_a_pool_refuses():
         pool.push({0: noise(1, 10)})
     with pytest.raises(InputError, match="one channel"):
         pool[0].set_prompts(("sfx", "sfx"))
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(InputError, match="from 1 to"):
         SEPARATOR.pool(0, RATE)
     with pytest.raises(InputError, match="needs a causal model"):
         Separator.from_model(tiny_model(TUSS), ("speech",)).pool(2, RATE)

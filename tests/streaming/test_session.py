@@ -195,7 +195,7 @@ def test_a_chunk_that_is_not_finite_is_silenced():
 def test_settings_that_cannot_be():
     for settings_, said in [
         ({"on_bad": "ignore"}, "silence"),
-        ({"channels": 0}, "at least 1"),
+        ({"channels": 0}, "from 1 to"),
         ({"threads": 0}, "threads"),
         ({"latency": 0.5}, "not causal"),
         ({"sample_rate": 0}, "whole number"),

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from ussfast import CheckpointError, InputError, OutputError, Separator
 from ussfast.cli.main import main
 from ussfast.evaluate.dev import TASKS
 from ussfast.models.config import to_dict
-from ussfast.train import checkpoints
+from ussfast.train import checkpoints, folders
 from ussfast.train.losses import prompt_loss
 from ussfast.train.objective import prompt_rows
 from ussfast.train.recipe import recipe_from_dict
@@ -123,7 +124,7 @@ def test_no_time_still_leaves_a_checkpoint(tmp_path, pool):
 def test_shards(tmp_path, pool, monkeypatch):
     trainer = trainer_in(tmp_path, pool)
     steps(trainer, 2)
-    monkeypatch.setattr(checkpoints, "SHARD_BYTES", 4000)
+    monkeypatch.setattr(folders, "SHARD_BYTES", 4000)
     trainer._save()
     folder = checkpoints.newest(tmp_path)
     shards = sorted(folder.glob("shard-*.safetensors"))
@@ -133,7 +134,7 @@ def test_shards(tmp_path, pool, monkeypatch):
         assert len(tensors) == 1 or sum(t.nbytes for t in tensors) <= 4000
     assert same(trainer, trainer_in(tmp_path, pool))
     monkeypatch.undo()
-    assert checkpoints.SHARD_BYTES < 16 * 2**20
+    assert folders.SHARD_BYTES < 16 * 2**20
 
 
 def test_another_model_is_refused(tmp_path, pool):
@@ -177,7 +178,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, pool, monkeypatch):
 
     other = trainer_in(tmp_path, pool)
     steps(other, 1)
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError, match="step-0000002: could not be written: No space left"):
         other._save()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-0000001"]

@@ -50,7 +50,9 @@ def _scaled(values: np.ndarray, where: str, channels: int | None) -> np.ndarray:
         centre = span if values.dtype.kind == "u" else 0.0
         values = (values.astype(np.float64) - centre) / span
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, which is for the caller to find
-        return np.ascontiguousarray(np.atleast_2d(values), np.float32)
+        samples = np.ascontiguousarray(np.atleast_2d(values), np.float32)
+    # NumPy calls an axis of length 1 contiguous whatever its stride, and PyTorch refuses those below 0.
+    return samples.copy() if min(samples.strides) < 0 else samples
 
 
 def _numbers(array: Any, where: str) -> np.ndarray:

@@ -99,6 +99,10 @@ class AudioReader:
     def __iter__(self) -> Iterator[np.ndarray]:
         return self
 
+    def shorten(self, frames: int) -> None:
+        """Blocks to come have so many frames at most."""
+        self._block_frames = min(self._block_frames, frames)
+
     def __next__(self) -> np.ndarray:
         source = self._source
         if source is None:

@@ -2,13 +2,13 @@
 
 import math
 import operator
-import reprlib
 from typing import Any
 
 import numpy as np
 import soxr
 
 from ussfast.errors import InputError
+from ussfast.values import shown
 
 MAX_RATE_HZ = 768_000
 MAX_RATIO = 1000  # soxr takes minutes to design filters for far larger ones
@@ -147,6 +147,5 @@ def whole_rate(rate: Any, name: str, most: int = MAX_RATE_HZ) -> int:
     except TypeError:
         whole = 0
     if isinstance(rate, (bool, np.bool_)) or not 1 <= whole <= most:
-        got = " ".join(reprlib.repr(rate).split())
-        raise InputError(f"{name} must be a whole number of Hz from 1 to {most}, not {got}")
+        raise InputError(f"{name} must be a whole number of Hz from 1 to {most}, not {shown(rate)}")
     return whole

@@ -23,20 +23,35 @@ def separate_whole(engine: Engine, mixture: np.ndarray, rate: int, plan: Plan) -
         UssfastError: see `_finite`.
     """
     engine.check_channels(len(mixture))
+    out = np.empty((len(plan.labels), *mixture.shape), np.float32)
+    together = engine.together(len(mixture), plan)
+
+    def attempt(policy: SegmentPolicy) -> None:
+        for first in range(0, len(mixture), together):
+            some = slice(first, first + together)
+            _separate(engine, mixture[some], rate, plan, policy, out[:, some])
+
+    engine.attempt(attempt)
+    return out
+
+
+def _separate(
+    engine: Engine, mixture: np.ndarray, rate: int, plan: Plan, policy: SegmentPolicy, out: np.ndarray
+) -> None:
+    """`separate_whole` of a few channels, into out [sources, channels, samples]."""
     own = engine.model.config.sample_rate
     native = resample(mixture, rate, own) if rate != own else mixture
-
-    def attempt(policy: SegmentPolicy) -> np.ndarray:
-        parts = list(map(_finite, engine.separate([native], plan, policy)))
-        if not parts:  # resampling a handful of samples can leave none
-            return np.zeros((len(plan.labels), *native.shape), np.float32)
-        return np.concatenate(parts, -1)
-
-    stems = engine.attempt(attempt)
+    stems = np.zeros((len(out), *native.shape), np.float32) if rate != own else out
+    size, place = max(1, round(policy.segment * own * engine.share(len(native)))), 0
+    blocks = (native[:, at : at + size] for at in range(0, native.shape[1], size))
+    for part in map(_finite, engine.separate(blocks, plan, policy)):
+        stems[..., place : place + part.shape[-1]] = part
+        place += part.shape[-1]
     if rate != own:
-        flat = resample(np.concatenate(stems), own, rate, mixture.shape[1])
-        stems = flat.reshape(len(plan.labels), *mixture.shape)
-    return engine.remix(stems, mixture)
+        flat = stems.reshape(len(out) * len(native), native.shape[1])
+        out[:] = resample(flat, own, rate, mixture.shape[1]).reshape(out.shape)
+    if engine.remix:
+        out[:] = engine.remix(out, mixture)
 
 
 def separate_into(

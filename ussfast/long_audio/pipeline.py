@@ -15,6 +15,7 @@ from ussfast.errors import AudioError
 
 Progress = Callable[[float, float | None], None]  # seconds done, seconds in all (None if unknown)
 _DEPTH = 4  # blocks that may wait between two stages
+_FRAMES, _LEAST_FRAMES = 1 << 16, 1 << 10  # of such a block: of one or two channels, and of any number
 
 
 class _Cancelled(Exception):
@@ -109,6 +110,7 @@ def separate_to_files(
     def decode() -> None:
         nonlocal frames_in
         resampler = Resampler(reader.channels, reader.sample_rate, model_rate)
+        reader.shorten(_longest(reader.channels))
         for block in reader:
             frames_in += block.shape[1]
             if needed:
@@ -141,7 +143,7 @@ def separate_to_files(
     total = None if reader.frames is None else reader.frames / reader.sample_rate
     try:
         done = 0
-        for block in separate(decoded):
+        for block in _pieces(separate(decoded)):
             separated.put(block)
             done += block.shape[-1]
             if progress is not None:
@@ -160,6 +162,19 @@ def separate_to_files(
             raise stage.error
     assert files is not None
     return files.written()
+
+
+def _longest(channels: int) -> int:
+    return max(_LEAST_FRAMES, min(_FRAMES, 2 * _FRAMES // channels))
+
+
+def _pieces(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """[..., channels, n] in pieces that are shorter the more channels there are: those that wait, and what is made of
+    them on their way, need no more memory than those of stereo."""
+    for block in blocks:
+        size = _longest(block.shape[-2])
+        for first in range(0, block.shape[-1], size):
+            yield block[..., first : first + size]
 
 
 class _Back:

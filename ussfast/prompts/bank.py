@@ -1,7 +1,7 @@
 """Prompts: named vectors in one model's prompt space, and the labels that results carry."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -84,12 +84,6 @@ class PromptBank(Mapping[str, Prompt]):
         if not torch.isfinite(prompt.vector).all():
             raise PromptError(f"{prompt.name!r}: its vector has numbers that are not finite")
         self._prompts[prompt.name] = prompt
-
-    def take_enrolled(self, other: "PromptBank", device: torch.device) -> None:
-        """Adds what was enrolled in `other`, a bank of the same model on another device than this one's."""
-        for prompt in other.values():
-            if prompt.kind == "enrolled":
-                self.add(replace(prompt, vector=prompt.vector.to(device)))
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self._prompts

@@ -7,13 +7,14 @@ from typing import Any
 from ussfast.errors import InputError
 from ussfast.separation import Separation
 from ussfast.streaming.causal import CausalCore, push_together
+from ussfast.streaming.rooted import Rooted
 from ussfast.streaming.rows import CausalRows
 from ussfast.streaming.session import Session
 
 OpenSession = Callable[[int, Sequence[str] | str | None], Session]  # of a row
 
 
-class SessionPool:
+class SessionPool(Rooted):
     """Streams that come and go, with their own prompts and phases, whose hops are computed together; made by
     `Separator.pool`. Streams are known by the numbers that `join` returns.
 

@@ -11,6 +11,7 @@ import torch
 
 from ussfast.audio import as_samples
 from ussfast.audio.remix import Remix
+from ussfast.engine.levels import LOUDEST
 from ussfast.engine.nested import counted, fit
 from ussfast.errors import InputError
 from ussfast.prompts.bank import Plan
@@ -18,8 +19,9 @@ from ussfast.separation import Separation
 from ussfast.streaming import states
 from ussfast.streaming.core import Core
 from ussfast.streaming.presence import Presence
+from ussfast.streaming.rooted import Rooted
 from ussfast.streaming.stages import Stages
-from ussfast.streaming.states import LOUDEST, SessionState
+from ussfast.streaming.states import SessionState
 from ussfast.streaming.tracks import Tracks
 
 PROMPTS = 4  # that a session has room for at least
@@ -28,7 +30,7 @@ MakeCore = Callable[[int, int, Plan, tuple[int, ...]], Core]  # channels, slots 
 MakePlan = Callable[[Sequence[str] | str | None], Plan]
 
 
-class Session:
+class Session(Rooted):
     """A stream of one recording; made by `Separator.session`.
 
     Use as a context manager, or not: there is nothing to release.

@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ussfast.audio.atomic import atomic_write
+from ussfast.engine.levels import LOUDEST
 from ussfast.engine.nested import described, like, tensors_of
 from ussfast.errors import InputError
 from ussfast.prompts.bank import Plan
 from ussfast.streaming.resampler import ResamplerState
 
-LOUDEST = 1e10  # full scale is 1: what is beyond is damage, and sums of it would overflow
 CHANNELS = 1024  # that a stream may have
 LARGEST = 1 << 30  # bytes of a file; a session of 64 channels has less
 CLOSE = 1e-3  # shares of the largest number by which a prompt may differ: enrolled on another machine, it does
