@@ -1,10 +1,10 @@
 """How many threads of the CPU may be asked for. Nothing here needs torch."""
 
-import operator
 import os
 from typing import Any
 
 from ussfast.errors import InputError
+from ussfast.values import shown, whole
 
 
 def check_threads(threads: Any) -> int:
@@ -12,9 +12,8 @@ def check_threads(threads: Any) -> int:
     would only be slower, and OpenMP ends the process where the system gives it no more."""
     cores = os.cpu_count() or 1
     try:
-        count = operator.index(threads)
-    except TypeError:
-        raise InputError(f"threads must be a whole number, not {type(threads).__name__}") from None
-    if not 1 <= count <= cores:
-        raise InputError(f"threads must be at least 1, and at most the {cores} cores of this machine, not {count}")
-    return count
+        return whole(threads, "threads", 1, cores)
+    except InputError:
+        raise InputError(
+            f"threads must be a whole number from 1 to at most the {cores} cores of this machine, got {shown(threads)}"
+        ) from None
