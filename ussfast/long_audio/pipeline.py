@@ -30,18 +30,21 @@ class _Channel:
 
     def put(self, item: Any) -> None:
         while True:
-            if self._stop.is_set():
-                raise _Cancelled
+            self.check()
             try:
                 return self._queue.put(item, timeout=0.1)
             except queue.Full:
                 continue
 
+    def check(self) -> None:
+        """_Cancelled once either side has shut it down."""
+        if self._stop.is_set():
+            raise _Cancelled
+
     def __iter__(self) -> Iterator[Any]:
         """Items until None arrives."""
         while True:
-            if self._stop.is_set():
-                raise _Cancelled
+            self.check()
             try:
                 item = self._queue.get(timeout=0.1)
             except queue.Empty:
@@ -69,6 +72,11 @@ class _Stage(threading.Thread):
             self.error = error
             self._stop_all.set()
 
+    def wait(self, seconds: float) -> bool:
+        """Whether it is still running after so long."""
+        self.join(seconds)
+        return self.is_alive()
+
 
 def separate_to_files(
     reader: AudioReader,
@@ -91,7 +99,8 @@ def separate_to_files(
         paths: of the outputs, one per source that is kept, and the residual last if asked for.
         residual: also writes the input minus the sum of all stems.
         output: what the files are like.
-        progress: called from the calling thread as separated blocks come.
+        progress: called from the calling thread as separated blocks come, and now and then while the last are written;
+            what it raises stops the work.
         sources: number of all sources.
         keep: which of them are written.
         remix: what is done to stems at the file's rate.
@@ -121,7 +130,8 @@ def separate_to_files(
 
     def write() -> None:
         nonlocal files
-        with stem_files(paths, reader.sample_rate, reader.channels, output, reader.frames) as files:
+        form = reader.sample_rate, reader.channels, output, reader.frames
+        with stem_files(paths, *form, between=decoded.check) as files:
             # Where no sum is needed, what nobody will hear need not be converted.
             summed = residual or remix.sum_to_mixture
             wanted, written = (slice(None), keep) if summed else (list(keep), range(len(keep)))
@@ -147,6 +157,9 @@ def separate_to_files(
             if progress is not None:
                 progress(done / model_rate, total)
         separated.put(None)
+        for stage in stages:
+            while stage.wait(0.5) and progress is not None:
+                progress(done / model_rate, total)
     except _Cancelled:
         pass
     except BaseException:
