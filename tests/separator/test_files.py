@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import soundfile
-from tiny import RATE, UNCONDITIONAL, noise, tiny_model
+from tiny import RATE, UNCONDITIONAL, files_in, noise, tiny_model
 
 from ussfast import AudioError, InputError, OutputError, OutputFormat, PromptError, Separator
 
@@ -39,7 +39,7 @@ def test_separate_file_writes_what_save_writes(separator, tmp_path, rate, channe
     saved = out.save(tmp_path / "saved", residual=True)
     names = ["speech.wav", "sfx-1.wav", "sfx-2.wav", "residual.wav"]
     assert [p.name for p in written] == [p.name for p in saved] == names
-    assert sorted(p.name for p in (tmp_path / "streamed").iterdir()) == sorted(names)
+    assert files_in(tmp_path / "streamed") == sorted(names)
     for one, other in zip(written, saved, strict=True):
         info = soundfile.info(one)
         assert (info.samplerate, info.channels, info.frames, info.subtype) == (rate, channels, samples, "FLOAT")
@@ -205,7 +205,7 @@ def test_rescale_is_one_factor_for_all_stems(separator, tmp_path, bit_depth):
         assert written.warnings[0].startswith(f"all stems scaled by {gain:.4f} (") and len(written.warnings) == 1
         for file, track in zip(written, tracks, strict=True):
             np.testing.assert_allclose(load(file), gain * track, atol=2.0**-bit_depth + 2e-5)
-        assert len(list(written[0].parent.iterdir())) == 4
+        assert len(files_in(written[0].parent)) == 4
 
 
 def test_formats_that_cannot_be(separator, tmp_path):

@@ -54,7 +54,7 @@ class SndfileSource:
     """libsndfile. `frames` is None for a FLAC from a stream and an MP3 without a length tag."""
 
     def __init__(self, path: Path):
-        self._file = self._open(str(path))
+        self._file = self._open(os.fsencode(path))  # a name need not be text
         self._failed: str | None = None  # told once the audio before the failure is out
         self.shortfall_s = 0.0
         if self._file.format == "MP3":
@@ -69,7 +69,7 @@ class SndfileSource:
         self.seconds = None if self.frames is None else self.frames / self.sample_rate
 
     @staticmethod
-    def _open(file: str | int) -> _ForwardFile:
+    def _open(file: bytes | int) -> _ForwardFile:
         try:
             return _ForwardFile(file)
         except (soundfile.SoundFileError, TypeError) as error:  # TypeError: .raw needs more arguments

@@ -69,8 +69,12 @@ def picture(path: Path, inputs: Sequence[Path]) -> None:
 def _possible(path: Path, use: str) -> None:
     """OutputError where no file can have this name: it is too long, or has a NUL in it."""
     try:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            os.lstat(path)
+        if "\0" in str(path):
+            raise ValueError("embedded null byte")
+        there = next(place for place in (path, *path.absolute().parents) if os.path.isdir(place))
+        for part in (path, *path.parts):  # of each that is not there yet, the system says the same in another place
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(there / part)
     except (OSError, ValueError) as error:
         raise OutputError(f"{path}: cannot be {use}: {getattr(error, 'strerror', None) or error}") from error
 

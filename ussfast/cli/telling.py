@@ -12,10 +12,11 @@ from ussfast.errors import UssfastError
 def printable() -> None:
     """From now on names of files are printed as the bytes that they are, also where those are no text."""
     codecs.register_error("ussfast-names", _bytes_of_name)
-    for stream in (sys.stdout, sys.stderr):
+    for stream, own in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__)):
         if isinstance(stream, io.TextIOWrapper):
             with suppress(ValueError):  # closed
-                stream.reconfigure(errors="ussfast-names")
+                # What stands in for them may want text.
+                stream.reconfigure(errors="ussfast-names" if stream is own else "backslashreplace")
 
 
 def _bytes_of_name(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -55,12 +55,11 @@ def separate_recording(
     """
     check_inputs_stay(paths, identities([path]))
     info = probe(path)  # a bad input, or one that the files cannot hold, is reported before any folder is made
-    record = Record(path, paths, labels, made_of(engine, plan, output))
+    engine.check_channels(info.channels)
+    files = [output.for_file(file, info.sample_rate, info.channels) for file in paths]
+    record = Record(path, paths, labels, made_of(engine, plan, files))
     if skip_existing and record.holds():
         return Written(paths)
-    engine.check_channels(info.channels)
-    for file in paths:
-        output.for_file(file, info.sample_rate, info.channels)
     make_folders(paths)
     done = separate_into(engine, path, plan, paths, len(paths) > len(keep), output, keep, progress)
     try:

@@ -13,7 +13,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from ussfast.audio import OutputFormat, atomic_write
+from ussfast.audio import atomic_write
+from ussfast.audio.formats import FileSettings
 from ussfast.engine.engine import Engine
 from ussfast.errors import AudioError
 from ussfast.models import SpectralModel, architecture_of
@@ -68,7 +69,7 @@ class Record:
         return json.loads(json.dumps(content))  # as it is read
 
 
-def made_of(engine: Engine, plan: Plan, output: OutputFormat) -> dict[str, Any]:
+def made_of(engine: Engine, plan: Plan, files: Sequence[FileSettings]) -> dict[str, Any]:
     """All that stems depend on besides the input: model, prompts, settings. Devices and batches are rounding only."""
     vectors = [None] * len(plan.labels) if plan.vectors is None else [_digest([vector]) for vector in plan.vectors]
     settings = {"precision": engine.precision, "linked": engine.linked, "remix": asdict(engine.remix)}
@@ -76,7 +77,7 @@ def made_of(engine: Engine, plan: Plan, output: OutputFormat) -> dict[str, Any]:
         "model": fingerprint(engine.model),
         "prompts": [list(pair) for pair in zip(plan.labels, vectors, strict=True)],
         "settings": settings | {"policy": asdict(engine.policy)},
-        "output": asdict(output),
+        "files": [asdict(file) for file in files],
     }
 
 
