@@ -1,11 +1,14 @@
 """Files in, files out, through the public engine: the pipeline gives what `separate` and `save` give."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
-from tiny import RATE, UNCONDITIONAL, files_in, noise, tiny_model
+import torch
+from tiny import CAUSAL, RATE, UNCONDITIONAL, files_in, noise, tiny_model
 
-from ussfast import AudioError, InputError, OutputError, OutputFormat, PromptError, Separator
+from ussfast import AudioError, InputError, OutputError, OutputFormat, Prompt, PromptError, Separator
 
 SHORT = {"segment": 0.4, "overlap": 0.15}
 
@@ -83,20 +86,47 @@ def test_a_file_without_sound_gives_zeros(separator, tmp_path, value):
 
 def test_existing_outputs_can_be_skipped(separator, tmp_path):
     path = recording(tmp_path)
-    written = separator.separate_file(path, tmp_path / "out")
-    written[0].write_bytes(b"mine")
-    assert separator.separate_file(path, tmp_path / "out", skip_existing=True) == written
-    assert written[0].read_bytes() == b"mine"
-    written[1].unlink()  # one is missing: all are made
-    separator.separate_file(path, tmp_path / "out", skip_existing=True)
-    assert load(written[0]).shape == load(written[1]).shape == (2, 20001)
+
+    def separate(**settings):
+        """Whether anything was done."""
+        written = separator.separate_file(path, tmp_path / "out", skip_existing=True, **settings)
+        assert all(load(p).shape == (2, 20001) for p in written)
+        return written.seconds is not None
+
+    assert separate() and not separate()
+    (tmp_path / "out/speech.wav").unlink()  # one is missing: all are made
+    assert separate() and not separate()
     # Asking for the residual too is asking for more than there is.
-    assert separator.separate_file(path, tmp_path / "out", skip_existing=True, residual=True)[3].is_file()
-    # Skipping comes before reading: the input may be gone.
+    assert separate(residual=True) and not separate(residual=True)
+    assert separate() and not separate()
+    separator.policy, before = replace(separator.policy, segment=0.5), separator.policy
+    try:
+        assert separate() and not separate()
+    finally:
+        separator.policy = before
     path.unlink()
-    assert separator.separate_file(path, tmp_path / "out", skip_existing=True) == written
     with pytest.raises(AudioError, match="no such file"):
-        separator.separate_file(path, tmp_path / "out")
+        separate()
+
+
+def test_changed_weights_and_prompts_are_not_the_same_stems(tmp_path):
+    """Also of a model that is not from a directory."""
+    path = recording(tmp_path, channels=1)
+    network = tiny_model(CAUSAL)
+    separator = Separator.from_model(network, "speech", device="cpu")
+
+    def done():
+        return separator.separate_file(path, tmp_path / "out", skip_existing=True).seconds is not None
+
+    assert done() and not done()
+    with torch.no_grad():
+        next(network.parameters()).mul_(1.5)
+    assert done() and not done()
+    vector = separator.prompts["speech"].vector
+    for factor in (1.0, 2.0):
+        separator.prompts.add(Prompt("mine", vector * factor, "enrolled"))
+        separator.default_prompts = ("mine",)
+        assert done() and not done()
 
 
 def test_the_input_is_not_overwritten(separator, tmp_path):
@@ -135,9 +165,9 @@ def test_templates(separator, tmp_path, template, format, expected):
     ("template", "says"),
     [
         ("same.wav", "gives several stems the same file: put {label} into it"),
-        ("{stem}.wav", "may use {label}, {name} and {index} only"),
-        ("{label.x}.wav", "may use {label}, {name} and {index} only"),
-        ("{label.wav", "may use {label}, {name} and {index} only"),
+        ("{stem}.wav", "may use {label}, {name}, {index} and {suffix} only"),
+        ("{label.x}.wav", "may use {label}, {name}, {index} and {suffix} only"),
+        ("{label.wav", "may use {label}, {name}, {index} and {suffix} only"),
         ("../{label}.wav", "must stay inside the output directory"),
         ("/tmp/{label}.wav", "must stay inside the output directory"),
         ("", "must stay inside the output directory"),

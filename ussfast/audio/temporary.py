@@ -88,9 +88,11 @@ def _boot_time() -> float:
 
 
 def _began(pid: int) -> str:
-    """When a process began, in ticks since boot; "0" where it is not known."""
+    """When a process began, in ticks since boot; "0" where it is not known, "" where it has ended (a zombie)."""
     fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return fields[19] if len(fields) > 19 else "0"
+    if len(fields) < 20:
+        return "0"
+    return "" if fields[0] in "ZX" else fields[19]
 
 
 def _text(path: str) -> str:

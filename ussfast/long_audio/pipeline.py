@@ -61,6 +61,7 @@ class _Stage(threading.Thread):
         super().__init__(name=f"ussfast-{name}", daemon=True)
         self._work, self._stop_all = work, stop
         self.error: BaseException | None = None
+        self._done = threading.Event()
         self.start()
 
     def run(self) -> None:
@@ -71,11 +72,13 @@ class _Stage(threading.Thread):
         except BaseException as error:
             self.error = error
             self._stop_all.set()
+        finally:
+            self._done.set()
 
-    def wait(self, seconds: float) -> bool:
-        """Whether it is still running after so long."""
-        self.join(seconds)
-        return self.is_alive()
+    def finish(self, seconds: float | None = None) -> bool:
+        """Waits until its work is done, or for so long; whether it is. Not by `join`: of a thread whose join was
+        interrupted, Python believes that it has ended."""
+        return self._done.wait(seconds)
 
 
 def separate_to_files(
@@ -158,8 +161,9 @@ def separate_to_files(
                 progress(done / model_rate, total)
         separated.put(None)
         for stage in stages:
-            while stage.wait(0.5) and progress is not None:
-                progress(done / model_rate, total)
+            while not stage.finish(0.5):
+                if progress is not None:
+                    progress(done / model_rate, total)
     except _Cancelled:
         pass
     except BaseException:
@@ -167,7 +171,7 @@ def separate_to_files(
         raise
     finally:
         for stage in stages:
-            stage.join()
+            stage.finish()
     for stage in stages:
         if stage.error is not None:
             raise stage.error
