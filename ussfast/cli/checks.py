@@ -72,7 +72,7 @@ def _possible(path: Path, use: str) -> None:
         if "\0" in str(path):
             raise ValueError("embedded null byte")
         there = next(place for place in (path, *path.absolute().parents) if os.path.isdir(place))
-        for part in (path, *path.parts):  # of each that is not there yet, the system says the same in another place
+        for part in (str(path), *path.parts):  # of each that is not there yet, the system says the same in another place
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.lstat(there / part)
     except (OSError, ValueError) as error:
