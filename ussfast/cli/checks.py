@@ -72,7 +72,8 @@ def _possible(path: Path, use: str) -> None:
         if "\0" in str(path):
             raise ValueError("embedded null byte")
         there = next(place for place in (path, *path.absolute().parents) if os.path.isdir(place))
-        for part in (str(path), *path.parts):  # of each that is not there yet, the system says the same in another place
+        # Of a name that is not there yet, the system says in another folder whether it can be.
+        for part in (str(path), *path.parts):
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.lstat(there / part)
     except (OSError, ValueError) as error:

@@ -32,7 +32,7 @@ class Record:
     """What is to be known of the stems of one input.
 
     Args:
-        source: the input, which has to be there.
+        source: the input, which has to be there: a path, or what stands for a copy of an open file.
         paths: of the stems.
         labels: of the stems.
         made: what they are made of, see `made_of`.
@@ -40,8 +40,8 @@ class Record:
         AudioError: the input cannot be read.
     """
 
-    def __init__(self, source: Path, paths: Sequence[Path], labels: Sequence[str], made: dict[str, Any]):
-        self._paths, self._labels, self._made, self._input = paths, labels, made, _sampled(source)
+    def __init__(self, source: os.PathLike[str], paths: Sequence[Path], labels: Sequence[str], made: dict[str, Any]):
+        self._paths, self._labels, self._made, self._input = paths, labels, made, _identified(source)
         folder = paths[0].parent
         self._names = [os.path.relpath(path, folder) for path in paths]
         # Other stems in the same folder have a record of their own.
@@ -112,15 +112,18 @@ def _facts(status: os.stat_result) -> dict[str, int]:
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _sampled(path: Path) -> dict[str, Any]:
+def _identified(path: os.PathLike[str]) -> dict[str, Any]:
     """What tells a file from others: size, time, and what is in its beginning, middle and end.
 
-    Time alone would not do: files of a data set can all have the same, and the same size.
+    Time alone would not do: files of a data set can all have the same, and the same size. Of a copy, which has a time
+    of its own, all content.
     """
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
+            if not isinstance(path, Path):
+                return {"size": status.st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
             for start in (0, status.st_size // 2, max(0, status.st_size - _PIECE)):
                 file.seek(start)
                 digest.update(file.read(_PIECE))
