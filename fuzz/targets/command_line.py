@@ -96,6 +96,9 @@ def one(context: dict, rng: random.Random, folder: Path) -> None:
 
 def _inputs(audio: dict, rng: random.Random) -> list[str]:
     names = rng.sample(NAMES, rng.randint(1, 4))
+    if rng.random() < 0.3:  # what may be the place of a stem of the first
+        names.append(f"{Path(names[0]).stem}/speech.wav" if rng.random() < 0.7 else "speech.wav")
+        names = list(dict.fromkeys(names))
     for name in names:
         kind = {".flac": "FLAC", ".ogg": "OGG"}.get(Path(name).suffix, "WAV")
         data = audio[kind, rng.randrange(4)]
@@ -135,7 +138,8 @@ def _arguments(rng: random.Random, given: list[str]) -> list[str]:
         case _:
             chosen = options(OPTIONS, FLAGS, 4)
             names = given if rng.random() < 0.9 else ["."]
-            return ["separate", *names, *chosen, *asked(chosen)]
+            here = ["-o", "."] if "-o" not in chosen and rng.random() < 0.6 else []
+            return ["separate", *names, *chosen, *here, *asked(chosen)]
 
 
 def _run(arguments: list[str]) -> int:
