@@ -105,8 +105,8 @@ def _inputs(audio: dict, rng: random.Random) -> list[str]:
         if rng.random() < 0.1:
             data = changed(data, rng)
         path = Path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.path.isdir(path):
+        with contextlib.suppress(OSError):  # a file where a folder is wanted, or the other way round
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
     if rng.random() < 0.1:
         os.symlink(names[0], "link.wav")
