@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import load, record
+from commands import load, record, run
 from tiny import tiny_directory
 
 from ussfast.audio.naming import stem_paths
@@ -182,6 +182,13 @@ def test_a_stem_of_another_input_is_not_replaced(separated, folder):
     assert code == 2 and out.split() == ["out/sfxbg1.wav", "out/sfxbgbg1.wav"]
     assert err == "ussfast: 1.wav: out/sfxbg1.wav is a stem of bg1.wav already: choose another template\n"
     np.testing.assert_array_equal(load("out/sfxbg1.wav"), before)
+
+
+def test_an_evaluation_never_replaces_its_manifest(model, folder, capsys):
+    Path("evaluation.json").write_text('{"items": []}')
+    code, out, err = run(capsys, "evaluate", "--data", "evaluation.json", "-m", model, "-o", ".")
+    assert code == 2 and "evaluation.json: an output would overwrite the input" in err
+    assert Path("evaluation.json").read_text() == '{"items": []}'
 
 
 # Files that fail alone

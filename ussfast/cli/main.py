@@ -174,8 +174,12 @@ def evaluate(
     checks.evaluation(baseline, split)
     checks.existing(data, "manifest")
     checks.model(model, device)
+    from ussfast.audio.naming import check_inputs_stay, identities
     from ussfast.evaluate import report
     from ussfast.evaluate.run import evaluate_model
+
+    if output is not None:
+        check_inputs_stay([output / name for name in report.FILES], identities([data]))
 
     def ready() -> None:  # what cannot be written is an error before the work, and bad input before any folder is made
         if output is not None:
