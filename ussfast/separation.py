@@ -10,15 +10,14 @@ import numpy as np
 from ussfast.audio import OutputFormat, Track, Written, draw, stem_files
 from ussfast.audio.naming import make_folders, stem_paths
 from ussfast.errors import InputError
-
-_RESIDUAL = "residual"
+from ussfast.prompts.names import RESIDUAL
 
 
 @dataclass(frozen=True, eq=False)
 class Separation(Mapping[str, np.ndarray]):
     """Separated audio at the input's rate and length: a mapping from labels to stems [channels, samples], in order.
 
-    labels: one per stem; repeated prompts are numbered.
+    labels: one per stem, all different; repeated prompts are numbered.
     stems: float32 [prompts, channels, samples], never rescaled.
     sample_rate: in Hz.
     mixture: float32 [channels, samples], the input.
@@ -28,6 +27,10 @@ class Separation(Mapping[str, np.ndarray]):
     stems: np.ndarray
     sample_rate: int
     mixture: np.ndarray
+
+    def __post_init__(self) -> None:
+        if len(set(self.labels)) != len(self.labels):
+            raise InputError(f"labels of stems must be different, got {list(self.labels)}")
 
     def __getitem__(self, label: str) -> np.ndarray:
         """The stem [channels, samples] of a label; KeyError-like InputError naming the labels there are."""
@@ -105,28 +108,33 @@ class Separation(Mapping[str, np.ndarray]):
             OutputError: nothing half-written is left.
         """
         seconds = self.mixture.shape[1] / self.sample_rate
-        shown = [("mixture", self.mixture), *self.items(), *([(_RESIDUAL, self.residual)] if residual else [])]
+        shown = [("mixture", self.mixture), *self.items(), *([(RESIDUAL, self.residual)] if residual else [])]
         make_folders([Path(path)])
         draw(path, [Track(label, self.sample_rate, seconds, (track,)) for label, track in shown])
         return Path(path)
 
 
 def output_labels(labels: Sequence[str], residual: bool) -> tuple[str, ...]:
-    return (*labels, _RESIDUAL) if residual else tuple(labels)
+    """Of what is written; InputError where a stem is called "residual" and the residual is to be there, too."""
+    if residual and RESIDUAL in labels:
+        raise InputError(f"a stem is called {RESIDUAL!r} itself: leave the residual out, or the stem")
+    return (*labels, RESIDUAL) if residual else tuple(labels)
 
 
 def choose(labels: Sequence[str], residual: bool, stems: Sequence[str] | None) -> tuple[tuple[int, ...], bool]:
     """Which stems are written, in their order, and whether the residual is.
 
     Args:
-        stems: labels of those that are; "residual" means that, as `residual` does. None: all of them.
+        stems: labels of those that are; "residual" means that, as `residual` does, unless a stem is called so. None:
+            all of them.
     Raises:
         InputError: an unknown label, or none at all.
     """
     if stems is None:
         return tuple(range(len(labels))), residual
-    unknown = [name for name in stems if name not in (*labels, _RESIDUAL)]
+    unknown = [name for name in stems if name not in (*labels, RESIDUAL)]
     if unknown or not stems:
         what = f"no stem {unknown[0]!r}" if unknown else "no stem is chosen"
-        raise InputError(f"{what}; there are {', '.join((*labels, _RESIDUAL))}")
-    return tuple(i for i, label in enumerate(labels) if label in stems), residual or _RESIDUAL in stems
+        raise InputError(f"{what}; there are {', '.join((*labels, RESIDUAL))}")
+    rest = residual or (RESIDUAL in stems and RESIDUAL not in labels)
+    return tuple(i for i, label in enumerate(labels) if label in stems), rest

@@ -66,6 +66,7 @@ WRONG = [
     ([*SEPARATE, "--task", "magic"], 2, "unknown task 'magic'; there are denoise, "),
     ([*SEPARATE, *ONE, "--task", "music"], 2, "--task music names the prompts itself"),
     ([*SEPARATE, *ONE, "--stem", "sfx"], 2, "no stem 'sfx'; there are speech, residual"),
+    (["separate", "good.wav", "-m", "causal", *["-p", "sfx"] * 5], 2, "5 equal prompts (sfx) would give"),
     (["separate", "good.wav", "-m", "sources", *ONE], 2, "this model takes no prompts"),
     (["separate", "good.wav", "-m", "sources", "--stem", "speech"], 2, "there are source-1, source-2, source-3"),
     (["separate", "good.wav", "-m", "nothing here", *ONE], 2, "no model 'nothing here'; a model is 'default'"),

@@ -173,7 +173,7 @@ def test_bad_chunks_are_named_and_change_nothing():
     with pytest.raises(PromptError, match="unknown prompt 'speach'"):
         session.set_prompts(("speach",))
     with pytest.raises(InputError, match="max_prompts=5"):
-        session.set_prompts(("speech",) * 5)
+        session.set_prompts(("speech", "sfx", "drums", "bass", "other"))
     stems, _ = joined([first, session.push(audio[:, 1500:]), session.flush()])
     close(stems, SEPARATOR.separate(audio, rate).stems)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 import yaml
 from running import same, steps, trainer_in
 from safetensors.torch import load_file
-from tiny import PROMPTS, RATE, UNCONDITIONAL, noise, tiny_recipe
+from tiny import CAUSAL, PROMPTS, RATE, UNCONDITIONAL, noise, tiny_recipe
 
 from ussfast import CheckpointError, InputError, OutputError, Separator
 from ussfast.cli.main import main
@@ -27,6 +28,19 @@ def test_models_without_prompts_are_refused(tmp_path, pool):
     model = {"architecture": "bslocoformer", **json.loads(json.dumps(to_dict(UNCONDITIONAL)))}
     with pytest.raises(InputError, match="only models with prompts"):
         Trainer(recipe_from_dict(tiny_recipe() | {"model": model}), pool, [], tmp_path)
+
+
+def test_more_equal_prompts_than_the_model_tells_apart_are_refused(tmp_path, pool):
+    model = {"architecture": "causal", **json.loads(json.dumps(to_dict(replace(CAUSAL, repeats=2))))}
+
+    def trainer(*sets):
+        return Trainer(recipe_from_dict(tiny_recipe(mix={"sets": sets}) | {"model": model}), pool, [], tmp_path)
+
+    with pytest.raises(InputError, match="mixtures may have 4 equal prompts, the model tells at most 2 apart"):
+        trainer()  # chains may have four
+    with pytest.raises(InputError, match="mixtures may have 3 equal prompts"):
+        trainer({"prompts": ["sfx", "sfx", "sfx"], "share": 1.0})
+    assert np.isfinite(steps(trainer({"prompts": ["sfx", "sfx", "speech"], "share": 1.0}), 1)).all()
 
 
 def test_learning_rate(tmp_path, pool):

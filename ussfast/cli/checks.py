@@ -13,7 +13,7 @@ from ussfast.checkpoints.names import EXPECTED, PRESET_FAMILIES, Glance, glance,
 from ussfast.cli.telling import note
 from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError
 from ussfast.long_audio.policy import default_policy
-from ussfast.prompts.names import check_prompts, number_repeats
+from ussfast.prompts.names import check_prompts, check_repeats, number_repeats
 from ussfast.prompts.tasks import task as find_task
 from ussfast.train.recipe_file import recipe_file
 
@@ -117,7 +117,7 @@ def model_or_preset(name: str) -> None:
     try:
         resolve(name)
     except CheckpointError as error:
-        if not name.startswith(PRESET_FAMILIES) or Path(name).expanduser().exists():
+        if not name.startswith(PRESET_FAMILIES) or os.path.exists(os.path.expanduser(name)):
             raise
         from ussfast.models.presets import PRESETS  # imports torch, so only now
 
@@ -131,6 +131,7 @@ def stem_labels(of: Glance | None, prompts: Sequence[str]) -> tuple[str, ...] | 
     if of is None:
         return None
     names = check_prompts(prompts, of.prompts)
+    check_repeats(names, of.equal_prompts)
     return number_repeats(names) if of.prompts else of.labels
 
 

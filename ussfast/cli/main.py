@@ -135,8 +135,11 @@ def bench(
     Without -p it asks for two of the model's prompts.
     """
     from ussfast.cli import checks
+    from ussfast.engine.threads import check_threads
 
     checks.engine(device, dtype, backend)
+    if threads is not None:
+        check_threads(threads)
     if train:
         checks.recipe(model)
         from ussfast.train.bench import run_training

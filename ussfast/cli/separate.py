@@ -25,6 +25,7 @@ from ussfast.cli.options import (
     SumToMixture,
     Task,
 )  # fmt: skip
+from ussfast.cli.silence import silent_libraries
 from ussfast.cli.telling import complain, note, warn
 from ussfast.errors import UssfastError
 
@@ -35,6 +36,7 @@ class Stitch(StrEnum):
 
 
 def separate(
+    context: typer.Context,
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Audio files, or folders to search.")],
     prompt: Prompts = None,
     task: Task = None,
@@ -77,6 +79,7 @@ def separate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Separate files into stems, at their own rate, length and channel count."""
+    context.with_resource(silent_libraries(quiet))
     from ussfast.audio import OutputFormat
     from ussfast.audio.naming import stem_paths
     from ussfast.cli import checks

@@ -95,8 +95,10 @@ def stream(
         raise InputError("--residual is a file: it needs -o DIR; to put the residual out, --stem residual")
 
     from ussfast.cli import checks
+    from ussfast.engine.threads import check_threads
     from ussfast.streaming.live import outputs, sources
 
+    check_threads(threads)
     prompts, kept = checks.asked(prompt, task)
     if output is not None:
         checks.output_folder(output)

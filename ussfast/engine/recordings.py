@@ -1,7 +1,8 @@
 """Recordings at a rate of their own: arrays, and files into files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from ussfast.audio import AudioReader, OutputFormat, Written, probe, resample
 from ussfast.audio.naming import check_inputs_stay, identities, make_folders
 from ussfast.engine.engine import Engine
 from ussfast.engine.records import Record, made_of
-from ussfast.errors import OutputError
+from ussfast.errors import OutputError, UssfastError
 from ussfast.long_audio.pipeline import Progress, separate_to_files
 from ussfast.long_audio.policy import SegmentPolicy
 from ussfast.prompts.bank import Plan
@@ -21,13 +22,14 @@ def separate_whole(engine: Engine, mixture: np.ndarray, rate: int, plan: Plan) -
     Raises:
         InputError: a rate that cannot be, or see `Engine.check_channels`.
         OutOfMemoryError: see `Engine.attempt`.
+        UssfastError: see `_finite`.
     """
     engine.check_channels(len(mixture))
     own = engine.model.config.sample_rate
     native = resample(mixture, rate, own) if rate != own else mixture
 
     def attempt(policy: SegmentPolicy) -> np.ndarray:
-        parts = list(engine.separate([native], plan, policy))
+        parts = list(map(_finite, engine.separate([native], plan, policy)))
         if not parts:  # resampling a handful of samples can leave none
             return np.zeros((len(plan.labels), *native.shape), np.float32)
         return np.concatenate(parts, -1)
@@ -40,7 +42,7 @@ def separate_whole(engine: Engine, mixture: np.ndarray, rate: int, plan: Plan) -
 
 
 def separate_recording(
-    engine: Engine, path: Path, plan: Plan, paths: list[Path], labels: Sequence[str], output: OutputFormat,
+    engine: Engine, path: Any, plan: Plan, paths: list[Path], labels: Sequence[str], output: OutputFormat,
     keep: Sequence[int], progress: Progress | None, skip_existing: bool,
 ) -> Written:  # fmt: skip
     """A file of any duration into `paths`, and a record beside them of what they were made of.
@@ -70,12 +72,13 @@ def separate_recording(
 
 
 def separate_into(
-    engine: Engine, path: Path, plan: Plan, paths: list[Path], residual: bool, output: OutputFormat,
+    engine: Engine, path: Any, plan: Plan, paths: list[Path], residual: bool, output: OutputFormat,
     keep: Sequence[int], progress: Progress | None,
 ) -> Written:  # fmt: skip
     """A file of any duration into `paths`; see `separate_to_files`.
 
     Args:
+        path: as for AudioReader, which may read it more than once.
         keep: places in the plan of the stems that are written.
     Raises:
         OutOfMemoryError: see `Engine.attempt`.
@@ -83,9 +86,22 @@ def separate_into(
 
     def attempt(policy: SegmentPolicy) -> Written:
         with AudioReader(path) as reader:
+
+            def separate(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+                return map(_finite, engine.separate(blocks, plan, policy))
+
             return separate_to_files(
-                reader, engine.model.config.sample_rate, lambda blocks: engine.separate(blocks, plan, policy), paths,
-                residual, output, progress, len(plan.labels), keep, engine.remix,
+                reader, engine.model.config.sample_rate, separate, paths, residual, output,
+                progress, len(plan.labels), keep, engine.remix,
             )  # fmt: skip
 
     return engine.attempt(attempt)
+
+
+def _finite(block: np.ndarray) -> np.ndarray:
+    """What came out of a model, unless it is no sound: a stranger's weights may be such."""
+    if not np.isfinite(block).all():
+        raise UssfastError(
+            "what the model makes of this audio is not finite: its weights, or the audio's samples, are far too large"
+        )
+    return block

@@ -21,12 +21,14 @@ class SpectralModel(nn.Module, ABC):
     channels: of the audio, which the network sees together. If there are several, waveforms are [batch, channels,
         samples] and spectra have an axis of channels behind that of the batch or the sources.
     masking: whether forward's result is to be multiplied with the mixture's spectrum.
+    equal_prompts: that can be told apart, at most; None for any number. Beyond, sources would be the same signal.
     """
 
     config: Any
     prompt_names: tuple[str, ...] = ()
     channels = 1
     masking = True
+    equal_prompts: int | None = None
 
     def prompt_vectors(self, names: tuple[str, ...]) -> Tensor | None:
         """[sources, dim] vectors of the checkpoint's class prompts; None for unconditional models."""

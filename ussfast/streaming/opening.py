@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from ussfast.engine.engine import Engine
+from ussfast.engine.threads import check_threads
 from ussfast.errors import InputError
 from ussfast.long_audio.policy import live_policy
-from ussfast.prompts.bank import Plan
+from ussfast.prompts.bank import Plan, as_names
 from ussfast.streaming.causal import CausalCore
 from ussfast.streaming.pool import SessionPool
 from ussfast.streaming.rows import CausalRows
@@ -22,9 +23,7 @@ def open_session(
     latency: float | None, max_prompts: int | None, on_bad: OnBad, threads: int,
 ) -> Session:  # fmt: skip
     """See `Separator.session`; rate: of the chunks, in Hz."""
-    if threads < 1:
-        raise InputError(f"threads must be at least 1, got {threads}")
-    make_core = _core_maker(engine, latency, threads)
+    make_core = _core_maker(engine, latency, check_threads(threads))
     own = engine.model.config.sample_rate
     return Session(make_core, make_plan, prompts, own, rate, channels, max_prompts, on_bad, engine.remix)
 
@@ -52,12 +51,13 @@ def open_pool(
     room = max(max_prompts, PROMPTS)
     if engine.causal is None:
         raise InputError("a pool needs a causal model; open a session for each stream of this one")
-    least = min(size, channels, max_prompts, threads)
+    least = min(size, channels, max_prompts)
     if least < 1:
-        raise InputError(f"size, channels, max_prompts and threads must be at least 1, got {least}")
-    rows = CausalRows(engine, size, channels, 2 * room, threads)
+        raise InputError(f"size, channels and max_prompts must be at least 1, got {least}")
+    rows = CausalRows(engine, size, channels, 2 * room, check_threads(threads))
 
     def open_one(row: int, prompts: Sequence[str] | str | None) -> Session:
+        prompts = None if prompts is None else as_names(prompts)
         count = len(make_plan(prompts).labels)
         if count > room:
             raise InputError(f"{count} prompts, but the pool has room for {room}: open it with max_prompts={count}")

@@ -80,6 +80,12 @@ class Trainer:
         # The same weights in every process, but mixtures and dropout of its own.
         torch.manual_seed(int(np.random.SeedSequence((seed, rank)).generate_state(1)[0]))
         self.mixer = Mixer(pool, recipe.mix, np.random.default_rng((seed, rank)))
+        told_apart = self.model.equal_prompts
+        if told_apart is not None and self.mixer.most_equal > told_apart:
+            raise InputError(
+                f"recipe {recipe.name}: mixtures may have {self.mixer.most_equal} equal prompts, the model tells at "
+                f"most {told_apart} apart: take a model with more, or prompt sets with fewer, of shares that sum to 1"
+            )
         self.optimizer = Optimizer(self.model, recipe.optim)
         self.ema = Ema(self.model, recipe.optim.ema)
         percentile = recipe.optim.autoclip_percentile

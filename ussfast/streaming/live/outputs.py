@@ -11,9 +11,8 @@ from ussfast.audio import AudioWriter
 from ussfast.audio.naming import check_inputs_stay, identities, make_folders, stem_paths
 from ussfast.errors import InputError
 from ussfast.interrupts import held
+from ussfast.prompts.names import RESIDUAL
 from ussfast.separation import Separation, choose, output_labels
-
-RESIDUAL = "residual"
 
 
 def check_standard_output() -> None:
@@ -45,7 +44,11 @@ class Selection:
 
     def channels(self, piece: Separation) -> np.ndarray:
         """[stems * channels, samples]: the first stem's channels, then the second's, and so on."""
-        return np.concatenate([piece[name] if name in piece.labels else piece.residual for name in self.names])
+        return np.concatenate([_track(piece, name) for name in self.names])
+
+
+def _track(piece: Separation, name: str) -> np.ndarray:
+    return piece.residual if name == RESIDUAL and name not in piece else piece[name]
 
 
 class StemFiles:
