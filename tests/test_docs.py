@@ -185,7 +185,7 @@ def test_every_option_of_separate_is_on_a_page():
 def test_json_keys_are_those_on_the_page():
     table = (ROOT / "docs/output.md").read_text().partition("## JSON")[2]
     listed = [name for row in re.findall(r"(?m)^\| (`.*?) \|", table) for name in re.findall(r"`(\w+)`", row)]
-    assert set(listed) == set(Result(Job(Path("a"), Path("b")), ()).as_dict())
+    assert set(listed) == set(Result(Job(Path("a"), Path("b"), "a"), ()).as_dict())
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """What a separation returns, and writing it to files."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ussfast.audio import AUDIO_SUFFIXES, FORMATS, OutputFormat, Track, Written, draw, stem_files
-from ussfast.errors import InputError, OutputError
+from ussfast.audio import OutputFormat, Track, Written, draw, stem_files
+from ussfast.audio.naming import make_folders, stem_paths
+from ussfast.errors import InputError
 from ussfast.prompts.names import RESIDUAL
-
-_WRITTEN = tuple(f".{name}" for name in FORMATS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,41 +138,3 @@ def choose(labels: Sequence[str], residual: bool, stems: Sequence[str] | None) -
         raise InputError(f"{what}; there are {', '.join((*labels, RESIDUAL))}")
     rest = residual or (RESIDUAL in stems and RESIDUAL not in labels)
     return tuple(i for i, label in enumerate(labels) if label in stems), rest
-
-
-def stem_paths(
-    directory: Path, template: str, labels: Sequence[str], name: str, output: OutputFormat | None = None
-) -> list[Path]:
-    """Where each stem goes; InputError for a template that cannot work, or a format that cannot have the settings."""
-    suffix = Path(template).suffix.lower()
-    if suffix in AUDIO_SUFFIXES and suffix not in _WRITTEN:
-        ways = f"{', '.join(_WRITTEN[:-1])} or {_WRITTEN[-1]}"
-        raise InputError(f"template {template!r}: files are written as {ways}, not as {suffix}")
-    output, paths = output or OutputFormat(), []
-    for index, label in enumerate(labels):
-        safe = re.sub(r"[^\w.+-]+", "_", label)
-        try:
-            filled = template.format(label=safe, name=name, index=index + 1)
-        except (KeyError, IndexError, ValueError, AttributeError):
-            raise InputError(f"template {template!r} may use {{label}}, {{name}} and {{index}} only") from None
-        path = Path(filled)
-        if path.is_absolute() or ".." in path.parts or not path.name:
-            raise InputError(f"template {template!r} must stay inside the output directory")
-        if suffix not in _WRITTEN:  # that of the template: an input's name may hold any
-            path = path.with_name(path.name + ".wav")
-        if output.format:
-            path = path.with_suffix(f".{output.format}")
-        output.name(path)
-        paths.append(directory / path)
-    if len(set(paths)) != len(paths):
-        raise InputError(f"template {template!r} gives several stems the same file: put {{label}} into it")
-    return paths
-
-
-def make_folders(paths: Sequence[Path]) -> None:
-    """The folders of these files; OutputError where they cannot be."""
-    for folder in dict.fromkeys(path.parent for path in paths):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be used for output: {error.strerror}") from error

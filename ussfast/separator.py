@@ -7,12 +7,13 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
-from ussfast.audio import OutputFormat, Written, given_file, is_file, known_rate, load, probe
+from ussfast.audio import OutputFormat, Written, given_file, is_file, known_rate, load
+from ussfast.audio.naming import stem_paths
 from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.info import ModelInfo, describe
 from ussfast.engine.engine import Engine
 from ussfast.engine.moving import moved, reduced
-from ussfast.engine.recordings import separate_into, separate_whole
+from ussfast.engine.recordings import separate_recording, separate_whole
 from ussfast.engine.settings import Settings
 from ussfast.errors import InputError, PromptError
 from ussfast.long_audio.pipeline import Progress
@@ -22,7 +23,7 @@ from ussfast.models.presets import random_model
 from ussfast.prompts.bank import Plan, Prompt, PromptBank, as_names, check_prompts, make_plan
 from ussfast.prompts.enrolment import can_embed, enroll
 from ussfast.prompts.names import check_repeats
-from ussfast.separation import Separation, choose, make_folders, output_labels, stem_paths
+from ussfast.separation import Separation, choose, output_labels
 from ussfast.streaming import opening as live
 from ussfast.streaming.pool import SessionPool
 from ussfast.streaming.session import Session
@@ -168,6 +169,7 @@ class Separator:
         skip_existing: bool = False,
         progress: Progress | None = None,
         stems: Sequence[str] | None = None,
+        name: str | None = None,
     ) -> Written:
         """Separates a file of any duration into files, with memory that does not depend on the duration.
 
@@ -175,10 +177,12 @@ class Separator:
             path: of the input, or a file opened in binary mode.
             directory: for the outputs; made if it is missing.
             prompts: instead of the constructor's.
-            template, residual, format, bit_depth: as for Separation.save; {name} is the input's stem, or "audio".
-            skip_existing: does nothing when all outputs are there already: a stopped batch goes on where it was.
-            progress: called with (seconds done, seconds in all or None).
+            template, residual, format, bit_depth: as for Separation.save; {suffix} is the input's, without its dot.
+            skip_existing: does nothing when all outputs are there, and a record beside them says that they were made of
+                this input by this model with these prompts and settings: a stopped batch goes on where it was.
+            progress: called with (seconds done, seconds in all or None); what it raises stops the work.
             stems: labels of those that are written, the residual also; by default all. All prompts are still asked for.
+            name: what {name} stands for; by default the input's name without its suffix, "audio" where it has none.
         Returns:
             paths of the outputs, residual last, a list with `seconds`, `sample_rate`, `channels` and `warnings`. The
             files appear complete or not at all.
@@ -187,19 +191,9 @@ class Separator:
         plan = self._plan(prompts)
         output = OutputFormat.of(format, bit_depth)
         keep, residual = choose(plan.labels, residual, stems)
-        written = output_labels([plan.labels[i] for i in keep], residual)
-        paths = stem_paths(Path(directory), template, written, path.stem, output)
-        if skip_existing and all(p.is_file() for p in paths):
-            return Written(paths)
-        if any(p.resolve() == path.resolve() for p in paths):
-            raise InputError(f"{path}: an output would overwrite the input; choose another directory or template")
-        info = probe(path)  # a bad input, or one that the files cannot hold, is reported before any folder is made
-        self.engine.check_channels(info.channels)
-        for file in paths:
-            output.for_file(file, info.sample_rate, info.channels)
-        make_folders(paths)
-
-        return separate_into(self.engine, path, plan, paths, residual, output, keep, progress)
+        written, stem = output_labels([plan.labels[i] for i in keep], residual), path.stem if name is None else name
+        paths = stem_paths(Path(directory), template, written, stem, output, path.suffix[1:])
+        return separate_recording(self.engine, path, plan, paths, written, output, keep, progress, skip_existing)
 
     def stream(self, chunks: Iterable[Any], sample_rate: int | None = None, **settings: Any) -> Iterator[Separation]:
         """Separates a live stream.

@@ -1,7 +1,7 @@
 """Audio in: files as bounded blocks, and folders of them. Samples are float32 [channels, frames]."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,12 +157,15 @@ def read(path: Any) -> tuple[np.ndarray, int]:
         return np.concatenate(list(reader), axis=1), reader.sample_rate
 
 
-def find_inputs(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]) -> list[tuple[Path, Path]]:
+def find_inputs(
+    paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str], tell: Callable[[AudioError], Any] | None = None
+) -> list[tuple[Path, Path]]:
     """The audio files meant by `paths`, each with its place in a tree of outputs.
 
     Args:
         paths: files, taken whatever their suffix, and folders, searched recursively for AUDIO_SUFFIXES in
             sorted order. Hidden files and folders are skipped, links to folders are not followed.
+        tell: is given the error about a folder inside that cannot be read, and the search goes on.
     Returns:
         (file, path relative to the given folder; a file's bare name) in the order given, each file once.
     Raises:
@@ -174,7 +177,7 @@ def find_inputs(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]
     placed: dict[Path, Path] = {}  # place -> file
     for given in map(Path, paths):
         if os.path.isdir(given):
-            found = [(file, file.relative_to(given)) for file in _audio_under(given)]
+            found = [(file, file.relative_to(given)) for file in _audio_under(given, tell)]
             if not found:
                 raise AudioError(f"{given}: no audio in this folder (looked for {', '.join(AUDIO_SUFFIXES)})")
         else:
@@ -187,9 +190,12 @@ def find_inputs(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]
     return [(file, place) for place, file in placed.items()]
 
 
-def _audio_under(folder: Path) -> Iterator[Path]:
+def _audio_under(folder: Path, tell: Callable[[AudioError], Any] | None) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
-        raise AudioError(f"{error.filename}: the folder could not be read: {error.strerror}") from error
+        what = AudioError(f"{error.filename}: the folder could not be read: {error.strerror}")
+        if tell is None or Path(error.filename) == folder:
+            raise what from error
+        tell(what)
 
     for root, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ussfast.audio.atomic import write_failure
+from ussfast.audio.temporary import sweep, temporary_name
 from ussfast.checkpoints import hub, names
 from ussfast.checkpoints.building import Sparing
 from ussfast.checkpoints.info import ModelDirectory, ModelInfo, WeightsFile, describe, read, read_info
@@ -78,7 +79,8 @@ def save_model(
         weights=WeightsFile(WEIGHTS, hashlib.sha256(data).hexdigest(), DTYPES[dtype]),
     )
     text = json.dumps(dataclasses.asdict(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    fresh = directory.with_name(f".{directory.name}-{uuid.uuid4().hex}")
+    sweep(directory.parent)
+    fresh = temporary_name(directory)
     try:
         if directory.is_dir():
             shutil.copytree(directory, fresh, ignore=shutil.ignore_patterns(CONFIG, WEIGHTS), symlinks=True)

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ussfast.audio import AudioReader, OutputFormat, Written, resample
+from ussfast.audio import AudioReader, OutputFormat, Written, probe, resample
+from ussfast.audio.naming import check_inputs_stay, identities, make_folders
 from ussfast.engine.engine import Engine
-from ussfast.errors import UssfastError
+from ussfast.engine.records import Record, made_of
+from ussfast.errors import OutputError, UssfastError
 from ussfast.long_audio.pipeline import Progress, separate_to_files
 from ussfast.long_audio.policy import SegmentPolicy
 from ussfast.prompts.bank import Plan
@@ -52,6 +54,36 @@ def _separate(
         out[:] = resample(flat, own, rate, mixture.shape[1]).reshape(out.shape)
     if engine.remix:
         out[:] = engine.remix(out, mixture)
+
+
+def separate_recording(
+    engine: Engine, path: Any, plan: Plan, paths: list[Path], labels: Sequence[str], output: OutputFormat,
+    keep: Sequence[int], progress: Progress | None, skip_existing: bool,
+) -> Written:  # fmt: skip
+    """A file of any duration into `paths`, and a record beside them of what they were made of.
+
+    Args:
+        paths, labels: of the stems; one more than `keep` has is the residual.
+        keep: places in the plan of the stems that are written.
+        skip_existing: does nothing where such a record says that this has been done.
+    Raises:
+        AudioError, OutputError; InputError: an output would overwrite the input, or cannot hold it.
+        OutOfMemoryError: see `Engine.attempt`.
+    """
+    check_inputs_stay(paths, identities([path]))
+    info = probe(path)  # a bad input, or one that the files cannot hold, is reported before any folder is made
+    engine.check_channels(info.channels)
+    files = [output.for_file(file, info.sample_rate, info.channels) for file in paths]
+    record = Record(path, paths, labels, made_of(engine, plan, files))
+    if skip_existing and record.holds():
+        return Written(paths)
+    make_folders(paths)
+    done = separate_into(engine, path, plan, paths, len(paths) > len(keep), output, keep, progress)
+    try:
+        record.write()
+    except OutputError as error:  # the stems are there, and only a later run would miss it
+        done.warnings += (f"--skip-existing will not know these stems: {error}",)
+    return done
 
 
 def separate_into(

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ussfast.audio import AudioWriter
+from ussfast.audio.naming import check_inputs_stay, identities, make_folders, stem_paths
 from ussfast.errors import InputError
+from ussfast.interrupts import held
 from ussfast.prompts.names import RESIDUAL
-from ussfast.separation import Separation, choose, make_folders, output_labels, stem_paths
-from ussfast.streaming.live.interrupts import held
+from ussfast.separation import Separation, choose, output_labels
 
 
 def check_standard_output() -> None:
@@ -84,8 +85,7 @@ class StemFiles:
         self._keep, residual = choose(labels, residual, keep)
         written = output_labels([labels[i] for i in self._keep], residual)
         paths = stem_paths(directory, "{label}.wav", written, "stream")
-        if source is not None and any(path.resolve() == source.resolve() for path in paths):
-            raise InputError(f"{source}: an output would overwrite the input; choose another directory")
+        check_inputs_stay(paths, identities([] if source is None else [source]))
         make_folders(paths)
         self._residual = residual
         self.written: list[Path] = []
