@@ -65,7 +65,8 @@ def test_commands_are_those_that_there_are(command):
         elif words[0] == "-m":
             spec = importlib.util.find_spec(words[1])
             assert spec is not None
-            check_script(Path(spec.origin), words[2:])
+            main = Path(spec.origin).with_name("__main__.py")  # of a package
+            check_script(main if spec.submodule_search_locations and main.exists() else Path(spec.origin), words[2:])
         else:
             check_script(ROOT / words[0], words[1:])
     elif command.program == "pip":

@@ -71,11 +71,7 @@ def from_dict(cls: type[T], data: Any, where: str = "config") -> T:
     fields = {f.name: f for f in dataclasses.fields(cast(Any, cls))}
     _check_table(data, where)
     unknown = sorted(map(str, data.keys() - fields.keys()))
-    missing = sorted(
-        name
-        for name, f in fields.items()
-        if name not in data and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    )
+    missing = sorted(needed(cls) - data.keys())
     if unknown or missing:
         raise InputError(
             f"{where} does not describe a {cls.__name__}: unknown {unknown or 'none'}, missing {missing or 'none'}"
@@ -86,8 +82,16 @@ def from_dict(cls: type[T], data: Any, where: str = "config") -> T:
 def check_known(cls: type, data: Any, where: str) -> None:
     """InputError unless the entries that `cls` has fields for are there and fit; others may be anything."""
     _check_table(data, where)
+    if missing := sorted(needed(cls) - data.keys()):
+        raise InputError(f"{where} lacks {', '.join(missing)}")
     names = {field.name for field in dataclasses.fields(cls)}
     from_dict(cls, {name: value for name, value in data.items() if name in names}, where)
+
+
+def needed(cls: type) -> set[str]:
+    """Names of the fields without a default."""
+    nothing = dataclasses.MISSING
+    return {f.name for f in dataclasses.fields(cls) if f.default is nothing and f.default_factory is nothing}
 
 
 def _check_table(data: Any, where: str) -> None:

@@ -1,7 +1,6 @@
 """Readers of data sets, on folders that look like them in miniature."""
 
 import shutil
-from dataclasses import MISSING, fields
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from ussfast.data.readers import READERS, _base, read_data_set
 from ussfast.data.readers.fsd50k import creative_commons, labels_above, own_labels
 from ussfast.data.readers.slakh import prompt_of
 from ussfast.errors import InputError
+from ussfast.plain import needed
 from ussfast.train.mixing import NEXT
 
 NONCOMMERCIAL = {"musdb18hq", "wham"}
@@ -41,11 +41,10 @@ def test_every_reader_has_its_miniature():
 @pytest.mark.parametrize("kind", MAKERS)
 def test_what_a_data_set_becomes(scanned, tmp_path, kind):
     scan, rows = scanned(kind)
-    needed = {field.name for field in fields(Fields) if field.default is MISSING}
     found = {}
     for row in rows.values():
         found[row["prompt"], row["split"]] = found.get((row["prompt"], row["split"]), 0) + 1
-        assert needed | {"source", "license", "seconds", "real"} <= row.keys() and row["sample_rate"] == RATE
+        assert needed(Fields) | {"source", "license", "seconds", "real"} <= row.keys() and row["sample_rate"] == RATE
         assert row["prompt"] in NEXT and row["split"] in SPLITS and row["license_class"] in LICENSE_CLASSES
         assert (tmp_path / row["path"]).is_file() and not row["path"].startswith("/")
         assert row["seconds"] == pytest.approx(soundfile.info(tmp_path / row["path"]).duration)

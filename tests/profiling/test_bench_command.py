@@ -103,7 +103,7 @@ def test_bad_input(directory, capsys, tmp_path, monkeypatch):
     assert "takes no prompts" in complaint(capsys, "tflocoformer-s", "-p", "speech")
     for seconds in ("0", "-1", "nan", "inf"):
         assert "seconds must be above 0 and finite" in complaint(capsys, directory, "--seconds", seconds)
-    assert "one window is measured, 2 samples to" in complaint(capsys, directory, "--seconds", "0.00001")
+    assert "segment must be at least 0.01 s" in complaint(capsys, directory, "--seconds", "0.00001")
     assert "dtype must be one of" in complaint(capsys, directory, "--dtype", "float8")
     assert "backend must be one of" in complaint(capsys, directory, "--backend", "fast")
     for option in ("--rounds", "--threads"):
