@@ -16,12 +16,12 @@ OTHER_ISAS := $(if $(CXX_FOUND),generic $(call cpu_has,avx512f,avx2) $(call cpu_
 KERNEL_TESTS := tests/ops/test_contract.py tests/ops/test_locoformer.py tests/ops/test_bands.py tests/ops/test_conv_ffn.py \
   tests/ops/test_gated_recurrence.py tests/ops/test_band_attention.py tests/ops/test_band_masks.py \
   tests/ops/test_band_tokens.py \
-  tests/models/test_causal_native.py
+  tests/models/test_causal_native.py tests/ops/test_bounds.py
 
 # Files of tests run beside each other, each on one thread; each takes about a gigabyte.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 
-.PHONY: test demo lint bench bench-models bench-streaming embed first-screen fuzz gpu-build gpu-test gpu-bench gpu-lease gpu-lease-pack clean
+.PHONY: test demo lint bench bench-models bench-streaming embed first-screen fuzz asan gpu-build gpu-test gpu-bench gpu-lease gpu-lease-pack clean
 
 test: lint
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
@@ -66,6 +66,18 @@ first-screen: $(STAMP)
 # Random inputs for everything that takes any: make fuzz MINUTES=10, or INPUTS=10000 of each target. docs/security.md
 fuzz: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m fuzz $(if $(MINUTES),--minutes $(MINUTES)) $(if $(INPUTS),--inputs $(INPUTS)) $(if $(SEED),--seed $(SEED))
+
+# The C++ kernels under AddressSanitizer and UBSan: their tests, streams, and INPUTS random inputs of each target that runs
+# them. The package is a copy in build/asan, so that the one in use stays as it is.
+ASAN := build/asan
+ASAN_RUN = LD_PRELOAD="$(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so.6)" \
+  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 FAIL_WITHOUT_EXT=1 \
+  OMP_NUM_THREADS=2 PYTHONSAFEPATH=1 PYTHONPATH=$(abspath $(ASAN)/lib):$(CURDIR)
+asan: $(STAMP)
+	USSFAST_SANITIZE=1 USSFAST_BUILD=cpu $(BIN)/python setup.py -q build --build-temp $(ASAN)/tmp --build-lib $(ASAN)/lib
+	$(ASAN_RUN) $(BIN)/python -m pytest -q -p no:cacheprovider $(KERNEL_TESTS) tests/streaming/test_session_state.py \
+	  tests/streaming/test_resampler.py tests/streaming/test_pool.py -k "not triton and not gradient and not process"
+	$(ASAN_RUN) $(BIN)/python -m fuzz kernels streams session_states --inputs $(or $(INPUTS),1000)
 
 # On a machine with a GPU, with a Python that has a CUDA torch and what pyproject.toml lists: nothing is installed.
 GPU_PYTHON ?= python3

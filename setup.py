@@ -1,5 +1,6 @@
 """Builds the C++ extension; everything else about the package is in pyproject.toml.
 
+USSFAST_SANITIZE=1 builds for AddressSanitizer and UndefinedBehaviorSanitizer: `make asan`.
 USSFAST_BUILD=auto (default) builds what this machine can build and falls back, with a printed reason, to the CPU
 kernels alone or to the pure Python package; cpu and cuda (which is both) must succeed; none builds nothing. What was
 built, or why not, is recorded in ussfast/_build_info.json, where `ussfast info` reads it.
@@ -29,6 +30,10 @@ FLAGS += ["-Wall", "-Wno-psabi"]
 # OpenMP is compiled in but not linked: its symbols come from the run-time library that torch has loaded,
 # whatever that file is called, because a second one in the same process would compete for the cores.
 LINK_FLAGS = ["-Wl,-z,now"]
+if os.environ.get("USSFAST_SANITIZE") == "1":
+    SANITIZE = "-fsanitize=address,undefined"
+    FLAGS += ["-O1", "-g1", "-fno-omit-frame-pointer", SANITIZE, "-fno-sanitize-recover=all"]
+    LINK_FLAGS += [SANITIZE]
 NVCC_FLAGS = ["-O3", "-std=c++20"]
 # Machine code for these GPUs where nvcc knows them, and PTX of the newest for those to come.
 CAPABILITIES = ("80", "90", "100")

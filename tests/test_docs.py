@@ -65,7 +65,8 @@ def test_commands_are_those_that_there_are(command):
         elif words[0] == "-m":
             spec = importlib.util.find_spec(words[1])
             assert spec is not None
-            check_script(Path(spec.origin), words[2:])
+            main = Path(spec.origin).with_name("__main__.py")  # of a package
+            check_script(main if spec.submodule_search_locations and main.exists() else Path(spec.origin), words[2:])
         else:
             check_script(ROOT / words[0], words[1:])
     elif command.program == "pip":
@@ -185,7 +186,7 @@ def test_every_option_of_separate_is_on_a_page():
 def test_json_keys_are_those_on_the_page():
     table = (ROOT / "docs/output.md").read_text().partition("## JSON")[2]
     listed = [name for row in re.findall(r"(?m)^\| (`.*?) \|", table) for name in re.findall(r"`(\w+)`", row)]
-    assert set(listed) == set(Result(Job(Path("a"), Path("b")), ()).as_dict())
+    assert set(listed) == set(Result(Job(Path("a"), Path("b"), "a"), ()).as_dict())
 
 
 @pytest.fixture(scope="module")

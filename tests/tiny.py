@@ -74,6 +74,12 @@ def noise(channels, samples, seed=0):
     return (0.2 * swell * rng.standard_normal((channels, samples))).astype(np.float32)
 
 
+def files_in(folder):
+    """All files under a folder but the records of stems, hidden ones too."""
+    paths = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".ussfast."))
+    return sorted(str(p.relative_to(folder)) for p in paths)
+
+
 STEMS = ("drums", "bass", "vocals", "other")
 TONE = {"speech": 300, "sfx": 700, "sfxbg": 1100, "drums": 1500, "bass": 1900, "vocals": 2300, "other": 2700}
 

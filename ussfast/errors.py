@@ -5,10 +5,20 @@ surroundings (disk full, no network, out of memory) is a plain UssfastError and 
 """
 
 
+MOST_TEXT = 2000  # characters of an error
+
+
 class UssfastError(Exception):
-    """Base of everything ussfast raises on purpose; the text says what was wrong and what would be right."""
+    """Base of everything ussfast raises on purpose; the text says what was wrong and what would be right.
+
+    It is one line that can be printed, of bounded length, whatever names and values from files are in it.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
+        return text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT // 2]} ... {text[-MOST_TEXT // 2 :]}"
 
 
 class InputError(UssfastError, ValueError):

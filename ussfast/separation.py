@@ -1,6 +1,5 @@
 """What a separation returns, and writing it to files."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,18 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from ussfast.audio import AUDIO_SUFFIXES, FORMATS, OutputFormat, Track, Written, draw, stem_files
-from ussfast.errors import InputError, OutputError
-
-_RESIDUAL = "residual"
-_WRITTEN = tuple(f".{name}" for name in FORMATS)
+from ussfast.audio import OutputFormat, Track, Written, draw, stem_files
+from ussfast.audio.naming import make_folders, stem_paths
+from ussfast.errors import InputError
+from ussfast.prompts.names import RESIDUAL
 
 
 @dataclass(frozen=True, eq=False)
 class Separation(Mapping[str, np.ndarray]):
     """Separated audio at the input's rate and length: a mapping from labels to stems [channels, samples], in order.
 
-    labels: one per stem; repeated prompts are numbered.
+    labels: one per stem, all different; repeated prompts are numbered.
     stems: float32 [prompts, channels, samples], never rescaled.
     sample_rate: in Hz.
     mixture: float32 [channels, samples], the input.
@@ -29,6 +27,10 @@ class Separation(Mapping[str, np.ndarray]):
     stems: np.ndarray
     sample_rate: int
     mixture: np.ndarray
+
+    def __post_init__(self) -> None:
+        if len(set(self.labels)) != len(self.labels):
+            raise InputError(f"labels of stems must be different, got {list(self.labels)}")
 
     def __getitem__(self, label: str) -> np.ndarray:
         """The stem [channels, samples] of a label; KeyError-like InputError naming the labels there are."""
@@ -106,66 +108,33 @@ class Separation(Mapping[str, np.ndarray]):
             OutputError: nothing half-written is left.
         """
         seconds = self.mixture.shape[1] / self.sample_rate
-        shown = [("mixture", self.mixture), *self.items(), *([(_RESIDUAL, self.residual)] if residual else [])]
+        shown = [("mixture", self.mixture), *self.items(), *([(RESIDUAL, self.residual)] if residual else [])]
         make_folders([Path(path)])
         draw(path, [Track(label, self.sample_rate, seconds, (track,)) for label, track in shown])
         return Path(path)
 
 
 def output_labels(labels: Sequence[str], residual: bool) -> tuple[str, ...]:
-    return (*labels, _RESIDUAL) if residual else tuple(labels)
+    """Of what is written; InputError where a stem is called "residual" and the residual is to be there, too."""
+    if residual and RESIDUAL in labels:
+        raise InputError(f"a stem is called {RESIDUAL!r} itself: leave the residual out, or the stem")
+    return (*labels, RESIDUAL) if residual else tuple(labels)
 
 
 def choose(labels: Sequence[str], residual: bool, stems: Sequence[str] | None) -> tuple[tuple[int, ...], bool]:
     """Which stems are written, in their order, and whether the residual is.
 
     Args:
-        stems: labels of those that are; "residual" means that, as `residual` does. None: all of them.
+        stems: labels of those that are; "residual" means that, as `residual` does, unless a stem is called so. None:
+            all of them.
     Raises:
         InputError: an unknown label, or none at all.
     """
     if stems is None:
         return tuple(range(len(labels))), residual
-    unknown = [name for name in stems if name not in (*labels, _RESIDUAL)]
+    unknown = [name for name in stems if name not in (*labels, RESIDUAL)]
     if unknown or not stems:
         what = f"no stem {unknown[0]!r}" if unknown else "no stem is chosen"
-        raise InputError(f"{what}; there are {', '.join((*labels, _RESIDUAL))}")
-    return tuple(i for i, label in enumerate(labels) if label in stems), residual or _RESIDUAL in stems
-
-
-def stem_paths(
-    directory: Path, template: str, labels: Sequence[str], name: str, output: OutputFormat | None = None
-) -> list[Path]:
-    """Where each stem goes; InputError for a template that cannot work, or a format that cannot have the settings."""
-    suffix = Path(template).suffix.lower()
-    if suffix in AUDIO_SUFFIXES and suffix not in _WRITTEN:
-        ways = f"{', '.join(_WRITTEN[:-1])} or {_WRITTEN[-1]}"
-        raise InputError(f"template {template!r}: files are written as {ways}, not as {suffix}")
-    output, paths = output or OutputFormat(), []
-    for index, label in enumerate(labels):
-        safe = re.sub(r"[^\w.+-]+", "_", label)
-        try:
-            filled = template.format(label=safe, name=name, index=index + 1)
-        except (KeyError, IndexError, ValueError, AttributeError):
-            raise InputError(f"template {template!r} may use {{label}}, {{name}} and {{index}} only") from None
-        path = Path(filled)
-        if path.is_absolute() or ".." in path.parts or not path.name:
-            raise InputError(f"template {template!r} must stay inside the output directory")
-        if suffix not in _WRITTEN:  # that of the template: an input's name may hold any
-            path = path.with_name(path.name + ".wav")
-        if output.format:
-            path = path.with_suffix(f".{output.format}")
-        output.name(path)
-        paths.append(directory / path)
-    if len(set(paths)) != len(paths):
-        raise InputError(f"template {template!r} gives several stems the same file: put {{label}} into it")
-    return paths
-
-
-def make_folders(paths: Sequence[Path]) -> None:
-    """The folders of these files; OutputError where they cannot be."""
-    for folder in dict.fromkeys(path.parent for path in paths):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be used for output: {error.strerror}") from error
+        raise InputError(f"{what}; there are {', '.join((*labels, RESIDUAL))}")
+    rest = residual or (RESIDUAL in stems and RESIDUAL not in labels)
+    return tuple(i for i, label in enumerate(labels) if label in stems), rest

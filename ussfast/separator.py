@@ -1,27 +1,29 @@
 """The public engine: a model, prompts, and the policy for long audio."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 
-from ussfast.audio import OutputFormat, Written, known_rate, load, probe
+from ussfast.audio import OutputFormat, Written, given_file, is_file, known_rate, load
+from ussfast.audio.naming import stem_paths
 from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.info import ModelInfo, describe
 from ussfast.engine.engine import Engine
-from ussfast.engine.recordings import separate_into, separate_whole
-from ussfast.engine.settings import Settings, pick_device
+from ussfast.engine.moving import moved, reduced
+from ussfast.engine.recordings import separate_recording, separate_whole
+from ussfast.engine.settings import Settings
 from ussfast.errors import InputError, PromptError
 from ussfast.long_audio.pipeline import Progress
 from ussfast.long_audio.policy import SegmentPolicy
 from ussfast.models import SpectralModel, architecture_of
 from ussfast.models.presets import random_model
-from ussfast.prompts.bank import Plan, Prompt, PromptBank, check_prompts, make_plan
+from ussfast.prompts.bank import Plan, Prompt, PromptBank, as_names, check_prompts, make_plan
 from ussfast.prompts.enrolment import can_embed, enroll
-from ussfast.separation import Separation, choose, make_folders, output_labels, stem_paths
+from ussfast.prompts.names import check_repeats
+from ussfast.separation import Separation, choose, output_labels
 from ussfast.streaming import opening as live
 from ussfast.streaming.pool import SessionPool
 from ussfast.streaming.session import Session
@@ -96,16 +98,11 @@ class Separator:
             DeviceError: this machine does not have the device, or the device not the separator's dtype.
             OutOfMemoryError: the model does not fit there.
         """
-        there, here = pick_device(str(device)), self.engine.device
-        if there.type == here.type and there.index in (None, here.index):
-            return self
-        network = self.engine.model
-        other = type(self).__new__(type(self))
-        twin = checkpoint.fill(network.config, network.state_dict(), self.info.name)
-        other._set_up(twin, self.info, self.default_prompts, replace(self.settings, device=str(there)))
-        other.policy = self.policy
-        other.prompts.take_enrolled(self.prompts, there)
-        return other
+        return moved(self, str(device))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles and copies have the same model, settings, policy and prompts, those that were enrolled too."""
+        return reduced(self)
 
     def __repr__(self) -> str:
         asked = ", ".join(self.default_prompts or self.info.labels)
@@ -114,9 +111,9 @@ class Separator:
 
     def _set_up(self, network: SpectralModel, info: ModelInfo, prompts: Sequence[str] | str, chosen: Settings) -> None:
         self.info, self.settings = info, chosen
-        if prompts:
-            check_prompts(prompts, network.prompt_names)
-        self.default_prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+        self.default_prompts = as_names(prompts)
+        if self.default_prompts:
+            check_repeats(check_prompts(self.default_prompts, network.prompt_names), network.equal_prompts)
         self.engine = Engine(network, chosen)
         self.prompts = PromptBank(network)
 
@@ -144,15 +141,15 @@ class Separator:
         """Separates audio that fits into memory.
 
         Args:
-            audio: a path, or an array or tensor [samples] or [channels, samples]; it is not modified.
-            sample_rate: of an array, in Hz: needed, and any will do. Not for paths, which know theirs.
+            audio: a path, an open binary file, or an array or tensor [samples] or [channels, samples]; not modified.
+            sample_rate: of an array, in Hz: needed, and any will do. Not for files, which know theirs.
             prompts: instead of the constructor's.
         Returns:
             stems at the input's rate, length and channel count.
         Raises:
             AudioError, PromptError, InputError; OutOfMemoryError after one retry with a shorter segment.
         """
-        if isinstance(audio, (str, Path)) and sample_rate is not None:
+        if is_file(audio) and sample_rate is not None:
             raise InputError("sample_rate is for arrays; a file has its own")
         mixture, rate = load(audio, sample_rate, self.sample_rate)
         plan = self._plan(prompts)
@@ -161,7 +158,7 @@ class Separator:
 
     def separate_file(
         self,
-        path: str | Path,
+        path: Any,
         directory: str | Path,
         *,
         prompts: Sequence[str] | str | None = None,
@@ -172,38 +169,31 @@ class Separator:
         skip_existing: bool = False,
         progress: Progress | None = None,
         stems: Sequence[str] | None = None,
+        name: str | None = None,
     ) -> Written:
         """Separates a file of any duration into files, with memory that does not depend on the duration.
 
         Args:
-            path: of the input.
+            path: of the input, or a file opened in binary mode.
             directory: for the outputs; made if it is missing.
             prompts: instead of the constructor's.
-            template, residual, format, bit_depth: as for Separation.save; {name} is the input's stem.
-            skip_existing: does nothing when all outputs are there already: a stopped batch goes on where it was.
-            progress: called with (seconds done, seconds in all or None).
+            template, residual, format, bit_depth: as for Separation.save; {suffix} is the input's, without its dot.
+            skip_existing: does nothing when all outputs are there, and a record beside them says that they were made of
+                this input by this model with these prompts and settings: a stopped batch goes on where it was.
+            progress: called with (seconds done, seconds in all or None); what it raises stops the work.
             stems: labels of those that are written, the residual also; by default all. All prompts are still asked for.
+            name: what {name} stands for; by default the input's name without its suffix, "audio" where it has none.
         Returns:
             paths of the outputs, residual last, a list with `seconds`, `sample_rate`, `channels` and `warnings`. The
             files appear complete or not at all.
         """
-        path = Path(path)
+        path = given_file(path)
         plan = self._plan(prompts)
         output = OutputFormat.of(format, bit_depth)
         keep, residual = choose(plan.labels, residual, stems)
-        written = output_labels([plan.labels[i] for i in keep], residual)
-        paths = stem_paths(Path(directory), template, written, path.stem, output)
-        if skip_existing and all(p.is_file() for p in paths):
-            return Written(paths)
-        if any(p.resolve() == path.resolve() for p in paths):
-            raise InputError(f"{path}: an output would overwrite the input; choose another directory or template")
-        info = probe(path)  # a bad input, or one that the files cannot hold, is reported before any folder is made
-        self.engine.check_channels(info.channels)
-        for file in paths:
-            output.for_file(file, info.sample_rate, info.channels)
-        make_folders(paths)
-
-        return separate_into(self.engine, path, plan, paths, residual, output, keep, progress)
+        written, stem = output_labels([plan.labels[i] for i in keep], residual), path.stem if name is None else name
+        paths = stem_paths(Path(directory), template, written, stem, output, path.suffix[1:])
+        return separate_recording(self.engine, path, plan, paths, written, output, keep, progress, skip_existing)
 
     def stream(self, chunks: Iterable[Any], sample_rate: int | None = None, **settings: Any) -> Iterator[Separation]:
         """Separates a live stream.
@@ -239,7 +229,7 @@ class Separator:
                 docs/streaming-windows.md. By default the separator's windows, as for files. A causal model has its own.
             max_prompts: that the stream may ever have at once; at least 4, and as many as it begins with.
             on_bad: "silence" replaces chunks with samples that are not finite by silence and warns; "raise" refuses.
-            threads: of the CPU.
+            threads: of the CPU, as many as it has cores at most.
         Raises:
             PromptError, InputError.
         """
@@ -274,21 +264,22 @@ class Separator:
         """Whether the model makes prompts from example clips."""
         return can_embed(self.engine.model)
 
-    def enroll(self, name: str, clips: Sequence[Any], sample_rate: int | None = None) -> Prompt:
+    def enroll(self, name: str, clips: Iterable[Any], sample_rate: int | None = None) -> Prompt:
         """A prompt from example clips of a sound, stored in `prompts` and usable like any other.
 
         Args:
             name: of the prompt; an enrolled one of that name is replaced.
-            clips: paths, or arrays [samples] or [channels, samples], each with the sound and little else; level and
-                length do not matter. Several clips are averaged.
+            clips: each as `audio` of `separate`, with the sound and little else; level and length do not matter.
+                Several are averaged.
             sample_rate: of arrays among the clips, in Hz; needed if there are any.
         Raises:
-            PromptError: the model cannot enroll, or the name is that of a class prompt.
+            PromptError: the model cannot enroll, or the name is that of a class prompt or cannot be a file's.
             InputError, AudioError: no clip, an array without a rate, a clip that is silent or shorter than 0.1 s, a
                 file that cannot be read.
         """
         if not self.can_enroll:
             raise PromptError(f"model {self.info.name!r} makes no prompts from clips; it knows {list(self.prompts)}")
+        self.prompts.check_name(name)
         prompt = enroll(self.engine.model, self.sample_rate, name, clips, sample_rate)
         self.prompts.add(prompt)
         return prompt

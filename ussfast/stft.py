@@ -1,7 +1,7 @@
 """The STFT in front of every model and its inverse behind it: the only place that knows windows and hops."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +9,13 @@ from torch import Tensor
 
 from ussfast.errors import InputError
 from ussfast.ops import stft_mask
+from ussfast.plain import Checked, Range
+
+MOST_OVERLAP = 64  # frames that hold the same sample: what an STFT makes of audio is larger by as much
 
 
 @dataclass(frozen=True)
-class StftConfig:
+class StftConfig(Checked):
     """Short-time Fourier transform in front of and behind a model; sizes in samples at the model's rate.
 
     padding: "zero" frames the whole signal with n_fft/2 zeros around it (TUSS), "reflect" mirrors it (ESPnet, SFC).
@@ -20,18 +23,19 @@ class StftConfig:
     drop_last_frame: whether the network gets all frames but the last, which then no estimate covers (SFC).
     """
 
-    n_fft: int
-    hop: int
-    window_length: int
+    n_fft: Annotated[int, Range(2, 16384)]
+    hop: Annotated[int, Range(1, 16384)]
+    window_length: Annotated[int, Range(1, 16384)]
     window: Literal["sqrt_hann", "hann"] = "sqrt_hann"
     padding: Literal["zero", "reflect"] = "zero"
     normalize: Literal["default", "window"] | None = None
     drop_last_frame: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.hop <= self.window_length <= self.n_fft:
+        super().__post_init__()
+        if not self.hop <= self.window_length <= self.n_fft <= MOST_OVERLAP * self.hop:
             raise InputError(
-                f"STFT sizes must satisfy 0 < hop <= window_length <= n_fft, got hop {self.hop}, "
+                f"STFT sizes must satisfy hop <= window_length <= n_fft <= {MOST_OVERLAP} hop, got hop {self.hop}, "
                 f"window_length {self.window_length}, n_fft {self.n_fft}"
             )
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+STEPS = "step-" + 7 * "[0-9]"
 MOST_FILES, MOST_BYTES, LOG_BYTES = 8, 16 * 2**20, 4 * 2**20
 FOR_TRAINING = ("torch", "numpy", "safetensors", "tqdm", "typer", "yaml", "accelerate", "soundfile", "soxr")
 FOR_TESTS = ("pytest", "pytest_benchmark", "hypothesis", "matplotlib", "triton")
@@ -115,7 +116,7 @@ class Lease:
 
     def collect(self) -> None:
         """The newest checkpoint, the log and the weights of the run, each in place of an older one."""
-        log, steps = self.run / "log.jsonl", sorted(self.run.glob("step-*"))
+        log, steps = self.run / "log.jsonl", sorted(self.run.glob(STEPS))
         sources = [self.run / "kept"]
         if steps and not (self.output / steps[-1].name).is_dir():
             sources.append(steps[-1])
@@ -125,7 +126,7 @@ class Lease:
             files = sorted(source.glob("*")) if source.is_dir() else []
             if not files or any(file.stat().st_size > MOST_BYTES for file in files):
                 continue
-            old = list(self.output.glob("step-*")) if source in steps else [self.output / "model"]
+            old = list(self.output.glob(STEPS)) if source in steps else [self.output / "model"]
             target = self.output / (source.name if source in steps else "model")
             others = [f for f in self.output.rglob("*") if f.is_file() and f.parent not in old]
             if len(others) + len(files) > MOST_FILES:

@@ -52,15 +52,23 @@ inline at::Tensor adjacent_pairs(const at::Tensor& x, bool keep_short) {
 
 inline at::Tensor dense_floats(const at::Tensor& x) { return x.to(at::kFloat).contiguous(); }
 
+// For every kernel of the op, also the reference.
+inline void check_framed_stft(const at::Tensor& ring, const at::Tensor& begin, const at::Tensor& window, int64_t n_fft,
+                              int64_t hop, int64_t frames) {
+  TORCH_CHECK(ring.dim() == 2 && begin.dim() == 1 && begin.size(0) == ring.size(0) && begin.scalar_type() == at::kLong,
+              "framed_stft: ring ", ring.sizes(), ", begin ", begin.sizes(), " ", begin.scalar_type());
+  TORCH_CHECK(window.dim() == 1 && window.size(0) >= 1 && window.size(0) <= n_fft && n_fft <= ring.size(1) && hop >= 1 &&
+                  hop < (int64_t(1) << 31) && frames >= 1 && frames <= ring.size(1) &&
+                  (frames - 1) * hop + n_fft <= ring.size(1),
+              "framed_stft: window ", window.sizes(), ", n_fft ", n_fft, ", hop ", hop, ", frames ", frames, ", ring ",
+              ring.sizes());
+}
+
 inline Prepared<FramedStftArgs> framed_stft_arguments(const at::Tensor& ring, const at::Tensor& begin,
                                                       const at::Tensor& window, int64_t n_fft, int64_t hop,
                                                       int64_t frames) {
-  TORCH_CHECK(ring.dim() == 2 && begin.dim() == 1 && begin.size(0) == ring.size(0) && begin.scalar_type() == at::kLong,
-              "framed_stft: ring ", ring.sizes(), ", begin ", begin.sizes(), " ", begin.scalar_type());
-  TORCH_CHECK(window.dim() == 1 && window.size(0) >= 1 && window.size(0) <= n_fft && fft_fits(n_fft) && hop >= 1 &&
-                  frames >= 1 && (frames - 1) * hop + n_fft <= ring.size(1),
-              "framed_stft: window ", window.sizes(), ", n_fft ", n_fft, ", hop ", hop, ", frames ", frames, ", ring ",
-              ring.sizes());
+  check_framed_stft(ring, begin, window, n_fft, hop, frames);
+  TORCH_CHECK(fft_fits(n_fft), "framed_stft: no transform of ", n_fft, " samples");
   TORCH_CHECK(begin.device() == ring.device() && window.device() == ring.device(),
               "framed_stft: arguments on several devices");
   Prepared<FramedStftArgs> made = {};

@@ -13,9 +13,11 @@ namespace ussfast {
 
 // Sums of the first 0, 1, ... widths, each taken `times`.
 inline std::vector<int64_t> edges_of(at::IntArrayRef widths, int64_t times) {
+  constexpr int64_t most = 1 << 24;  // of bins in a band and of what each is taken for: their sums never overflow
+  TORCH_CHECK(times > 0 && times <= most, "bands cannot be taken ", times, " times");
   std::vector<int64_t> edges = {0};
   for (const int64_t width : widths) {
-    TORCH_CHECK(width > 0, "bands must be at least one bin wide, got ", widths);
+    TORCH_CHECK(width > 0 && width <= most, "bands must be 1 to ", most, " bins wide, got ", widths);
     edges.push_back(edges.back() + width * times);
   }
   return edges;

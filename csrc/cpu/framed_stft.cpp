@@ -10,6 +10,7 @@ using at::Tensor;
 
 Tensor framed_stft(const Tensor& ring, const Tensor& begin, const Tensor& window, int64_t n_fft, int64_t hop,
                    int64_t frames) {
+  check_framed_stft(ring, begin, window, n_fft, hop, frames);
   if (ring.scalar_type() == at::kDouble || !fft_fits(n_fft))
     return reference("ussfast::framed_stft", &framed_stft, ring, begin, window, n_fft, hop, frames);
   const auto made = framed_stft_arguments(ring, begin, window, n_fft, hop, frames);

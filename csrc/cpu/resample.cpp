@@ -8,13 +8,15 @@ namespace {
 
 // Below this many multiplications waking threads takes longer than the work.
 constexpr int64_t kSmall = 1 << 21;
+constexpr int64_t kMost = int64_t(1) << 31;  // of what is multiplied below
 
 at::Tensor resample(const at::Tensor& x, const at::Tensor& table, int64_t start, int64_t phase, int64_t up, int64_t down,
                     int64_t count) {
   TORCH_CHECK(x.dim() == 2 && x.scalar_type() == at::kFloat && table.dim() == 2 && table.scalar_type() == at::kFloat &&
                   table.is_contiguous() && table.size(0) > 1 && table.size(1) % 16 == 0,
               "_resample: x ", x.sizes(), " ", x.scalar_type(), ", table ", table.sizes(), " ", table.scalar_type());
-  TORCH_CHECK(up > 0 && down > 0 && phase >= 0 && phase < up && count >= 0 && start >= 0 &&
+  TORCH_CHECK(up > 0 && up < kMost && down > 0 && down < kMost && phase >= 0 && phase < up && count >= 0 &&
+                  count < kMost && start >= 0 && start <= x.size(1) &&
                   (count == 0 || start + (phase + (count - 1) * down) / up + table.size(1) <= x.size(1)),
               "_resample: start ", start, ", phase ", phase, ", ", up, " / ", down, ", count ", count, ", x ", x.sizes());
   auto y = at::empty({x.size(0), count}, x.options());

@@ -72,9 +72,14 @@ at::Tensor result(at::IntArrayRef sizes) {
   int64_t size = sizeof(float);
   for (const int64_t n : sizes) size *= n;
   const auto& context = at::globalContext();
-  // Where torch.empty is to be filled with NaN to find holes, it must be torch.empty.
+  // Where torch.empty is to be filled with NaN to find holes, or its end is watched, it must be torch.empty.
+#ifdef __SANITIZE_ADDRESS__
+  constexpr bool watched = true;
+#else
+  constexpr bool watched = false;
+#endif
   const bool filled = context.deterministicAlgorithms() && context.deterministicFillUninitializedMemory();
-  if (size < kLeast || filled) return at::empty(sizes, options);
+  if (size < kLeast || filled || watched) return at::empty(sizes, options);
   const Buffer buffer = pool().take(size);
   return at::from_blob(buffer.data, sizes, [buffer](void*) { pool().give_back(buffer); }, options);
 }

@@ -20,6 +20,7 @@
 namespace ussfast {
 
 // Memory of this thread that stays for the next call; it grows to the largest request.
+// Under AddressSanitizer it is new in every call, so that it sees the end of each request.
 inline char* scratch(int64_t bytes) {
   struct Memory {
     char* data = nullptr;
@@ -27,9 +28,15 @@ inline char* scratch(int64_t bytes) {
     ~Memory() { std::free(data); }
   };
   thread_local Memory memory;
+#ifdef __SANITIZE_ADDRESS__
+  constexpr int64_t step = 64;
+  memory.size = 0;
+#else
+  constexpr int64_t step = 4096;
+#endif
   if (bytes > memory.size) {
     std::free(memory.data);
-    memory.size = (bytes + 4095) / 4096 * 4096;
+    memory.size = (bytes + step - 1) / step * step;
     memory.data = static_cast<char*>(std::aligned_alloc(64, memory.size));
     if (memory.data == nullptr) {
       memory.size = 0;
@@ -84,11 +91,15 @@ inline Sequences sequences(const at::Tensor& x, int64_t axis) {
 }
 
 // float32 with adjacent channels: what kernels read.
+inline at::Tensor floats(const at::Tensor& x) {
+  TORCH_CHECK(x.device().is_cpu(), "a kernel for the CPU was given a tensor on ", x.device());
+  return x.to(at::kFloat);
+}
 inline at::Tensor readable(const at::Tensor& x) {
-  const auto wide = x.to(at::kFloat);
+  const auto wide = floats(x);
   return wide.size(-1) == 1 || wide.stride(-1) == 1 ? wide : wide.contiguous();
 }
-inline at::Tensor dense(const at::Tensor& x) { return x.to(at::kFloat).contiguous(); }
+inline at::Tensor dense(const at::Tensor& x) { return floats(x).contiguous(); }
 
 inline Precision precision_of(c10::string_view name) {
   if (name == "float32") return Precision::float32;

@@ -32,6 +32,10 @@ struct TrunkSizes {
     TORCH_CHECK(list.size() > count, "_trunk_step_: too few sizes: ", list);
     for (size_t i = 0; i < count; ++i) *fields[i] = list[i];
     widths = list.slice(count);
+    constexpr int64_t most = 1 << 16;  // products of three such sizes and a number of tensors' rows do not overflow
+    for (const int64_t size : list)
+      TORCH_CHECK(size > 0 && size <= most, "_trunk_step_: sizes must be 1 to ", most, ": ", list);
+    TORCH_CHECK(dim % heads == 0, "_trunk_step_: ", heads, " heads for ", dim, " channels");
     hidden = round_up(hidden, lanes());
   }
   static int64_t lanes() { return kernels().lanes; }
@@ -64,6 +68,9 @@ struct TrunkBuffers {
 };
 
 int64_t trunk_step_floats(at::IntArrayRef sizes, int64_t items, int64_t sources) {
+  constexpr int64_t most = 1 << 20;
+  TORCH_CHECK(items > 0 && items <= most && sources > 0 && sources <= most, "_trunk_step_: ", items, " items of ", sources,
+              " sources");
   TrunkSizes s(sizes);
   s.items = items, s.sources = sources;
   return TrunkBuffers(s).floats();
@@ -208,7 +215,8 @@ void trunk_step(const Tensor& audio, at::IntArrayRef places, at::IntArrayRef siz
                 const Tensor& weights, at::TensorList modulation, at::TensorList state, at::TensorList work,
                 const Tensor& out) {
   const c10::InferenceMode guard;
-  TORCH_CHECK(work.size() == 5 && state.size() > 2, "_trunk_step_: five tensors of work are expected");
+  TORCH_CHECK(work.size() == 5 && state.size() > 2 && out.dim() == 3, "_trunk_step_: five tensors of work, a state and ",
+              "[rows, sources, hop] are expected");
   const Precision p = precision_of(precision);
   TORCH_CHECK(p != Precision::int8, "_trunk_step_: there is no int8");
   TrunkSizes s(sizes);
@@ -216,11 +224,18 @@ void trunk_step(const Tensor& audio, at::IntArrayRef places, at::IntArrayRef siz
   TORCH_CHECK(audio.dim() == 2 && s.items > 0 && audio.size(0) % s.items == 0, "_trunk_step_: audio ", audio.sizes(),
               " for ", s.items, " items");
   s.channels = audio.size(0) / s.items;
-  for (const int64_t place : places)
+  std::vector<char> taken(s.known);
+  for (const int64_t place : places) {
     TORCH_CHECK(place >= 0 && place < s.known, "_trunk_step_: place ", place, " in a state of ", s.known, " items");
+    TORCH_CHECK(!taken[place], "_trunk_step_: place ", place, " twice");
+    taken[place] = true;
+  }
   TrunkStep step(s, p, places.data(), weights, modulation, state);
   TrunkArgs& a = step.a;
   const int64_t rows = s.items * s.channels, most = rows * s.sources;
+  const int64_t shapes[][2] = {{rows, 2 * s.hop}, {rows, s.bins()}, {most, s.bins()}, {most, 2 * s.hop}};
+  for (size_t i = 0; i < std::size(shapes); ++i)  // a transform would make what does not fit anew
+    TORCH_CHECK(work[i].sizes() == at::IntArrayRef(shapes[i]), "_trunk_step_: work ", i, " is ", work[i].sizes());
   Tensor frame = work[0], spec = work[1], estimate = work[2], late = work[3];
   Taker in(audio, "audio"), made(work, "work"), result(out, "out");
   a.audio = in.next<const float>(rows * s.hop);

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
-from ussfast.audio import find_inputs, validate
+from ussfast.audio import as_samples, find_inputs, validate
 from ussfast.errors import AudioError
 
 RATE = 16_000
@@ -56,7 +57,7 @@ def test_validate_takes_real_torch_tensors():
     np.testing.assert_array_equal(validate(torch.tensor([-32768, 16384], dtype=torch.int16)), [[-1, 0.5]])
 
 
-@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"])
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "uint8", "uint16", "uint32"])
 def test_validate_scales_integers_by_their_range(dtype):
     kind = np.iinfo(dtype)
     middle = (kind.max + kind.min + 1) // 2
@@ -81,12 +82,53 @@ def test_validate_scales_integers_by_their_range(dtype):
         (np.zeros(4, bool), "float or integer numbers, not bool"),
         (np.zeros((48_000, 2)), r"shape \[48000, 2\] looks transposed: pass \[channels, samples\]"),
         ([0.1, 0.2], "numpy array or torch tensor is needed, not list"),
+        (b"RIFF", "numpy array or torch tensor is needed, not bytes: put them into io.BytesIO"),
         ("song.wav", "numpy array or torch tensor is needed, not str"),
     ],
 )
 def test_validate_says_what_is_wrong(array, message):
     with pytest.raises(AudioError, match=f"^clip 3: .*{message}"):
         validate(array, where="clip 3")
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_integers_without_a_full_scale_are_refused(dtype):
+    with pytest.raises(AudioError, match=f"{dtype} has no full scale in audio: pass samples.astype\\(np.int16\\)"):
+        as_samples(np.arange(100, dtype=dtype))
+
+
+def test_16_bits_in_a_32_bit_type_are_refused_and_quiet_audio_is_not():
+    loud = np.array([[0, 12_000, -32_768, 7]])
+    for dtype, offset, narrow in (("int32", 0, "int16"), ("uint32", 32_768, "uint16")):
+        samples = (loud + offset).astype(dtype)
+        with pytest.raises(AudioError, match=rf"{dtype} samples from .*pass samples.astype\(np.{narrow}\)"):
+            validate(samples)
+        assert np.abs(as_samples(samples)).max() <= 1  # of a stream, a part of which may be that quiet
+    quiet = np.array([[0, 256, -512, 256 * 127]], np.int32)  # 24 bits on the left of 32
+    np.testing.assert_array_equal(validate(quiet), quiet / 2.0**31)
+    np.testing.assert_array_equal(validate(np.zeros((1, 5), np.int32)), np.zeros((1, 5)))
+    np.testing.assert_array_equal(validate(np.full((1, 5), 2**31, np.uint32)), np.zeros((1, 5)))
+
+
+def test_integers_from_soundfile_are_taken(tmp_path):
+    audio = noise(1, 500)[0] * 1e-3
+    for subtype in ("PCM_16", "PCM_24", "PCM_32"):
+        soundfile.write(tmp_path / "a.wav", audio, RATE, subtype=subtype)
+        whole, _ = soundfile.read(tmp_path / "a.wav", dtype="int32")
+        np.testing.assert_allclose(validate(whole)[0], audio, atol=2.0**-15)
+
+
+def test_no_guess_is_made_where_the_channels_are_known():
+    short = np.ones((100, 5), np.float32)
+    with pytest.raises(AudioError, match="looks transposed"):
+        as_samples(short)
+    np.testing.assert_array_equal(as_samples(short, channels=100), short)
+
+
+def test_tensors_that_hold_no_numbers():
+    for tensor in (torch.empty(5, device="meta"), torch.ones(5).to_sparse()):
+        with pytest.raises(AudioError, match=r"^clip 3: no array of numbers can be made of this Tensor: [^\n]+$"):
+            validate(tensor, "clip 3")
 
 
 def tree(root, *names):
@@ -112,6 +154,9 @@ def test_find_inputs_errors(tmp_path):
     tree(tmp_path, "a/x.wav", "b/x.wav", "none/readme.md")
     with pytest.raises(AudioError, match=r"gone\.wav: no such file"):
         find_inputs([tmp_path / "gone.wav"])
+    for name, said in (("a" * 300, "could not be opened: File name too long"), ("a\0", "could not be opened: ")):
+        with pytest.raises(AudioError, match=said):
+            find_inputs([name])
     with pytest.raises(AudioError, match=r"no audio in this folder \(looked for \.wav, \.flac"):
         find_inputs([tmp_path / "none"])
     with pytest.raises(AudioError, match=r"a/x\.wav and .*b/x\.wav would share the output x\.wav"):

@@ -136,8 +136,8 @@ def test_bad_settings(tmp_path):
         ("a.wav", {"format": "aiff"}, "'aiff' is not a format to write"),
         ("a.flac", {"channels": 9}, "flac holds 1 to 8 channels, not 9"),
         ("a.wav", {"channels": 0}, "wav holds 1 to 1024 channels, not 0"),
-        ("a.wav", {"sample_rate": 0}, "sample rate must be a whole number of Hz, not 0"),
-        ("a.wav", {"sample_rate": 44_100.5}, "sample rate must be a whole number of Hz, not 44100.5"),
+        ("a.wav", {"sample_rate": 0}, "sample rate must be a whole number of Hz from 1 to 2147483647, not 0"),
+        ("a.wav", {"sample_rate": 44_100.5}, "must be a whole number of Hz from 1 to 2147483647, not 44100.5"),
         ("a.flac", {"sample_rate": 2_000_000}, "FLAC of 1 channels at 2000000 Hz"),
     ]:
         with pytest.raises(InputError, match=message):

@@ -1,5 +1,6 @@
 """Model directories: saved completely or not at all, loaded strictly, refused with one clear line."""
 
+import copy
 import hashlib
 import json
 import os
@@ -9,8 +10,8 @@ import safetensors.torch
 import torch
 from golden_io import arrays, golden_model
 
-from ussfast.checkpoints import store as checkpoint
-from ussfast.checkpoints.store import load_model, read_info, save_model
+from ussfast.checkpoints.building import Sparing
+from ussfast.checkpoints.store import describe, load_model, read_info, save_model
 from ussfast.errors import CheckpointError, InputError, OutputError
 
 FACTS = {"name": "tiny", "license": "CC0-1.0", "source": {"url": "https://example.org"}}
@@ -66,6 +67,21 @@ def test_what_is_known_of_a_model(tmp_path, directory):
     assert info.prompts == () and info.labels == ("source-1", "source-2")
     info = save_model(tmp_path / "tuss", golden_model("tuss_tiny"), **FACTS)
     assert info.prompts[:2] == ("speech", "sfx") and info.labels == ()
+
+
+def test_a_fingerprint_is_that_of_configuration_and_weights(tmp_path):
+    model = copy.deepcopy(golden_model("tflocoformer_tiny"))
+    first = save_model(tmp_path / "first", model, **FACTS)
+    other = save_model(tmp_path / "other", model, name="other", license="MIT", source={})
+    assert len(first.fingerprint) == 64 and first.fingerprint == other.fingerprint
+    assert load_model(first.path)[1].fingerprint == first.fingerprint
+    data = json.loads((other.path / "config.json").read_text())["config"]
+    edit(other.path, config=data | {"segment_seconds": 3})
+    assert read_info(other.path).fingerprint != first.fingerprint
+    with torch.no_grad():
+        model.conv.bias[0] += 1
+    assert save_model(tmp_path / "third", model, **FACTS).fingerprint != first.fingerprint
+    assert describe(model.config, "tflocoformer", 1, "in memory").fingerprint == ""
 
 
 def test_float16_storage_loads_as_float32(tmp_path):
@@ -161,9 +177,9 @@ def test_config_that_does_not_fit(directory, entries, says):
 def test_impossible_architecture_settings(directory):
     config = json.loads((directory / "config.json").read_text())["config"]
     edit(directory, config=config | {"sources": 0})
-    refused(directory, "config.json: sources 0")
+    refused(directory, "config.json: config of tflocoformer.sources must be 1 to 256, got 0")
     edit(directory, config=config | {"stack": config["stack"] | {"blocks": 1, "dim": -16}})
-    refused(directory, "no model can be built")
+    refused(directory, r"stack\.dim must be 1 to 16384, got -16")
 
 
 def test_files_that_are_no_model(tmp_path, directory):
@@ -203,7 +219,7 @@ def test_keys_and_shapes_that_differ_are_named_and_counted(directory):
 
 
 def test_loading_initialises_nothing():
-    with checkpoint._Uninitialised():
+    with Sparing(10, 1000):
         layer = torch.nn.Linear(3, 3)
         constant = torch.ones(2)
         state = torch.random.get_rng_state()

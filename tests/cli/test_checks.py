@@ -43,7 +43,6 @@ ONE = ["-p", "speech"]
 WRONG = [
     (["separate", "gone.wav", *ONE], 2, "gone.wav: no such file"),
     (["separate", "empty.wav", *ONE], 2, "empty.wav: empty file (0 bytes)"),
-    (["separate", "empty.wav", "gone.wav", *ONE], 2, "gone.wav: no such file"),
     (["separate", "nothing", *ONE], 2, "nothing: no audio in this folder"),
     (["separate", "-", *ONE], 2, "-: only files are separated here; for standard input: ussfast stream -"),
     (["separate", "https://host/a.wav", *ONE], 2, "https://host/a.wav: is an address, not a file"),
@@ -67,6 +66,7 @@ WRONG = [
     ([*SEPARATE, "--task", "magic"], 2, "unknown task 'magic'; there are denoise, "),
     ([*SEPARATE, *ONE, "--task", "music"], 2, "--task music names the prompts itself"),
     ([*SEPARATE, *ONE, "--stem", "sfx"], 2, "no stem 'sfx'; there are speech, residual"),
+    (["separate", "good.wav", "-m", "causal", *["-p", "sfx"] * 5], 2, "5 equal prompts (sfx) would give"),
     (["separate", "good.wav", "-m", "sources", *ONE], 2, "this model takes no prompts"),
     (["separate", "good.wav", "-m", "sources", "--stem", "speech"], 2, "there are source-1, source-2, source-3"),
     (["separate", "good.wav", "-m", "nothing here", *ONE], 2, "no model 'nothing here'; a model is 'default'"),

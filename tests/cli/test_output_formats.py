@@ -84,7 +84,7 @@ def test_json_tells_about_each_file(model, folder, capsys):
     assert bad["stems"] == {} and "bad.wav" in bad["error"] and bad["warnings"] == []
     assert [bad[key] for key in ("seconds", "sample_rate", "channels", "rtf")] == [None] * 4
 
-    code, out, err = loud(capsys, model, "--format", "opus", "--json", "--skip-existing")
+    code, out, err = loud(capsys, model, "--format", "opus", "--clip", "rescale", "--json", "--skip-existing")
     (again,) = json.loads(out)
     assert (code, err) == (0, "") and again["stems"] == good["stems"]
     assert (again["seconds"], again["sample_rate"], again["channels"], again["rtf"]) == (1.0, 11025, 2, None)

@@ -273,7 +273,7 @@ def test_espnet_with_layer_norm_and_one_feed_forward_layer():
         ({"encoder_conf": {"n_fft": 128, "hop_length": 64, "window": ["hann"]}}, "window must be one of"),
         ({"sample_rate": None}, "gives no sample rate"),
         (changed(ffn_type=["conv1d", "conv1d"]), "ffn_type must be 'swiglu_conv1d'"),
-        (changed(ffn_hidden_dim=["20", 28]), "ffn_hidden_dim must list entries of kind int"),
+        (changed(ffn_hidden_dim=["20", 28]), r"ffn_hidden_dim\[0\] must be a int"),
         (changed(norm_type="batchnorm"), "norm_type must be one of"),
     ],
 )

@@ -82,7 +82,8 @@ def test_a_published_directory(tmp_path):
     (folder / "checkpoints").mkdir(parents=True)
     listed = published("sfc-dnr-small")
     (folder / "merged_config.yaml").write_text(yaml.safe_dump({k: v for k, v in listed.items() if "args" in k}))
-    torch.save({"state_dict": fabricated(listed)}, folder / "checkpoints" / "last.ckpt")
+    whole = {key: value.contiguous() for key, value in fabricated(listed).items()}
+    torch.save({"state_dict": whole}, folder / "checkpoints" / "last.ckpt")
     info = convert(folder, tmp_path / "out")
     assert (info.name, info.architecture, info.labels) == (
         "locoformer-small", "bslocoformer", ("speech", "music", "sfx"),

@@ -34,9 +34,9 @@ GOOD = {"path": "a.wav", "prompt": "sfx", "split": "train", "license_class": "fr
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (json.dumps({"items": [GOOD, {k: v for k, v in GOOD.items() if k != "split"}]}), "'split'"),
+        (json.dumps({"items": [GOOD, {k: v for k, v in GOOD.items() if k != "split"}]}), r"items\[1\] lacks split"),
         (json.dumps({"items": [GOOD | {"sample_rate": "fast"}]}), "'fast'"),
-        (json.dumps({"rows": []}), "'items'"),
+        (json.dumps({"rows": []}), "lacks items"),
         (json.dumps([GOOD]), "is not a manifest"),
         (json.dumps({"items": {"a": GOOD}}), "is not a manifest"),
         ("{", "is not a manifest"),

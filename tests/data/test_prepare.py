@@ -145,7 +145,7 @@ def test_a_manifest_that_cannot_be_written(tmp_path):
 
 def test_rows_that_cannot_be_read(tmp_path):
     (tmp_path / "m.json").write_text(json.dumps({"items": [{"path": "a.wav"}]}))
-    with pytest.raises(InputError, match="is not a manifest .*'prompt'"):
+    with pytest.raises(InputError, match="is not a manifest .*lacks license_class, prompt"):
         read_rows(tmp_path / "m.json")
 
 

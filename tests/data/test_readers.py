@@ -7,12 +7,13 @@ import pytest
 import soundfile
 from miniatures import EXPECTED, FSD_DEV, MAKERS, RATE, esc50, fsd50k, musdb18hq, sound, vctk_demand, wham
 
-from ussfast.data.manifest import LICENSE_CLASSES, NEEDED, SPLITS, write_rows
+from ussfast.data.manifest import LICENSE_CLASSES, SPLITS, Fields, write_rows
 from ussfast.data.pool import AudioPool, read_manifest
 from ussfast.data.readers import READERS, _base, read_data_set
 from ussfast.data.readers.fsd50k import creative_commons, labels_above, own_labels
 from ussfast.data.readers.slakh import prompt_of
 from ussfast.errors import InputError
+from ussfast.plain import needed
 from ussfast.train.mixing import NEXT
 
 NONCOMMERCIAL = {"musdb18hq", "wham"}
@@ -43,7 +44,7 @@ def test_what_a_data_set_becomes(scanned, tmp_path, kind):
     found = {}
     for row in rows.values():
         found[row["prompt"], row["split"]] = found.get((row["prompt"], row["split"]), 0) + 1
-        assert set(NEEDED) | {"source", "license", "seconds", "real"} <= row.keys() and row["sample_rate"] == RATE
+        assert needed(Fields) | {"source", "license", "seconds", "real"} <= row.keys() and row["sample_rate"] == RATE
         assert row["prompt"] in NEXT and row["split"] in SPLITS and row["license_class"] in LICENSE_CLASSES
         assert (tmp_path / row["path"]).is_file() and not row["path"].startswith("/")
         assert row["seconds"] == pytest.approx(soundfile.info(tmp_path / row["path"]).duration)

@@ -10,7 +10,7 @@ from ussfast.audio import read
 from ussfast.cli.main import main
 from ussfast.data.manifest import read_rows, write_rows
 from ussfast.data.pool import read_manifest
-from ussfast.data.voices import FULL_RATE, Voice, change_voice, make_voices
+from ussfast.data.voices import FULL_RATE, Hiss, Voice, change_voice, draw_voice, make_voices, resonances
 from ussfast.errors import InputError, OutputError
 
 RATE, PITCH, FORMANT = 16000, 120.0, 1500.0
@@ -64,6 +64,79 @@ def test_full_band_voices_have_an_octave_more():
         return 10 * np.log10(power[hz > 8500].sum() / power.sum())
 
     assert above_8k(wide) - above_8k(changed(full_band=True, fall_db=12.0)[0]) == pytest.approx(12, abs=2)
+
+
+def syllables():
+    """A vowel, a pause with little noise, and a burst of noise from 3 kHz to the end; half a second each."""
+    rng = np.random.default_rng(0)
+    spectrum = np.fft.rfft(0.1 * rng.standard_normal(RATE // 2))
+    spectrum[np.fft.rfftfreq(RATE // 2, 1 / RATE) < 3000] = 0
+    x = np.concatenate([vowel(0.5), np.zeros(RATE // 2), np.fft.irfft(spectrum)])
+    return x + 1e-3 * rng.standard_normal(len(x))
+
+
+def said(part, **values):
+    """The syllables by a full-band voice; the middle of one of them, 0.4 s at FULL_RATE."""
+    made = change_voice(syllables(), RATE, Voice(**(vars(SAME) | {"full_band": True} | values)))
+    return made[0][int((0.5 * part + 0.05) * FULL_RATE) :][: int(0.4 * FULL_RATE)]
+
+
+def level(x, least_hz, most_hz):
+    """Per Hz, in dB."""
+    power, hz = np.abs(np.fft.rfft(x * np.hanning(len(x)))) ** 2, np.fft.rfftfreq(len(x), 1 / FULL_RATE)
+    return 10 * np.log10(power[(hz > least_hz) & (hz < most_hz)].mean())
+
+
+def test_consonants_get_a_band_of_their_own():
+    hiss = Hiss(low_hz=5000, high_hz=10000, rise_db=30.0, drop_db=300.0)
+    vowels, consonants = said(0, hiss=(hiss,)), said(2, hiss=(hiss,))
+    assert level(consonants, 8500, 9900) == pytest.approx(level(consonants, 5000, 7000), abs=2)
+    assert level(consonants, 2400, 2600) == pytest.approx(level(consonants, 5000, 7000) - 30, abs=5)
+    assert level(consonants, 12500, 15000) < level(consonants, 8500, 9900) - 50
+    assert level(said(2), 12500, 15000) > level(said(2), 8500, 9900) - 10
+    assert level(consonants, 5000, 7000) == pytest.approx(level(said(2), 5000, 7000), abs=3)
+    assert level(vowels, 9000, 15000) == pytest.approx(level(said(0), 9000, 15000), abs=1)
+    louder = Hiss(low_hz=5000, high_hz=10000, rise_db=30.0, drop_db=300.0, gain_db=6.0)
+    apart = said(2, hiss=(hiss, louder)), said(2, hiss=(louder, hiss))  # in turn: the first stretch is not the last
+    assert abs(level(apart[0], 5000, 9000) - level(apart[1], 5000, 9000)) > 3
+
+
+def test_bands_end_and_have_peaks():
+    ended = said(2, end_hz=11000.0)
+    assert level(ended, 11500, 15000) < level(ended, 9000, 10500) - 50
+    assert level(ended, 9000, 10500) == pytest.approx(level(said(2), 9000, 10500), abs=1)
+    peaked = said(2, peaks=((12000.0, 10.0),))
+    assert level(peaked, 11800, 12200) == pytest.approx(level(said(2), 11800, 12200) + 10, abs=2)
+    assert level(peaked, 6000, 7000) == pytest.approx(level(said(2), 6000, 7000), abs=1)
+
+
+def test_dry_voices_lose_the_noise_of_pauses():
+    assert level(said(1, dry=True), 1000, 6000) < level(said(1), 1000, 6000) - 4
+    assert level(said(0, dry=True), 1000, 2000) == pytest.approx(level(said(0), 1000, 2000), abs=1)
+
+
+def test_resonances_are_what_a_spectrum_was_made_of():
+    poles = [1.0, -1.2, 0.81]  # one formant
+    power = 3.0 / np.abs(np.fft.rfft(poles, 1024)) ** 2
+    assert resonances(np.stack([power, 0 * power + 1e-16]), 2)[0] == pytest.approx(power, rel=1e-3)
+    rippled = power * (1.5 + np.cos(np.arange(513) / 2))
+    assert np.log(resonances(rippled[None], 2)[0] / power).std() < 0.3 * np.log(rippled / power).std()
+    assert np.isfinite(resonances(np.full((1, 513), 1e-16), 12)).all()
+
+
+def test_drawn_voices_cover_the_kinds():
+    voices = [draw_voice(np.random.default_rng(seed), 0.5) for seed in range(400)]
+    assert voices[7] == draw_voice(np.random.default_rng(7), 0.5)
+    wide = [voice for voice in voices if voice.full_band]
+    assert 150 < len(wide) < 250
+    for voice in voices:
+        assert voice.full_band or not any((voice.hiss, voice.peaks, voice.poles, voice.end_hz, voice.dry))
+        assert all(h.low_hz < h.high_hz < FULL_RATE / 2 for h in voice.hiss) and voice.fall_db <= 40
+    for has in (
+        lambda v: v.hiss, lambda v: v.peaks, lambda v: v.poles, lambda v: v.end_hz, lambda v: v.dry,
+        lambda v: v.fall_db > 15, lambda v: v.breath == 0,
+    ):  # fmt: skip
+        assert 0.1 < np.mean([bool(has(voice)) for voice in wide]) < 0.75
 
 
 def test_noise_has_no_voice():

@@ -140,7 +140,7 @@ def test_files_of_several_jobs(tmp_path):
 
 
 def test_settings(tmp_path, capsys):
-    with pytest.raises(InputError, match="batch must be at least 1, got 0"):
+    with pytest.raises(InputError, match="batch must be a whole number from 1 to 256, got 0"):
         Separator.from_model(tiny_model(), batch=0)
     soundfile.write(tmp_path / "in.wav", noise(1, 9000).T, RATE, subtype="FLOAT")
     model, out = str(tiny_directory(tmp_path)), str(tmp_path / "out")

@@ -82,9 +82,9 @@ def test_prompts_may_change():
 
 
 def test_batches_grow_and_shrink():
-    """Loud channels are the items: 1, 3, 5, 2 of them, in buckets of 1, 4, 8, 2."""
-    separator, recorder = graphed(TUSS, prompts=("speech",))
-    other, seen = plain(TUSS, prompts=("speech",)), []
+    """Loud channels are the items: 1, 3, 5, 2 of them, in buckets of 1, 4, 8, 2; twice `batch` go together."""
+    separator, recorder = graphed(TUSS, prompts=("speech",), batch=4)
+    other, seen = plain(TUSS, prompts=("speech",), batch=4), []
     real = separator.engine.model.separate
     separator.engine.model.separate = lambda x, *rest: seen.append(x) or real(x, *rest)
     for _ in range(2):
@@ -167,7 +167,7 @@ def test_a_pool_whose_streams_come_and_go(channels):
         for names in (("speech",), ("sfx", "bass"), ("drums", "bass", "other"), ("speech", "vocals"), ("bass",)):
             pool.join(names)
     for turn in range(24):
-        who = [k for k in range(5) if turn % 4 == 0 or rng.random() < 0.6]
+        who = [k for k in pools[0].streams if turn % 4 == 0 or rng.random() < 0.6]
         chunks = {k: noise(2, hop, seed=10 * turn + k) for k in who}
         outs = [pool.push(chunks) for pool in pools]
         for k in who:

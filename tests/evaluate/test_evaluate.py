@@ -206,7 +206,7 @@ def test_bad_input(complaint, arguments, manifest, directory, tmp_path):
             {"items": [r | {"path": str(manifest.parent / r["path"])} for r in items if r["prompt"] != "sfxbg"]}
         ),
         "broken.json is not a manifest": "{",
-        "not a manifest (a table with 'items'): KeyError('items')": '{"rows": []}',
+        "not a manifest (a table with 'items'): it lacks items": '{"rows": []}',
     }
     for says, text in cases.items():
         (tmp_path / "broken.json").write_text(text)

@@ -12,6 +12,7 @@ from ussfast import Separator
 from ussfast.data.pool import read_manifest
 from ussfast.evaluate import run as evaluate_run
 from ussfast.evaluate.query import Queries
+from ussfast.prompts.names import number_repeats
 from ussfast.separation import Separation
 from ussfast.stft import StftConfig
 
@@ -92,7 +93,7 @@ class Cheat:
         wanted = [self.place(item, k, name) for k, name in enumerate(prompts)]
         references = np.stack([item.references[j] if j is not None else 0 * audio for j in wanted])
         stems = (references + 0.25 * (audio - references))[:: -1 if self.swap and len(set(item.prompts)) == 1 else 1]
-        return Separation(tuple(prompts), stems[:, None], sample_rate, audio[None])
+        return Separation(number_repeats(prompts), stems[:, None], sample_rate, audio[None])
 
     def place(self, item, k, name):
         """Index of the source that is asked for; by query, the one of the clip's pitch."""

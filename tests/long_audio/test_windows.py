@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ussfast.errors import InputError
-from ussfast.long_audio.alignment import align_channels, reorder
+from ussfast.long_audio.alignment import reorder
 from ussfast.long_audio.windows import SegmentPolicy, separate_blocks
 
 RATE = 1000
@@ -140,15 +140,6 @@ def test_silent_sources_do_not_disturb_the_order():
     for order in permutations(range(3)):
         back = reorder(before, new[list(order)], ((0, 1, 2),))
         np.testing.assert_array_equal(back, new)
-
-
-def test_channels_are_aligned_to_the_first():
-    first = signal(4, 500)
-    others = [first[[0, 2, 1, 3]], first[[0, 3, 1, 2]]]
-    out = np.stack([first, 0.5 * others[0], 0.3 * others[1]], 1)
-    aligned = align_channels(out.copy(), ((1, 2, 3),))
-    np.testing.assert_array_equal(aligned, np.stack([first, np.float32(0.5) * first, np.float32(0.3) * first], 1))
-    np.testing.assert_array_equal(align_channels(out.copy(), ()), out)
 
 
 def published(audio, run, size, overlap, shift):

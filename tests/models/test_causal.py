@@ -259,7 +259,7 @@ def test_the_default_is_small():
         ({"prompts": ()}, "at least one"),
         ({"stft": replace(STFT, hop=32)}, "2 hop"),
         ({"stft": replace(STFT, padding="reflect")}, "padding zero"),
-        ({"blocks": 0}, "at least 1"),
+        ({"blocks": 0}, "blocks must be 1 to 1000, got 0"),
     ],
 )
 def test_bad_sizes(change, says):

@@ -104,7 +104,7 @@ def test_only_missing_packages_are_unpacked(lease, tmp_path):
 def test_what_is_collected(here):
     """The newest checkpoint takes the place of the one before; what is too much or too large stays behind."""
     for number, size in ((1, 10), (2, 20)):
-        folder = here.run / f"step-{number}"
+        folder = here.run / f"step-{number:07d}"
         folder.mkdir(parents=True)
         for name in ("shard-000", "shard-001", "state.json"):
             (folder / name).write_bytes(b"x" * size)
@@ -119,17 +119,17 @@ def test_what_is_collected(here):
     here.collect()
     files = [p for p in here.output.rglob("*") if p.is_file()]
     assert len(files) == 8 and (here.output / "model/config.json").is_file()
-    large = here.run / "step-3"
+    large = here.run / "step-0000003"
     large.mkdir()
     with open(large / "shard-000", "wb") as file:
         file.truncate(16 * 2**20 + 1)
     here.collect()
-    assert [p.name for p in here.output.glob("step-*")] == ["step-2"]
+    assert [p.name for p in here.output.glob("step-*")] == ["step-0000002"]
     for number in range(4):
-        (here.run / "step-4").mkdir(exist_ok=True)
-        (here.run / "step-4" / f"shard-{number}").write_text("")
+        (here.run / "step-0000004").mkdir(exist_ok=True)
+        (here.run / "step-0000004" / f"shard-{number}").write_text("")
     here.collect()
-    assert "step-4: more than 8 files" in here.found["left_out"]
+    assert "step-0000004: more than 8 files" in here.found["left_out"]
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """Enrolment: prompts from example clips, used like those that come with the model."""
 
+import io
+
 import numpy as np
 import pytest
 import soundfile
@@ -50,6 +52,14 @@ def test_clips_from_files_and_arrays_of_any_rate_channels_and_level(separator, t
     assert (separator.enroll("d", [mono], 2 * RATE).vector - plain).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("gains", [(1, -1), (0.3, -1), (1, 1, -1, -1)])
+def test_channels_of_opposite_phase_do_not_cancel(separator, gains):
+    mono = noise(1, 8000, seed=3)
+    clip = np.array(gains, np.float32)[:, None] * mono
+    plain, found = (separator.enroll("x", [sound], RATE).vector for sound in (mono, clip))
+    torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-3)
+
+
 def test_several_clips_are_averaged_and_enrolling_again_replaces(separator):
     clips = [noise(1, 4000, seed=s) for s in (1, 2)]
     one, two = (separator.enroll("x", [clip], RATE).vector for clip in clips)
@@ -64,11 +74,51 @@ def test_a_saved_model_enrols_the_same(tmp_path, separator):
     torch.testing.assert_close(again.enroll("dog", [clip], RATE).vector, separator.enroll("dog", [clip], RATE).vector)
 
 
+def test_open_files_and_generators_of_clips(separator):
+    clip = noise(2, 8000, seed=3)
+    file = io.BytesIO()
+    soundfile.write(file, clip.T, RATE, "FLOAT", format="WAV")
+    file.seek(0)
+    plain = separator.enroll("a", [clip], RATE).vector
+    for _ in range(2):
+        torch.testing.assert_close(separator.enroll("b", (c for c in [file])).vector, plain)
+    assert not file.closed
+
+
+def test_clips_far_beyond_full_scale_and_in_opposite_phases(separator):
+    clip = noise(1, 4000, seed=3)
+    plain = separator.enroll("a", [clip], RATE).vector
+    with np.errstate(over="ignore"):
+        for gain in (1e4, 1e30, 1e38):
+            vector = separator.enroll("b", [clip * np.float32(gain)], RATE).vector
+            torch.testing.assert_close(vector, plain, rtol=1e-3, atol=1e-3)
+    for right in (-1, -0.9):
+        stereo = np.concatenate((clip, clip * np.float32(right)))
+        vector = separator.enroll("b", [stereo], RATE).vector
+        torch.testing.assert_close(vector, plain, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", [7, ["a"], "d" * 300, "a\0b", "", "residual"])
+def test_names_that_cannot_be_used(separator, name):
+    with pytest.raises(PromptError, match="residual|prompt's name"):
+        separator.enroll(name, [np.zeros((1, 4000), np.float32)], RATE)  # before any clip is looked at
+    assert len(separator.prompts) == len(CAUSAL.prompts)
+
+
 @pytest.mark.parametrize(
     ("clips", "said"),
     [
         ([], "at least one"),
         ("clip.wav", "a list of clips"),
+        (io.BytesIO(b"one clip\nby itself"), "a list of clips"),
+        (noise(2, 4000), "a list of clips"),
+        (torch.ones(2, 4000), "a list of clips"),
+        (7, "a list of clips"),
+        (iter(()), "at least one"),
+        ([io.BytesIO(b"rubbish")], "audio: libsndfile could not read it"),
+        (["x" * 300], "x{300}: could not be opened: File name too long"),
+        (["a\0b"], "could not be opened: no file can have this name"),
+        ([np.ones((1, 4000), np.int64)], "int64 has no full scale"),
         ([np.zeros((1, 4000), np.float32)], "clip 1 is silent"),
         ([noise(1, 4000), noise(1, 700)], "clip 2: 0.087 s are too short; give at least 0.1 s"),
     ],

@@ -1,9 +1,11 @@
 """Files in, files out, through the public engine: the pipeline gives what `separate` and `save` give."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
-from tiny import RATE, UNCONDITIONAL, noise, tiny_model
+from tiny import RATE, UNCONDITIONAL, files_in, noise, tiny_model
 
 from ussfast import AudioError, InputError, OutputError, OutputFormat, PromptError, Separator
 
@@ -39,7 +41,7 @@ def test_separate_file_writes_what_save_writes(separator, tmp_path, rate, channe
     saved = out.save(tmp_path / "saved", residual=True)
     names = ["speech.wav", "sfx-1.wav", "sfx-2.wav", "residual.wav"]
     assert [p.name for p in written] == [p.name for p in saved] == names
-    assert sorted(p.name for p in (tmp_path / "streamed").iterdir()) == sorted(names)
+    assert files_in(tmp_path / "streamed") == sorted(names)
     for one, other in zip(written, saved, strict=True):
         info = soundfile.info(one)
         assert (info.samplerate, info.channels, info.frames, info.subtype) == (rate, channels, samples, "FLOAT")
@@ -83,20 +85,27 @@ def test_a_file_without_sound_gives_zeros(separator, tmp_path, value):
 
 def test_existing_outputs_can_be_skipped(separator, tmp_path):
     path = recording(tmp_path)
-    written = separator.separate_file(path, tmp_path / "out")
-    written[0].write_bytes(b"mine")
-    assert separator.separate_file(path, tmp_path / "out", skip_existing=True) == written
-    assert written[0].read_bytes() == b"mine"
-    written[1].unlink()  # one is missing: all are made
-    separator.separate_file(path, tmp_path / "out", skip_existing=True)
-    assert load(written[0]).shape == load(written[1]).shape == (2, 20001)
+
+    def separate(**settings):
+        """Whether anything was done."""
+        written = separator.separate_file(path, tmp_path / "out", skip_existing=True, **settings)
+        assert all(load(p).shape == (2, 20001) for p in written)
+        return written.seconds is not None
+
+    assert separate() and not separate()
+    (tmp_path / "out/speech.wav").unlink()  # one is missing: all are made
+    assert separate() and not separate()
     # Asking for the residual too is asking for more than there is.
-    assert separator.separate_file(path, tmp_path / "out", skip_existing=True, residual=True)[3].is_file()
-    # Skipping comes before reading: the input may be gone.
+    assert separate(residual=True) and not separate(residual=True)
+    assert separate() and not separate()
+    separator.policy, before = replace(separator.policy, segment=0.5), separator.policy
+    try:
+        assert separate() and not separate()
+    finally:
+        separator.policy = before
     path.unlink()
-    assert separator.separate_file(path, tmp_path / "out", skip_existing=True) == written
     with pytest.raises(AudioError, match="no such file"):
-        separator.separate_file(path, tmp_path / "out")
+        separate()
 
 
 def test_the_input_is_not_overwritten(separator, tmp_path):
@@ -135,9 +144,9 @@ def test_templates(separator, tmp_path, template, format, expected):
     ("template", "says"),
     [
         ("same.wav", "gives several stems the same file: put {label} into it"),
-        ("{stem}.wav", "may use {label}, {name} and {index} only"),
-        ("{label.x}.wav", "may use {label}, {name} and {index} only"),
-        ("{label.wav", "may use {label}, {name} and {index} only"),
+        ("{stem}.wav", "may use {label}, {name}, {index} and {suffix} only"),
+        ("{label.x}.wav", "may use {label}, {name}, {index} and {suffix} only"),
+        ("{label.wav", "may use {label}, {name}, {index} and {suffix} only"),
         ("../{label}.wav", "must stay inside the output directory"),
         ("/tmp/{label}.wav", "must stay inside the output directory"),
         ("", "must stay inside the output directory"),
@@ -205,7 +214,7 @@ def test_rescale_is_one_factor_for_all_stems(separator, tmp_path, bit_depth):
         assert written.warnings[0].startswith(f"all stems scaled by {gain:.4f} (") and len(written.warnings) == 1
         for file, track in zip(written, tracks, strict=True):
             np.testing.assert_allclose(load(file), gain * track, atol=2.0**-bit_depth + 2e-5)
-        assert len(list(written[0].parent.iterdir())) == 4
+        assert len(files_in(written[0].parent)) == 4
 
 
 def test_formats_that_cannot_be(separator, tmp_path):

@@ -70,7 +70,7 @@ def test_stems_that_are_not_written_count_as_well(settings, tmp_path):
 
 @pytest.mark.parametrize("limit", [-1, float("nan"), float("inf")])
 def test_limits_that_cannot_be(limit):
-    with pytest.raises(InputError, match="max_attenuation must be 0 dB or more"):
+    with pytest.raises(InputError, match="max_attenuation must be a number from 0 dB"):
         make("causal", max_attenuation=limit)
 
 

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from test_cli_stream import RATE, RAW, numbers, wav
 
-from ussfast.streaming.live.interrupts import held
+from ussfast.interrupts import held
 
 
 def feed(pipe, data, close=True):

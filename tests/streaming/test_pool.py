@@ -111,7 +111,7 @@ def test_what_a_pool_refuses():
     with pytest.raises(PromptError, match="unknown prompt"):
         pool.join("speach")
     with pytest.raises(InputError, match="max_prompts=5"):
-        pool.join(("speech",) * 5)
+        pool.join(("speech", "sfx", "drums", "bass", "other"))
     with pytest.raises(InputError, match="one channel"):
         pool.join(("sfx", "sfx"))
     assert (pool.join(), pool.join()) == (0, 1)
@@ -121,7 +121,39 @@ def test_what_a_pool_refuses():
         pool.push({0: noise(1, 10)})
     with pytest.raises(InputError, match="one channel"):
         pool[0].set_prompts(("sfx", "sfx"))
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(InputError, match="from 1 to"):
         SEPARATOR.pool(0, RATE)
     with pytest.raises(InputError, match="needs a causal model"):
         Separator.from_model(tiny_model(TUSS), ("speech",)).pool(2, RATE)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda session: session.push(noise(1, 500, 5)),
+        lambda session: session.flush(),
+        lambda session: session.set_prompts(("bass", "vocals")),
+        lambda session: session.reset(),
+        lambda session: session.state,
+        lambda session: setattr(session, "state", SEPARATOR.session(RATE, channels=1).state),
+        lambda session: session.core.reset(),
+    ],
+)
+def test_a_session_that_left_does_not_reach_the_next_stream(act):
+    pools = [SEPARATOR.pool(1, RATE) for _ in range(2)]
+    pieces, audio = [], noise(1, 3000)
+    for pool in pools:
+        kept = pool[pool.join()]
+        pool.push({0: audio[:, :700]})
+        pool.leave(0)
+        stream = pool.join(("speech", "drums"))
+        pieces.append([pool.push({stream: audio[:, :1000]})[stream]])
+        if pool is pools[0]:
+            with pytest.raises(InputError, match="has left its pool"):
+                act(kept)
+            with pytest.raises(InputError, match="there is no stream 0; there are"):
+                pool.push({0: audio})
+        pieces[-1] += [pool.push({stream: audio[:, 1000:]})[stream], pool.leave(stream)]
+    for ours, theirs in zip(*pieces, strict=True):
+        assert ours.labels == theirs.labels
+        np.testing.assert_array_equal(ours.stems, theirs.stems)

@@ -56,7 +56,7 @@ def test_states_that_do_not_fit_are_refused_and_change_nothing(tmp_path):
     session.push(audio[:, :1000])
     single = SEPARATOR.session(RATE, prompts=("speech",))
     single.push(noise(1, 500))
-    with pytest.raises(InputError, match="1 prompts, this one has 2"):
+    with pytest.raises(InputError, match="the stems 'speech', this one has 'speech', 'drums'"):
         session.state = single.state
     mono = SEPARATOR.session(RATE, channels=1)
     with pytest.raises(InputError, match="of 2 channels, this one has 1"):

@@ -10,10 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sliding_cores import SEPARATORS, make, streamed
+from sliding_cores import POLICY, SEPARATORS, make, streamed
 from tiny import RATE, TUSS, noise, tiny_directory
 
 from ussfast import InputError, SegmentPolicy
+from ussfast.engine.nested import fit
 from ussfast.long_audio.policy import live_policy
 
 
@@ -147,13 +148,27 @@ def test_a_state_is_a_snapshot(at):
 
 
 def test_states_of_other_streams_are_refused():
-    state = make().state
-    with pytest.raises(InputError, match=r"\[slots, channels\] = \[3, 2\], expected \[4, 2\]"):
-        make(slot_count=4).load(state)
-    with pytest.raises(InputError, match=r"\[slots, channels\] = \[3, 2\], expected \[3, 1\]"):
-        make(channels=1).load(state)
-    with pytest.raises(InputError, match=r"= \[3200, 400, 100, 300\] samples, here they are \[3200, 800, 200, 600\]"):
-        make(policy=live_policy(2.0, 0.2, segment=0.4)).load(state)
+    core = make()
+    core.push(noise(2, 2345))
+    fit(core.after(2345), core.state)
+    other = make(policy=live_policy(2.0, 0.2, segment=0.4))
+    for wrong, said in [
+        (make(slot_count=4).after(2345), r"tail is float32 \[3, 2, 2000\], expected float32 \[4, 2, 2000\]"),
+        (make(channels=1).after(2345), r"held is float32 \[2, 2345\], expected float32 \[1, 2345\]"),
+        (other.after(2345), r"windows is \[3200, 400, 100, 300\], expected \[3200, 800, 200, 600\]"),
+        (core.after(2745), r"held is float32 \[2, 2345\], expected float32 \[2, 2745\]"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            fit(wrong, core.state)
+
+
+@pytest.mark.parametrize("policy", [POLICY, SegmentPolicy(segment=0.4, overlap=0.15)])
+def test_what_a_state_is_like_follows_from_the_samples_taken(policy):
+    core, audio, given = make(policy=policy), noise(2, 9000), 0
+    for at in range(0, 9000, 37):
+        fit(core.after(at), core.state)
+        assert core.given(at) == given
+        given += core.push(audio[:, at : at + 37]).shape[-1]
 
 
 def test_audio_and_windows_that_cannot_work():

@@ -149,11 +149,11 @@ def test_any_band():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"speed": 1.1}, "between 0 and 1"),
-        ({"reverb": -0.1}, "between 0 and 1"),
-        ({"stretch": 0.8}, "stretch 1..2"),
-        ({"pitch_semitones": 13.0}, "pitch_semitones 0..12"),
-        ({"equaliser_db": -1.0}, "equaliser_db 0..40"),
+        ({"speed": 1.1}, "must be 0 to 1, got"),
+        ({"reverb": -0.1}, "must be 0 to 1, got"),
+        ({"stretch": 0.8}, "stretch must be 1 to 2"),
+        ({"pitch_semitones": 13.0}, "pitch_semitones must be 0 to 12"),
+        ({"equaliser_db": -1.0}, "equaliser_db must be 0 to 40"),
         ({"reverb_seconds": (0.5, 0.2)}, r"reverb_seconds must be .* got \[0.5, 0.2\]"),
         ({"reverb_seconds": (0.0, 0.2)}, "reverb_seconds"),
         ({"reverb_db": (-10.0,)}, "reverb_db must be the least and the most"),

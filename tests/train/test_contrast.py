@@ -77,7 +77,7 @@ def test_it_teaches_the_query_encoder(tmp_path):
 
 
 def test_settings_that_make_no_sense():
-    with pytest.raises(InputError, match="weights of at least 0"):
+    with pytest.raises(InputError, match="pairs_weight must be 0 to"):
         LossConfig(pairs_weight=-1.0)
     with pytest.raises(InputError, match="at least two kinds"):
         mixer(POOL, pairs=1)

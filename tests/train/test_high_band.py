@@ -66,5 +66,5 @@ def test_training_hears_it(tmp_path, pool):
 
 
 def test_bad_settings():
-    with pytest.raises(InputError, match="loss weights of at least 0"):
+    with pytest.raises(InputError, match="high_weight must be 0 to"):
         LossConfig(high_weight=-1.0)

@@ -76,12 +76,12 @@ def test_wsd():
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: OptimConfig(steps=0), "steps and accumulate from 1"),
-        (lambda: OptimConfig(steps=1, accumulate=0), "steps and accumulate from 1"),
-        (lambda: OptimConfig(steps=1, ema=1.0), r"ema in 0\.\.1"),
-        (lambda: OptimConfig(steps=1, clip=0.0), "clip > 0"),
-        (lambda: OptimConfig(steps=1, autoclip_percentile=101.0), r"percentile must lie in 0\.\.100, got 101"),
-        (lambda: RunConfig(keep_best=0), "keep_best from 1"),
+        (lambda: OptimConfig(steps=0), r"steps must be 1 to 1e\+12, got 0"),
+        (lambda: OptimConfig(steps=1, accumulate=0), "accumulate must be 1 to"),
+        (lambda: OptimConfig(steps=1, ema=1.0), r"ema must be 0 to 0\.999999999, got 1\.0"),
+        (lambda: OptimConfig(steps=1, clip=0.0), "clip must be 1e-12 to 1e.12, got 0.0"),
+        (lambda: OptimConfig(steps=1, autoclip_percentile=101.0), r"percentile must be 0 to 100, got 101"),
+        (lambda: RunConfig(keep_best=0), "keep_best must be 1 to"),
     ],
 )
 def test_settings_that_cannot_be(make, says):

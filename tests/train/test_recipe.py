@@ -37,7 +37,10 @@ def test_changes_of_sound_in_a_recipe(tmp_path):
     mix = load_recipe(written(tmp_path, tiny_recipe(mix=mix))).mix
     assert (mix.level_jump, mix.jump_db) == (0.1, 20.0)
     assert mix.augment == AugmentConfig(extend=0.5, extend_db=(6.0, 12.0), limit_others=0.3)
-    for wrong, says in (({"pitch": 1}, r"mix\.augment .*unknown \['pitch'\]"), ({"speed": 2}, "between 0 and 1")):
+    for wrong, says in (
+        ({"pitch": 1}, r"mix\.augment .*unknown \['pitch'\]"),
+        ({"speed": 2}, r"mix\.augment\.speed must be 0 to 1, got 2.0"),
+    ):
         with pytest.raises(InputError, match=says):
             load_recipe(written(tmp_path, tiny_recipe(mix={"augment": wrong})))
 
@@ -84,7 +87,11 @@ def test_a_model_setting_that_is_unknown_is_named():
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("{name: [", "is not valid YAML"), ("", "needs a table 'model'"), ("- 1", "needs a table 'model'")],
+    [
+        ("{name: [", "is not a recipe: not readable as YAML"),
+        ("", "needs a table 'model'"),
+        ("- 1", "needs a table 'model'"),
+    ],
 )
 def test_files_that_are_no_recipes(tmp_path, text, says):
     path = tmp_path / "recipe.yaml"
@@ -98,3 +105,53 @@ def test_recipes_that_are_missing(tmp_path):
     for source in (tmp_path / "gone.yaml", "defualt", tmp_path):
         with pytest.raises(InputError, match="give a YAML file or the name of a bundled one"):
             load_recipe(source)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "../recipes/default"])
+def test_names_that_can_be_none(name):
+    with pytest.raises(InputError, match="give a YAML file or the name of a bundled one"):
+        load_recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: &a [*a]", "nested deeper"),
+        ("model: !!int abc", "not readable as YAML"),
+        ("model: 2020-99-99", "not readable as YAML"),
+        ("{model: {architecture: [tuss]}}", "unknown architecture a list of 1"),
+    ],
+)
+def test_recipes_beyond_reason(tmp_path, text, says):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(InputError, match=says):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("table", "entry", "says"),
+    [
+        ("optim", {"lr": float("nan")}, r"optim\.lr must be a finite number"),
+        ("optim", {"lr": float("inf")}, r"optim\.lr must be a finite number"),
+        ("optim", {"steps": 10**400}, r"optim\.steps must be .* more than 64 bits"),
+        ("optim", {"steps": 0}, r"optim\.steps must be 1 to 1e\+12, got 0"),
+        ("optim", {"ema": 1.0}, r"optim\.ema must be 0 to 0\.999999999, got 1\.0"),
+        ("mix", {"seconds": float("nan")}, r"mix\.seconds must be a finite number"),
+        ("mix", {"dropout": 1.5}, r"mix\.dropout must be 0 to 1"),
+        ("mix", {"quietest_db": [-1.0, 2.0]}, r"mix\.quietest_db\[1\] must be -200 to 0"),
+        ("mix", {"augment": {"stretch": float("inf")}}, r"mix\.augment\.stretch must be a finite number"),
+        ("run", {"seed": -1}, r"run\.seed must be 0 to"),
+        ("run", {"keep_best": 0}, r"run\.keep_best must be 1 to"),
+        ("loss", {"high_hz": 0}, r"loss\.high_hz must be 1 to"),
+    ],
+)
+def test_numbers_beyond_reason(table, entry, says):
+    recipe = tiny_recipe()
+    recipe[table] = recipe.get(table, {}) | entry
+    with pytest.raises(InputError, match=says):
+        recipe_from_dict(recipe)
+
+
+def test_a_name_is_a_line():
+    with pytest.raises(InputError, match="name must be 1 to 255 characters"):
+        recipe_from_dict(tiny_recipe() | {"name": "a\nb"})

@@ -93,7 +93,7 @@ def strip(folder):
     """Turns a checkpoint into one of an earlier version: weights, optimiser, one generator, no mean weights."""
     state = json.loads((folder / "state.json").read_text())
     state["facts"]["rng"] = state["facts"]["rng"][0]
-    del state["facts"]["kept"]
+    del state["facts"]["kept"], state["facts"]["dev"], state["sha256"]
     (folder / "state.json").write_text(json.dumps(state))
     for shard in folder.glob("*.safetensors"):
         tensors = {k: v for k, v in load_file(shard).items() if k.startswith(("model.", "optimizer."))}

@@ -2,6 +2,8 @@
 
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,13 +11,13 @@ import torch
 import yaml
 from running import same, steps, trainer_in
 from safetensors.torch import load_file
-from tiny import PROMPTS, RATE, UNCONDITIONAL, noise, tiny_recipe
+from tiny import CAUSAL, PROMPTS, RATE, UNCONDITIONAL, noise, tiny_recipe
 
 from ussfast import CheckpointError, InputError, OutputError, Separator
 from ussfast.cli.main import main
 from ussfast.evaluate.dev import TASKS
 from ussfast.models.config import to_dict
-from ussfast.train import checkpoints
+from ussfast.train import checkpoints, folders
 from ussfast.train.losses import prompt_loss
 from ussfast.train.objective import prompt_rows
 from ussfast.train.recipe import recipe_from_dict
@@ -27,6 +29,19 @@ def test_models_without_prompts_are_refused(tmp_path, pool):
     model = {"architecture": "bslocoformer", **json.loads(json.dumps(to_dict(UNCONDITIONAL)))}
     with pytest.raises(InputError, match="only models with prompts"):
         Trainer(recipe_from_dict(tiny_recipe() | {"model": model}), pool, [], tmp_path)
+
+
+def test_more_equal_prompts_than_the_model_tells_apart_are_refused(tmp_path, pool):
+    model = {"architecture": "causal", **json.loads(json.dumps(to_dict(replace(CAUSAL, repeats=2))))}
+
+    def trainer(*sets):
+        return Trainer(recipe_from_dict(tiny_recipe(mix={"sets": sets}) | {"model": model}), pool, [], tmp_path)
+
+    with pytest.raises(InputError, match="mixtures may have 4 equal prompts, the model tells at most 2 apart"):
+        trainer()  # chains may have four
+    with pytest.raises(InputError, match="mixtures may have 3 equal prompts"):
+        trainer({"prompts": ["sfx", "sfx", "sfx"], "share": 1.0})
+    assert np.isfinite(steps(trainer({"prompts": ["sfx", "sfx", "speech"], "share": 1.0}), 1)).all()
 
 
 def test_learning_rate(tmp_path, pool):
@@ -109,7 +124,7 @@ def test_no_time_still_leaves_a_checkpoint(tmp_path, pool):
 def test_shards(tmp_path, pool, monkeypatch):
     trainer = trainer_in(tmp_path, pool)
     steps(trainer, 2)
-    monkeypatch.setattr(checkpoints, "SHARD_BYTES", 4000)
+    monkeypatch.setattr(folders, "SHARD_BYTES", 4000)
     trainer._save()
     folder = checkpoints.newest(tmp_path)
     shards = sorted(folder.glob("shard-*.safetensors"))
@@ -119,7 +134,7 @@ def test_shards(tmp_path, pool, monkeypatch):
         assert len(tensors) == 1 or sum(t.nbytes for t in tensors) <= 4000
     assert same(trainer, trainer_in(tmp_path, pool))
     monkeypatch.undo()
-    assert checkpoints.SHARD_BYTES < 16 * 2**20
+    assert folders.SHARD_BYTES < 16 * 2**20
 
 
 def test_another_model_is_refused(tmp_path, pool):
@@ -163,7 +178,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, pool, monkeypatch):
 
     other = trainer_in(tmp_path, pool)
     steps(other, 1)
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError, match="step-0000002: could not be written: No space left"):
         other._save()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-0000001"]

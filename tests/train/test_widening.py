@@ -215,8 +215,8 @@ def test_switched_off_they_draw_nothing():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"extend": 1.1}, "between 0 and 1"),
-        ({"limit_others": -0.1}, "between 0 and 1"),
+        ({"extend": 1.1}, "must be 0 to 1, got"),
+        ({"limit_others": -0.1}, "must be 0 to 1, got"),
         ({"extend_db": (-1.0, 6.0)}, "extend_db must be the least and the most, 0.0 to 20"),
         ({"extend_db": (9.0, 6.0)}, "extend_db must be"),
         ({"extend_db": (9.0,)}, "extend_db must be"),

@@ -3,10 +3,10 @@
 import contextlib
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from ussfast.audio.temporary import sweep, temporary_name
 from ussfast.errors import OutputError
 
 
@@ -36,20 +36,28 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def temporary_beside(path: Path) -> Path:
-    """An empty hidden file next to `path`, with its suffix; OutputError if `path` cannot be written."""
-    if path.is_dir():
+    """An empty hidden file next to `path`, with its suffix; OutputError if `path` cannot be written.
+
+    What dead processes left in that folder is removed.
+    """
+    # os.path, since Path's own raise for names that are too long or hold a NUL.
+    if os.path.isdir(path):
         raise OutputError(f"{path}: is a folder, not a file that could be written")
-    if path.exists() and not path.is_file():  # renaming onto /dev/null would remove the device
+    if os.path.exists(path) and not os.path.isfile(path):  # renaming onto /dev/null would remove the device
         raise OutputError(f"{path}: is not a regular file")
-    if not path.parent.is_dir():
-        what = "is not a folder" if path.parent.exists() else "does not exist"
+    if not os.path.isdir(path.parent):
+        what = "is not a folder" if os.path.exists(path.parent) else "does not exist"
         raise OutputError(f"{path}: cannot be written: {path.parent} {what}")
-    temporary = path.parent / f".ussfast-{uuid.uuid4().hex}{path.suffix}"
+    sweep(path.parent)
+    temporary = temporary_name(path)
     try:
+        with contextlib.suppress(FileNotFoundError):  # a name that cannot be fails here, not after the work
+            os.lstat(path)
         # mkstemp would make a file that only its owner can read.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {path.parent}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{path}: cannot be written: {path.parent}: {reason}") from error
     return temporary
 
 

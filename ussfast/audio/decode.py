@@ -1,26 +1,24 @@
-"""What stands behind `AudioReader`: one source per decoder, and how much audio a file's header promises.
+"""What stands behind `AudioReader`: one source per decoder.
 
 A source has sample_rate, channels, frames (None if unknown), seconds (None if unknown), format, and
 `read(n)` -> float32 [frames, channels], empty at the end. A `DecodeError` is one clause on what went wrong.
 """
 
-import contextlib
 import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 import tempfile
 import threading
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import numpy as np
 import soundfile
 
-# Sizes that programs write when they cannot know the length (ffmpeg, sox, arecord into a pipe).
-UNKNOWN_SIZES = {0, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF}
+from ussfast.audio.headers import Patched, audio_bytes
+
 # Sync bits with a version and a layer that exist, then a bit rate that does.
 MPEG_FRAME = re.compile(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x00-\xef]")
 PIECE_FRAMES = 4096
@@ -54,47 +52,71 @@ class SndfileSource:
     """libsndfile. `frames` is None for a FLAC from a stream and an MP3 without a length tag."""
 
     def __init__(self, path: Path):
-        self._file = self._open(str(path))
+        with open(path, "rb") as file:
+            held = audio_bytes(file)
+        patches = held.patches if held is not None else ()
+        # By bytes, which names that are not UTF-8 are, too.
+        self._file = self._open(Patched(open(path, "rb"), patches) if patches else os.fsencode(path))
         self._failed: str | None = None  # told once the audio before the failure is out
+        self._rest = np.zeros((0, self._file.channels), np.float32)
         self.shortfall_s = 0.0
+        self._feed_errors: list[OSError] = []
         if self._file.format == "MP3":
             # Without a tag that counts its frames, libsndfile guesses an MP3's length from the first bit rate
             # and never reads past the guess: of a variable bit rate it can lose most. In a pipe it cannot.
             self._file.close()
-            self._file = self._open(_mp3_pipe(path))
+            self._file = self._open(_mp3_pipe(path, self._feed_errors))
             self.shortfall_s = 0.5  # encoders disagree by a few frames on what the tag counts
         self.sample_rate, self.channels = self._file.samplerate, self._file.channels
+        if self.sample_rate < 1 or self.channels < 1:
+            self.close()
+            raise DecodeError(f"its header says {self.channels} channels at {self.sample_rate} Hz")
         self.format = f"{self._file.format} {self._file.subtype}"
-        self.frames = self._file.frames if self._file.frames < 1 << 60 else None
+        self.frames = self._file.frames if 0 <= self._file.frames < 1 << 60 else None
         self.seconds = None if self.frames is None else self.frames / self.sample_rate
 
     @staticmethod
-    def _open(file: str | int) -> _ForwardFile:
+    def _open(file: bytes | int | Patched) -> _ForwardFile:
         try:
             return _ForwardFile(file)
         except (soundfile.SoundFileError, TypeError) as error:  # TypeError: .raw needs more arguments
-            reason = getattr(error, "error_string", None) or str(error)
-            raise DecodeError(reason.strip().rstrip(".")) from error
+            if isinstance(file, Patched):
+                file.close()
+            raise DecodeError(_reason(error)) from error
 
     def read(self, frames: int) -> np.ndarray:
         out, done = np.empty((frames, self.channels), np.float32), 0
-        while done < frames and self._failed is None:
-            # In small pieces: where the decoder stumbles, the piece is lost.
-            piece = out[done : done + PIECE_FRAMES]
-            try:
-                got = self._file.buffer_read_into(piece, "float32")
-            except soundfile.SoundFileError as error:
-                self._failed = str(error).strip().rstrip(".")
+        while done < frames:
+            # Pieces are the same whatever `frames` is: so is what is lost where the decoder stumbles.
+            if not len(self._rest) and frames - done >= PIECE_FRAMES:
+                got = self._piece(out[done : done + PIECE_FRAMES])
+            else:
+                if not len(self._rest):
+                    piece = np.empty((PIECE_FRAMES, self.channels), np.float32)
+                    self._rest = piece[: self._piece(piece)]
+                got = min(len(self._rest), frames - done)
+                out[done : done + got], self._rest = self._rest[:got], self._rest[got:]
+            if not got:
                 break
             done += got
-            if got < len(piece):
-                break
         if self._failed is not None and not done:
+            self.finish(0)  # perhaps it is not the file's fault
             raise DecodeError(self._failed)
         return out[:done]
 
+    def _piece(self, piece: np.ndarray) -> int:
+        """Fills [PIECE_FRAMES, channels], small: where the decoder stumbles, all of it is lost; how many came."""
+        if self._failed is not None:
+            return 0
+        try:
+            return self._file.buffer_read_into(piece, "float32")
+        except soundfile.SoundFileError as error:
+            self._failed = _reason(error)
+            return 0
+
     def finish(self, seconds_read: float) -> None:
-        pass
+        if self._feed_errors:
+            raise DecodeError(self._feed_errors[0].strerror or str(self._feed_errors[0]))
 
     def close(self) -> None:
         self._file.close()
@@ -175,57 +197,9 @@ def open_source(path: Path) -> Source:
         raise DecodeError(f"{first}, nor could ffmpeg ({error})") from error
 
 
-def audio_bytes(path: Path) -> tuple[int, int] | None:
-    """(bytes of audio present, bytes the header promises), None where the format or the header does not say.
-
-    libsndfile silently shortens a truncated WAV, RF64, AIFF, W64 or AU file to what is there; this tells.
-    """
-    with open(path, "rb") as file:
-        end = os.fstat(file.fileno()).st_size
-        try:
-            found = _data_chunk(file)
-        except struct.error:  # the file ends inside a header: the decoder says so
-            return None
-    if found is None or found[1] in UNKNOWN_SIZES:
-        return None
-    start, size = found
-    return max(0, min(size, end - start)), size
-
-
-def _data_chunk(file: BinaryIO) -> tuple[int, int] | None:
-    """(offset, promised size) of the audio in a chunked file or AU."""
-    magic = file.read(4)
-    if magic in (b".snd", b"dns."):
-        start, size = struct.unpack(">II" if magic == b".snd" else "<II", file.read(8))
-        return start, size
-    if magic == b"riff":
-        layout, header, start = "<4s12xQ", 24, 40  # W64: GUIDs, and sizes that include the chunk's header
-    elif magic in (b"RIFF", b"RF64", b"RIFX", b"FORM"):
-        layout, header, start = (">4sI" if magic in (b"RIFX", b"FORM") else "<4sI"), 8, 12
-    else:
-        return None
-    size64 = None
-    for _ in range(10_000):  # a damaged file must not keep us for ever
-        file.seek(start)
-        chunk, size = struct.unpack(layout, file.read(header))
-        if header == 24:
-            size -= 24
-        if chunk == b"ds64":
-            size64 = struct.unpack("<8xQ", file.read(16))[0]
-        if chunk in (b"data", b"SSND"):
-            if size == 0xFFFFFFFF and magic == b"RF64" and size64 is not None:
-                size = size64
-            return start + header, size
-        if size < 0:
-            return None
-        padding = -size % 8 if header == 24 else size % 2
-        start += header + size + padding
-    return None
-
-
-def _mp3_pipe(path: Path) -> int:
+def _mp3_pipe(path: Path, errors: list[OSError]) -> int:
     """Descriptor to read an MP3 through a pipe, from its first MPEG frame on: libsndfile stumbles over junk
-    before it. The thread behind the pipe ends with the file or the reader."""
+    before it. The thread behind the pipe ends with the file or the reader; why it could not read on is in `errors`."""
     file = open(path, "rb")  # the thread closes it
     start, head = 0, file.read(10)
     while len(head) == 10 and head[:3] == b"ID3":
@@ -237,11 +211,30 @@ def _mp3_pipe(path: Path) -> int:
     out, into = os.pipe()
 
     def feed() -> None:
-        with contextlib.suppress(BrokenPipeError), file, os.fdopen(into, "wb") as pipe:
-            shutil.copyfileobj(file, pipe)
+        try:
+            with file, os.fdopen(into, "wb") as pipe:
+                shutil.copyfileobj(file, pipe)
+        except BrokenPipeError:
+            pass
+        except OSError as error:
+            errors.append(error)
 
     threading.Thread(target=feed, name="ussfast-mp3", daemon=True).start()
     return out
+
+
+# What libsndfile says where it has nothing better to say, in other words.
+_VAGUE = {
+    # Of a pipe, which ours for MP3 is.
+    "File does not exist or is not a regular file (possibly a pipe?)": "an MP3 of which nothing can be decoded",
+    "Unspecified internal error": "a part that cannot be decoded",
+    "Internal error : SF_INFO struct incomplete": "the header is damaged",
+}
+
+
+def _reason(error: Exception) -> str:
+    said = " ".join(str(getattr(error, "error_string", None) or error).split()).rstrip(".")
+    return _VAGUE.get(said, said)
 
 
 def _last_line(text: str) -> str:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from ussfast.audio.resampling import whole_rate
 from ussfast.errors import InputError
 
 BIT_DEPTHS = {"wav": (32, 24, 16), "flac": (24, 16)}  # the first is the default
@@ -92,13 +92,12 @@ class OutputFormat:
             raise InputError("PCM holds nothing beyond full scale: clip must be clamp or rescale, not none")
         return name
 
-    def for_file(self, path: str | Path, sample_rate: int, channels: int) -> "FileSettings":
+    def for_file(self, path: str | Path, sample_rate: Any, channels: int) -> "FileSettings":
         """Settings of one file. Raises InputError: the file cannot have them, or this rate or channel count."""
         name = self.name(path)
         if not 1 <= channels <= MAX_CHANNELS[name]:
             raise InputError(f"{path}: {name} holds 1 to {MAX_CHANNELS[name]} channels, not {channels}")
-        if not isinstance(sample_rate, (int, np.integer)) or not 1 <= sample_rate < 2**31:
-            raise InputError(f"{path}: the sample rate must be a whole number of Hz, not {sample_rate!r}")
+        sample_rate = whole_rate(sample_rate, f"{path}: the sample rate", 2**31 - 1)
         depth = (self.bit_depth or BIT_DEPTHS[name][0]) if name in BIT_DEPTHS else None
         clip = self.clip or ("none" if depth == 32 else "clamp")
         rate = file_rate(name, sample_rate)

@@ -8,6 +8,7 @@ import numpy as np
 import soxr
 
 from ussfast.errors import InputError
+from ussfast.values import shown
 
 MAX_RATE_HZ = 768_000
 MAX_RATIO = 1000  # soxr takes minutes to design filters for far larger ones
@@ -118,7 +119,7 @@ def check_settings(channels: int, rate_in: Any, rate_out: Any) -> tuple[int, int
     """The same as plain numbers. Raises InputError as `Resampler` does."""
     if channels < 1:
         raise InputError(f"channels must be at least 1, not {channels}")
-    rates = _check_rate(rate_in, "rate_in"), _check_rate(rate_out, "rate_out")
+    rates = whole_rate(rate_in, "rate_in"), whole_rate(rate_out, "rate_out")
     if max(rates) > MAX_RATIO * min(rates):
         raise InputError(f"{rate_in} Hz and {rate_out} Hz are more than a factor of {MAX_RATIO} apart")
     return channels, *rates
@@ -139,11 +140,12 @@ def length_after(taken: int, given: int, rate_in: int, rate_out: int, length: in
     return length
 
 
-def _check_rate(rate: Any, name: str) -> int:
+def whole_rate(rate: Any, name: str, most: int = MAX_RATE_HZ) -> int:
+    """A rate in Hz as a plain number; InputError for one that is not whole, below 1 or above `most`."""
     try:
-        whole = operator.index(int(rate) if isinstance(rate, float) and rate.is_integer() else rate)
+        whole = operator.index(int(rate) if isinstance(rate, (float, np.floating)) and rate.is_integer() else rate)
     except TypeError:
         whole = 0
-    if isinstance(rate, bool) or not 1 <= whole <= MAX_RATE_HZ:
-        raise InputError(f"{name} must be a whole number of Hz from 1 to {MAX_RATE_HZ}, not {rate!r}")
+    if isinstance(rate, (bool, np.bool_)) or not 1 <= whole <= most:
+        raise InputError(f"{name} must be a whole number of Hz from 1 to {most}, not {shown(rate)}")
     return whole

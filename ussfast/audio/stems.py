@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -44,6 +44,7 @@ def stem_files(
     output: OutputFormat,
     expected_frames: int | None = None,
     peak: float | None = None,
+    between: Callable[[], object] = lambda: None,
 ) -> Iterator["StemWriter"]:
     """A StemWriter whose files are complete after the `with`; if its body raises, there are none.
 
@@ -54,6 +55,7 @@ def stem_files(
         output: what the files are like.
         expected_frames: as for AudioWriter.
         peak: the largest magnitude in all stems, if it is known.
+        between: called between the pieces of what is written at the end only; what it raises leaves no files.
     Raises:
         InputError, OutputError: as AudioWriter.
     """
@@ -67,7 +69,7 @@ def stem_files(
             spools = [stack.enter_context(_spool(path)) for path in paths]
         stems = StemWriter(writers, output.clip == "rescale", peak or 0.0, spools)
         yield stems
-        stems.replay()
+        stems.replay(between)
 
 
 class StemWriter:
@@ -96,12 +98,13 @@ class StemWriter:
             with _told(writer.path):
                 self._spools[index].write(np.ascontiguousarray(stem.T, np.float32).tobytes())
 
-    def replay(self) -> None:
+    def replay(self, between: Callable[[], object] = lambda: None) -> None:
         """Writes what has waited for the peak."""
         for writer, spool in zip(self._writers, self._spools or (), strict=False):
             with _told(writer.path):
                 spool.seek(0)
             while data := spool.read(_BLOCK * 4 * writer.channels):
+                between()
                 self._encode(writer, np.frombuffer(data, np.float32).reshape(-1, writer.channels).T)
 
     def _encode(self, writer: AudioWriter, stem: np.ndarray) -> None:

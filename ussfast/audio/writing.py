@@ -50,13 +50,14 @@ class AudioWriter:
     ):
         self._temporary: Path | None = None
         self._sink: WavSink | SndfileSink | None = None
-        self.path, self.sample_rate, self.channels = Path(path), sample_rate, channels
+        self.path, self.channels = Path(path), channels
         settings = OutputFormat.of(format, bit_depth).for_file(self.path, sample_rate, channels)
         self.format, self.bit_depth, self.file_rate = settings.name, settings.bit_depth, settings.rate
+        self.sample_rate = int(sample_rate)
         self._clamp = settings.clip == "clamp"
         self._resampler: Resampler | None = None
-        if self.file_rate != sample_rate:
-            self._resampler = Resampler(channels, sample_rate, self.file_rate)
+        if self.file_rate != self.sample_rate:
+            self._resampler = Resampler(channels, self.sample_rate, self.file_rate)
         self.frames = self.clipped = 0
         self._temporary = temporary_beside(self.path)
         self._file: BinaryIO = open(self._temporary, "w+b")

@@ -1,16 +1,18 @@
 """What config.json of a model directory says: its format, strictly read, and the facts that users see."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ussfast.checkpoints.names import CONFIG, EXPECTED, FORMAT, VERSION
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models import config_from_dict
-from ussfast.models.config import from_dict
+from ussfast.models.config import to_dict
+from ussfast.plain import Checked, Name, Range, Word, from_dict, read_json, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,8 @@ class ModelInfo:
         labels: names of an unconditional model's sources, source-1, ... where their order is free; else empty.
         path: its directory; None for a model that is not from a file.
         config: configuration dataclass of the architecture.
+        fingerprint: SHA-256 of configuration and weights: two models with the same one separate alike, whatever they
+            are called and wherever they lie. Empty for a model that is not from a file.
     """
 
     name: str
@@ -38,29 +42,30 @@ class ModelInfo:
     labels: tuple[str, ...]
     path: Path | None
     config: Any
+    fingerprint: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
-class WeightsFile:
+class WeightsFile(Checked):
     """The "weights" table of config.json; dtype is that of the stored parameters."""
 
-    file: str
+    file: Name
     sha256: str
     dtype: str
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelDirectory:
+class ModelDirectory(Checked):
     """The entries of config.json."""
 
     format: str
     version: int
-    name: str
-    license: str
+    name: Name
+    license: Annotated[str, Word(1000)]
     source: dict
     architecture: str
     config: dict
-    parameters: int
+    parameters: Annotated[int, Range(0, 1e12)]
     weights: WeightsFile
 
 
@@ -92,17 +97,17 @@ def read_info(directory: str | os.PathLike[str]) -> ModelInfo:
 def read(directory: Path) -> tuple[ModelInfo, WeightsFile]:
     """The facts and the weights file of a model directory; raises like read_info."""
     path = directory / CONFIG
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise CheckpointError(f"{directory}: no such directory; a model is {EXPECTED}")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(f"{directory}: {_without_config(directory)}")
     try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON: {error}") from None
+        data = read_json(path)
+    except InputError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     found = (data.get("format"), data.get("version")) if isinstance(data, dict) else (None, None)
     if found != (FORMAT, VERSION):
-        what = f"{found[0]!r}, version {found[1]!r}" if found[0] else _without_config(directory)
+        what = f"{shown(found[0])}, version {shown(found[1])}" if found[0] else _without_config(directory)
         raise CheckpointError(f"{path}: {what}; this ussfast reads {FORMAT!r}, version {VERSION}")
     try:
         content = from_dict(ModelDirectory, data, "the file")
@@ -110,8 +115,17 @@ def read(directory: Path) -> tuple[ModelInfo, WeightsFile]:
     except InputError as error:
         raise CheckpointError(f"{path}: {error}") from None
     info = describe(config, content.architecture, content.parameters, content.name)
-    info = dataclasses.replace(info, license=content.license, source=content.source, path=directory)
+    mark = fingerprint(content.architecture, config, content.weights.sha256)
+    info = dataclasses.replace(
+        info, license=content.license, source=content.source, path=directory, fingerprint=mark
+    )
     return info, content.weights
+
+
+def fingerprint(architecture: str, config: Any, weights: str) -> str:
+    """See ModelInfo. weights: SHA-256 of their file, which loading checks."""
+    facts = json.dumps([architecture, to_dict(config), weights.lower()], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()
 
 
 def _without_config(directory: Path) -> str:

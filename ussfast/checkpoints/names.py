@@ -1,7 +1,6 @@
 """Models by name: which directory is meant, and what its config.json says at a glance. Nothing here needs torch."""
 
 import dataclasses
-import json
 import os
 import re
 from pathlib import Path
@@ -9,11 +8,14 @@ from typing import Any
 
 from ussfast.checkpoints import hub
 from ussfast.errors import CheckpointError
+from ussfast.plain import read_json, shown
 
 FORMAT, VERSION = "ussfast-model", 1
+MOST_SOURCES = 256
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 EMBEDDED = Path(__file__).parents[1] / "weights"
-HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+# As long as the Hub's own may be; no branch is called more than that.
+HUB_NAME = re.compile(r"(?=[^@]{3,96}(@|$))(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]{1,200}))?")
 # How names of presets begin: only for these is it worth importing torch to tell a preset from a mistake.
 PRESET_FAMILIES = ("conventional-", "sfc-", "tflocoformer-", "tuss-")
 
@@ -34,6 +36,7 @@ class Glance:
         prompts: its prompts' names; empty for an unconditional model.
         labels: names of an unconditional model's sources; else empty.
         segment_seconds: what it was trained on.
+        equal_prompts: that a causal model tells apart; None where only the model knows.
     """
 
     name: str
@@ -42,19 +45,22 @@ class Glance:
     prompts: tuple[str, ...]
     labels: tuple[str, ...]
     segment_seconds: float
+    equal_prompts: int | None
 
 
 def glance(directory: Path, name: str) -> Glance | None:
     """The Glance of a model directory; None if it is not one of ours: reading it strictly says what is wrong."""
     try:
-        data: dict[str, Any] = json.loads((directory / CONFIG).read_bytes())
+        data: dict[str, Any] = read_json(directory / CONFIG)
         if (data["format"], data["version"]) != (FORMAT, VERSION):
             return None
         config = data["config"]
         prompts = tuple(map(str, config.get("prompts", ())))
-        labels = tuple(config.get("labels") or (f"source-{i + 1}" for i in range(config.get("sources", 0))))
+        count = min(config.get("sources", 0), MOST_SOURCES)
+        labels = tuple(map(str, config.get("labels") or (f"source-{i + 1}" for i in range(count))))
         seconds = float(config["segment_seconds"])
-        return Glance(name, directory, data["architecture"] == "causal", prompts, () if prompts else labels, seconds)
+        causal, equal = data["architecture"] == "causal", config.get("repeats")
+        return Glance(name, directory, causal, prompts, () if prompts else labels, seconds, equal and int(equal))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -71,22 +77,23 @@ def resolve(name: str | os.PathLike[str]) -> Path:
         CheckpointError: there is no such model, or the Hub has none of that name or does not let us read it.
         UssfastError: the Hub cannot be reached.
     """
+    # Questions to the system are asked through os.path, which takes what can be no path for one that is not there.
     text = os.fspath(name)
-    if (EMBEDDED / text / CONFIG).is_file() and Path(text).name == text:
+    if os.path.isfile(EMBEDDED / text / CONFIG) and Path(text).name == text:
         return EMBEDDED / text
     if text == "default":
         raise CheckpointError("this installation has no embedded weights: give a directory or a Hugging Face model")
     path = Path(os.path.expanduser(text))
-    if text and path.is_dir():
+    if text and os.path.isdir(path):
         return path
-    if path.is_file():
+    if os.path.isfile(path):
         hint = f": run 'ussfast convert {path} DESTINATION' first" if path.suffix in (".pth", ".ckpt", ".pt") else ""
         raise CheckpointError(f"{path}: a file, not a model directory{hint}")
     if isinstance(name, str) and (parts := HUB_NAME.fullmatch(text)):
         return hub.download(parts["repo"], parts["revision"], (CONFIG, WEIGHTS))
     if is_preset(text):
         raise CheckpointError(f"{text!r} is a preset without weights: use Separator.from_preset({text!r})")
-    raise CheckpointError(f"no model {text!r}; a model is {EXPECTED}")
+    raise CheckpointError(f"no model {shown(text, 200)}; a model is {EXPECTED}")
 
 
 def is_preset(name: str) -> bool:

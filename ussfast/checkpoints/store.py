@@ -10,23 +10,25 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from ussfast.audio.atomic import write_failure
+from ussfast.audio.temporary import sweep, temporary_name
 from ussfast.checkpoints import hub, names
+from ussfast.checkpoints.building import Sparing
 from ussfast.checkpoints.info import ModelDirectory, ModelInfo, WeightsFile, describe, read, read_info
 from ussfast.checkpoints.names import CONFIG, FORMAT, VERSION, WEIGHTS, resolve
 from ussfast.errors import CheckpointError, InputError, OutputError
 from ussfast.models import SpectralModel, architecture_of, build
 from ussfast.models.config import to_dict
+from ussfast.plain import read_json
 
 __all__ = ["ModelInfo", "available", "describe", "fill", "load_model", "read_info", "resolve", "save_model"]
 
 DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+FLOATS = (*DTYPES, torch.float64)
 
 
 def save_model(
@@ -48,11 +50,11 @@ def save_model(
         dtype: of the stored parameters: float32, float16 or bfloat16; their own by default. Buffers (rotary
             frequencies) keep theirs.
     Raises:
-        InputError: the directory holds something else, or `overwrite` is missing.
+        InputError: the directory holds something else, or `overwrite` is missing; a name that does not fit into a line.
         CheckpointError: weights that are not finite, or not in `dtype`.
         OutputError: it could not be written.
     """
-    directory = Path(directory).resolve()
+    directory = place(directory)
     check_target(directory, overwrite)
     dtype = dtype or model.dtype
     if dtype not in DTYPES:
@@ -61,8 +63,7 @@ def save_model(
     tensors: dict[str, Tensor] = {}
     for key, value in model.state_dict().items():
         stored = value.detach().cpu().to(dtype if key in parameters else value.dtype).contiguous()
-        # A buffer may hide things with -inf; what is trained may not be infinite.
-        if stored.isnan().any() or (key in parameters and not stored.isfinite().all()):
+        if not sound(stored, key in parameters):
             raise CheckpointError(f"{key} is not finite as {DTYPES[dtype]}: the model is not saved")
         tensors[key] = stored
     data = safetensors.torch.save(tensors)
@@ -77,15 +78,16 @@ def save_model(
         parameters=model.parameter_count(),
         weights=WeightsFile(WEIGHTS, hashlib.sha256(data).hexdigest(), DTYPES[dtype]),
     )
-    text = json.dumps(dataclasses.asdict(content), indent=2, ensure_ascii=False) + "\n"
-    fresh = directory.with_name(f".{directory.name}-{uuid.uuid4().hex}")
+    text = json.dumps(dataclasses.asdict(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    sweep(directory.parent)
+    fresh = temporary_name(directory)
     try:
         if directory.is_dir():
             shutil.copytree(directory, fresh, ignore=shutil.ignore_patterns(CONFIG, WEIGHTS), symlinks=True)
         else:
             fresh.mkdir()
         (fresh / WEIGHTS).write_bytes(data)
-        (fresh / CONFIG).write_text(text, encoding="utf-8")
+        (fresh / CONFIG).write_bytes(text.encode("utf-8", "replace"))  # names of files may not be text
         _move(fresh, directory)
     except OSError as error:
         raise write_failure(directory, error) from error
@@ -94,15 +96,23 @@ def save_model(
     return read_info(directory)
 
 
+def place(directory: str | os.PathLike[str]) -> Path:
+    """The absolute path of a directory to be written; InputError for what cannot be one."""
+    try:
+        return Path(directory).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{directory}: not a directory that can be written: {error}") from None
+
+
 def check_target(directory: Path, overwrite: bool) -> None:
     """Raises what save_model would raise for this place."""
-    if not directory.parent.is_dir():
+    if not os.path.isdir(directory.parent):
         raise OutputError(f"{directory}: cannot be written: {directory.parent} is not a directory")
-    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+    if not os.path.exists(directory) or (directory.is_dir() and not any(directory.iterdir())):
         return
     try:
-        ours = json.loads((directory / CONFIG).read_bytes())["format"] == FORMAT
-    except (OSError, ValueError, TypeError, KeyError):
+        ours = read_json(directory / CONFIG)["format"] == FORMAT
+    except (ValueError, TypeError, KeyError):
         ours = False
     if not ours:
         raise InputError(f"{directory}: exists and is not a ussfast model directory: choose another name")
@@ -134,7 +144,7 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[SpectralModel, ModelI
     directory = Path(directory)
     info, weights = read(directory)
     path = directory / weights.file
-    if path.parent != directory or not path.is_file():
+    if path.parent != directory or not os.path.isfile(path):
         raise CheckpointError(f"{directory}: the weights {weights.file!r} of its {CONFIG} are missing")
     try:
         # Read once: what is hashed is what is loaded, and nothing stays mapped to a file that may change.
@@ -145,22 +155,41 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[SpectralModel, ModelI
                 f"{path}: damaged or incomplete: SHA-256 {digest[:12]}... ({len(data)} bytes), "
                 f"{CONFIG} says {weights.sha256[:12]}..."
             )
-        tensors = safetensors.torch.load(data)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: not readable as safetensors: {error}") from None
-    return fill(info.config, tensors, str(path)), info
+    except OSError as error:
+        raise CheckpointError(f"{path}: not readable: {error.strerror}") from None
+    return fill(info.config, parse(data, str(path)), str(path)), info
+
+
+def parse(data: bytes, where: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; CheckpointError if it is none."""
+    try:
+        return safetensors.torch.load(data)
+    except Exception as error:
+        # What comes for a type that this torch does not have, or a header that is wrong, depends on how it is.
+        raise CheckpointError(f"{where}: not readable as safetensors: {error}") from None
+
+
+def sound(tensor: Tensor, trained: bool) -> bool:
+    """Whether all are numbers, and none of what is trained is infinite; a buffer may hide things with -inf."""
+    if tensor.isfinite().all():
+        return True
+    return not trained and not tensor.isnan().any() and not (tensor == float("inf")).any()
 
 
 def fill(config: Any, tensors: Mapping[str, Tensor], where: str) -> SpectralModel:
     """A model of `config` with exactly these tensors, in float32 and evaluation mode.
 
+    What is built before shapes are compared is not much larger than these tensors are.
+
     Raises:
-        CheckpointError: keys missing or unexpected, or shapes that differ; a few of each are named.
+        CheckpointError: keys missing or unexpected, shapes or types that differ, a few of each are named; values that
+            are no numbers.
     """
+    numbers = sum(tensor.numel() for tensor in tensors.values())
     try:
-        with _Uninitialised():
+        with Sparing(len(tensors), numbers):
             model = build(config)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{where}: no model can be built from its configuration: {error}") from None
     expected = model.state_dict()
     shapes = [
@@ -168,31 +197,26 @@ def fill(config: Any, tensors: Mapping[str, Tensor], where: str) -> SpectralMode
         for key, value in expected.items()
         if key in tensors and tensors[key].shape != value.shape
     ]
+    types = [
+        f"{key} {str(tensors[key].dtype).removeprefix('torch.')}"
+        for key, value in expected.items()
+        if key in tensors and tensors[key].dtype not in (FLOATS if value.is_floating_point() else (value.dtype,))
+    ]
     problems = {
         "missing": sorted(expected.keys() - tensors.keys()),
         "unexpected": sorted(tensors.keys() - expected.keys()),
         "wrong shape": shapes,
+        "wrong type": types,
     }
     if any(problems.values()):
         text = "; ".join(f"{kind}: {some(names)}" for kind, names in problems.items() if names)
         raise CheckpointError(f"{where}: the weights are not those of the configured model: {text}")
     wanted = {k: torch.float32 if v.is_floating_point() else v.dtype for k, v in expected.items()}
     model.load_state_dict({key: tensors[key].to(dtype) for key, dtype in wanted.items()}, assign=True)
+    trained = {key for key, _ in model.named_parameters()}
+    if bad := [key for key, value in model.state_dict().items() if not sound(value, key in trained)]:
+        raise CheckpointError(f"{where}: the weights are not finite: {some(bad)}")
     return model.eval()
-
-
-class _Uninitialised(TorchFunctionMode):
-    """Random tensors stay uninitialised: they are about to be replaced, and the caller's generator is left alone.
-
-    The meta device would do the same, but its first use costs two seconds of imports.
-    """
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        # Both the methods of tensors and the functions of torch.nn.init that end in them.
-        if getattr(func, "__name__", "").endswith(("normal_", "uniform_")):
-            return args[0] if args else kwargs["tensor"]
-        return (torch.empty if func in (torch.randn, torch.rand) else func)(*args, **kwargs)
 
 
 def some(names: Iterable[str], most: int = 3) -> str:

@@ -5,14 +5,15 @@ The engine checks everything again: what these checks let pass is complained abo
 
 import difflib
 import os
-import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ussfast.checkpoints.names import EXPECTED, PRESET_FAMILIES, Glance, glance, is_preset, resolve
+from ussfast.cli.telling import note
 from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError
 from ussfast.long_audio.policy import default_policy
-from ussfast.prompts.names import check_prompts, number_repeats
+from ussfast.prompts.names import check_prompts, check_repeats, number_repeats
 from ussfast.prompts.tasks import task as find_task
 from ussfast.train.recipe_file import recipe_file
 
@@ -47,25 +48,43 @@ def output_folder(folder: Path) -> None:
     """Errors for a folder that cannot be made: named like an audio file, or where a file is in the way."""
     from ussfast.audio.reading import AUDIO_SUFFIXES  # numpy and soundfile take a tenth of a second
 
-    if folder.suffix.lower() in AUDIO_SUFFIXES and not folder.is_dir():
+    if folder.suffix.lower() in AUDIO_SUFFIXES and not os.path.isdir(folder):
         raise InputError(f"{folder}: -o names a folder, which gets a file per stem: leave {folder.suffix} out")
     blocked(folder)
 
 
-def picture(path: Path, inputs: int) -> None:
+def picture(path: Path, inputs: Sequence[Path]) -> None:
     """Errors for a picture that cannot be drawn."""
-    if inputs > 1:
-        raise InputError(f"--plot {path}: is a picture of one input, and here are {inputs}")
+    if len(inputs) > 1:
+        raise InputError(f"--plot {path}: is a picture of one input, and here are {len(inputs)}")
     from ussfast.audio import check_picture
+    from ussfast.audio.naming import check_inputs_stay, identities
 
     check_picture(path)
+    check_inputs_stay([path], identities(inputs))
+    _possible(path, "written")
     blocked(path.parent)
 
 
+def _possible(path: Path, use: str) -> None:
+    """OutputError where no file can have this name: it is too long, or has a NUL in it."""
+    try:
+        if "\0" in str(path):
+            raise ValueError("embedded null byte")
+        there = next(place for place in (path, *path.absolute().parents) if os.path.isdir(place))
+        # Of a name that is not there yet, the system says in another folder whether it can be.
+        for part in (str(path), *path.parts):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(there / part)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: cannot be {use}: {getattr(error, 'strerror', None) or error}") from error
+
+
 def blocked(folder: Path) -> None:
-    """OutputError where a file is in the way of this folder."""
+    """OutputError where a file is in the way of this folder, or none can have its name."""
+    _possible(folder, "used for output")
     there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
-    if not there.is_dir():
+    if not os.path.isdir(there):
         raise OutputError(f"{folder}: cannot be used for output: {there} is not a folder")
 
 
@@ -98,7 +117,7 @@ def model_or_preset(name: str) -> None:
     try:
         resolve(name)
     except CheckpointError as error:
-        if not name.startswith(PRESET_FAMILIES) or Path(name).expanduser().exists():
+        if not name.startswith(PRESET_FAMILIES) or os.path.exists(os.path.expanduser(name)):
             raise
         from ussfast.models.presets import PRESETS  # imports torch, so only now
 
@@ -112,6 +131,7 @@ def stem_labels(of: Glance | None, prompts: Sequence[str]) -> tuple[str, ...] | 
     if of is None:
         return None
     names = check_prompts(prompts, of.prompts)
+    check_repeats(names, of.equal_prompts)
     return number_repeats(names) if of.prompts else of.labels
 
 
@@ -148,19 +168,19 @@ def recipe(source: str) -> None:
 
 def model_directory(path: Path) -> None:
     """CheckpointError where there is none."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise CheckpointError(f"{path}: no such directory; a model is {EXPECTED}")
 
 
 def run_folder(path: Path) -> None:
     """InputError where there is no training run."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise InputError(f"{path}: no such run folder")
 
 
 def conversion(source: Path, destination: Path) -> None:
     """Errors for a checkpoint that is missing, before any about the place for the model."""
-    if not source.exists():
+    if not os.path.exists(source):
         raise CheckpointError(f"{source}: no such file or directory")
     blocked(destination)
 
@@ -170,8 +190,3 @@ def evaluation(baseline: str | None, split: str) -> None:
     for what, name, known in (("baseline", baseline, BASELINES), ("split", split, SPLITS)):
         if name is not None and name not in known:
             raise InputError(f"unknown {what} {name!r}; there {'is' if len(known) == 1 else 'are'}: {', '.join(known)}")
-
-
-def note(line: str) -> None:
-    """One line on standard error."""
-    print(f"ussfast: {line}", file=sys.stderr, flush=True)

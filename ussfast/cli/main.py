@@ -14,8 +14,9 @@ from ussfast.cli import separate as cli_separate
 from ussfast.cli import stream as cli_stream
 from ussfast.cli import train as cli_train
 from ussfast.cli.options import AsJson, Backend, Device, Dtype, Model, Prompts
-from ussfast.cli.separate import complain
+from ussfast.cli.telling import complain, printable
 from ussfast.errors import UssfastError
+from ussfast.interrupts import exit_code, unwinding
 
 
 class _Commands(TyperGroup):
@@ -28,6 +29,8 @@ class _Commands(TyperGroup):
             # The library that reads options begins what it says of them with this.
             error.message = error.message.replace("Value error, ", "")
             raise
+        except KeyboardInterrupt as interrupt:  # here, since the library makes 130 of any
+            raise typer.Exit(exit_code(interrupt)) from interrupt
 
 
 app = typer.Typer(
@@ -132,8 +135,11 @@ def bench(
     Without -p it asks for two of the model's prompts.
     """
     from ussfast.cli import checks
+    from ussfast.engine.threads import check_threads
 
     checks.engine(device, dtype, backend)
+    if threads is not None:
+        check_threads(threads)
     if train:
         checks.recipe(model)
         from ussfast.train.bench import run_training
@@ -171,8 +177,12 @@ def evaluate(
     checks.evaluation(baseline, split)
     checks.existing(data, "manifest")
     checks.model(model, device)
+    from ussfast.audio.naming import check_inputs_stay, identities
     from ussfast.evaluate import report
     from ussfast.evaluate.run import evaluate_model
+
+    if output is not None:
+        check_inputs_stay([output / name for name in report.FILES], identities([data]))
 
     def ready() -> None:  # what cannot be written is an error before the work, and bad input before any folder is made
         if output is not None:
@@ -204,13 +214,15 @@ def demo(
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Runs the command line; bad input exits with 2, failures with 1, an interrupt with 130."""
-    try:
-        app(arguments)
-    except UssfastError as error:
-        complain(error)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """Runs the command line; bad input exits with 2, failures with 1, signals with 128 and their number."""
+    printable()
+    with unwinding():
+        try:
+            app(arguments)
+        except UssfastError as error:
+            complain(error)
+            sys.exit(error.exit_code)
+        except BrokenPipeError:
+            sys.exit(1)
+        except KeyboardInterrupt as interrupt:
+            sys.exit(exit_code(interrupt))

@@ -1,20 +1,24 @@
 """Many files: which there are, where their stems go, progress, and errors that stay with their file."""
 
+import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from ussfast.audio import OutputFormat, Written, find_inputs, probe
+from ussfast.audio.naming import check_inputs_stay, fields, identities, identity, stem_paths
 from ussfast.errors import AudioError, InputError, UssfastError
-from ussfast.separation import choose, output_labels, stem_paths
+from ussfast.separation import choose, output_labels
 
 if TYPE_CHECKING:  # torch is not needed to tell which files there are
     from ussfast.separator import Separator
@@ -22,10 +26,16 @@ if TYPE_CHECKING:  # torch is not needed to tell which files there are
 
 @dataclass(frozen=True)
 class Job:
-    """One input, and the directory that its stems go under."""
+    """One input, and the directory that its stems go under.
+
+    name: what {name} stands for.
+    error: why there is nothing to separate; `path` is then what was asked for.
+    """
 
     path: Path
     directory: Path
+    name: str
+    error: UssfastError | None = None
 
 
 @dataclass
@@ -47,30 +57,79 @@ class Result:
         }  # fmt: skip
 
 
-def plan(inputs: Sequence[Path], output: Path, template: str, written: OutputFormat | None = None) -> list[Job]:
+def plan(
+    inputs: Sequence[Path], output: Path, template: str, written: OutputFormat | None = None
+) -> tuple[list[Job], str | None]:
     """The jobs for these files and folders; a folder's tree is repeated under `output`.
 
+    Inputs that would write the same stems get names that differ.
+
+    Returns:
+        jobs, those that are an error from the beginning among them; what is to be told about changed names.
     Raises:
-        AudioError: a path is missing or a folder has no audio.
-        InputError: two inputs would write the same stems, or the files cannot be as `written` says.
+        AudioError: there is no audio besides what is in `output`.
+        InputError: two inputs would write the same stems whatever they are called, or the files cannot be as `written`
+            says.
     """
-    inside = output.resolve()
-    jobs: dict[Path, Job] = {}
-    for path, place in find_inputs(inputs):
-        # Stems of an earlier run, when the output lies in the input folder, are not inputs.
-        if path not in inputs and inside in path.resolve().parents:
-            continue
-        job = Job(path, output / place.parent)
-        first = stem_paths(job.directory, template, ("label",), path.stem, written)[0]
-        other = jobs.setdefault(first, job)
-        if other is not job:
-            raise InputError(
-                f"{other.path} and {path} would write the same stems: put {{name}} into the template, "
-                "or separate them into different directories"
-            )
+    jobs = _found(inputs, output)
     if not jobs:
         raise AudioError(f"{', '.join(map(str, inputs))}: no audio besides what is in the output directory")
+    return _told_apart(jobs, template, written)
+
+
+def _found(inputs: Sequence[Path], output: Path) -> list[Job]:
+    jobs: dict[tuple[Path, object], Job] = {}
+
+    def wrong(path: Path, error: UssfastError) -> None:
+        jobs[path, str(error)] = Job(path, output, path.stem, error)
+
+    inside = os.path.join(os.path.realpath(output), "")
+    for given in inputs:
+        try:
+            for path, place in find_inputs(given, partial(wrong, given)):
+                # Stems of an earlier run, when the output lies in the input folder, are not inputs.
+                if path == given or not os.path.realpath(path).startswith(inside):
+                    jobs.setdefault((place, identity(path)), Job(path, output / place.parent, path.stem))
+        except UssfastError as error:
+            wrong(given, error)
     return list(jobs.values())
+
+
+def _told_apart(jobs: list[Job], template: str, written: OutputFormat | None) -> tuple[list[Job], str | None]:
+    """Jobs with names that differ where stems would be the same files, and what is to be told about that."""
+
+    def first(job: Job) -> Path:
+        return stem_paths(job.directory, template, ("label",), job.name, written, job.path.suffix[1:])[0]
+
+    groups: dict[Path, list[Job]] = {}
+    for job in jobs:
+        if job.error is None:
+            groups.setdefault(first(job), []).append(job)
+    crowded = [group for group in groups.values() if len(group) > 1]
+    if not crowded:
+        return jobs, None
+    one, two = crowded[0][:2]
+    if "name" not in fields(template):
+        raise InputError(
+            f"{one.path} and {two.path} would write the same stems: put {{name}} into the template, "
+            "or separate them into different directories"
+        )
+    taken = {place for place, group in groups.items() if len(group) == 1}
+    numbers, named = Counter[str](), dict[int, Job]()
+    for group in crowded:
+        suffixes = len({job.path.suffix for job in group}) > 1
+        for job in group:
+            base = f"{job.name}-{job.path.suffix[1:]}" if suffixes and job.path.suffix else job.name
+            new = None
+            while new is None or first(new) in taken:
+                numbers[base] += 1
+                new = replace(job, name=base if numbers[base] == 1 else f"{base}-{numbers[base]}")
+            taken.add(first(new))
+            named[id(job)] = new
+    names = " and ".join(named[id(job)].name for job in (one, two))
+    more = f"; {len(named) - 2} more inputs are told apart in the same way" if len(named) > 2 else ""
+    note = f"{one.path} and {two.path} would write the same stems: {{name}} is {names} for them{more}"
+    return [named.get(id(job), job) for job in jobs], note
 
 
 def unreadable(jobs: Sequence[Job]) -> list[UssfastError] | None:
@@ -78,8 +137,10 @@ def unreadable(jobs: Sequence[Job]) -> list[UssfastError] | None:
     errors = []
     for job in jobs:
         try:
-            probe(job.path)
-            return None
+            if job.error is None:
+                probe(job.path)
+                return None
+            errors.append(job.error)
         except UssfastError as error:
             errors.append(error)
     return errors
@@ -91,7 +152,7 @@ class _Bar:
     def __init__(self, jobs: list[Job], quiet: bool):
         self.lock, self.done = threading.Lock(), dict[Path, float]()
         hide = quiet or not sys.stderr.isatty()
-        total = None if hide else sum(filter(None, (_seconds(job.path) for job in jobs)))
+        total = None if hide else sum(filter(None, (_seconds(job.path) for job in jobs if job.error is None)))
         shown = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio, {remaining} left"
         unknown = "{desc}: {n:.0f} s of audio in {elapsed}"
         self.bar = tqdm(total=total or None, disable=hide, desc="separating", bar_format=shown if total else unknown)
@@ -108,38 +169,80 @@ def _seconds(path: Path) -> float | None:
     return None  # the error comes when it is this file's turn
 
 
+class _Stopped(BaseException):
+    """The run has been interrupted; not an Exception, so that nothing takes it for its own."""
+
+
 def separate_all(
     separator: "Separator", jobs: list[Job], *, jobs_at_once: int = 1, quiet: bool = False, options: dict[str, Any]
 ) -> list[Result]:
     """Separates every job; one that fails does not stop the others.
 
+    An interrupt stops those that are under way, too, at their next window.
+
     Args:
         options: for Separator.separate_file.
     """
-    bar, labels = _Bar(jobs, quiet), separator.labels()
+    bar, labels, stop = _Bar(jobs, quiet), separator.labels(), threading.Event()
     keep, residual = choose(labels, options["residual"], options.get("stems"))
     written = output_labels([labels[i] for i in keep], residual)
+    check = _Places([job.path for job in jobs if job.error is None])
+
+    def separate(job: Job, result: Result) -> None:
+        def progress(done: float, _: float | None) -> None:
+            if stop.is_set():
+                raise _Stopped
+            bar.update(job.path, done)
+
+        began = time.perf_counter()
+        form = options["template"], written, job.name, options["format"], job.path.suffix[1:]
+        check.free(job, stem_paths(job.directory, *form))
+        result.outputs = separator.separate_file(job.path, job.directory, progress=progress, name=job.name, **options)
+        if result.outputs.seconds is None:  # all there already
+            with suppress(UssfastError):
+                info = probe(job.path)
+                result.outputs = Written(result.outputs, info.seconds, info.sample_rate, info.channels)
+        else:
+            result.work_seconds = time.perf_counter() - began
 
     def work(job: Job) -> Result:
-        result, began = Result(job, written), time.perf_counter()
+        result = Result(job, written, error=job.error)
+        if stop.is_set():
+            raise _Stopped
         try:
-            result.outputs = separator.separate_file(
-                job.path, job.directory, progress=lambda done, _: bar.update(job.path, done), **options
-            )
-            if result.outputs.seconds is None:  # all there already
-                with suppress(UssfastError):
-                    info = probe(job.path)
-                    result.outputs = Written(result.outputs, info.seconds, info.sample_rate, info.channels)
-            else:
-                result.work_seconds = time.perf_counter() - began
+            if job.error is None:
+                separate(job, result)
         except UssfastError as error:
             result.error = error
+        except Exception as error:  # a fault of ours is no reason to leave the other files alone
+            result.error = UssfastError(f"{job.path}: failed unexpectedly: {type(error).__name__}: {error}")
         return result
 
     try:
         if jobs_at_once == 1:
             return [work(job) for job in jobs]
-        with ThreadPoolExecutor(jobs_at_once) as pool:
+        pool = ThreadPoolExecutor(jobs_at_once)
+        try:
             return list(pool.map(work, jobs))
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
     finally:
         bar.bar.close()
+
+
+class _Places:
+    """Files that stems may not replace: all inputs, and stems of other inputs."""
+
+    def __init__(self, inputs: Sequence[Path]):
+        self.inputs, self.written, self.lock = identities(inputs), dict[Path, Job](), threading.Lock()
+
+    def free(self, job: Job, paths: list[Path]) -> None:
+        """InputError where one is not free for this job."""
+        check_inputs_stay(paths, self.inputs)
+        with self.lock:
+            for path in paths:
+                if (other := self.written.setdefault(path, job)) is not job:
+                    raise InputError(f"{job.path}: {path} is a stem of {other.path} already: choose another template")

@@ -1,7 +1,6 @@
 """`ussfast separate`. Heavy imports happen inside, after everything that can be checked without them."""
 
 import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +25,8 @@ from ussfast.cli.options import (
     SumToMixture,
     Task,
 )  # fmt: skip
+from ussfast.cli.silence import silent_libraries
+from ussfast.cli.telling import complain, note, warn
 from ussfast.errors import UssfastError
 
 
@@ -35,6 +36,7 @@ class Stitch(StrEnum):
 
 
 def separate(
+    context: typer.Context,
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Audio files, or folders to search.")],
     prompt: Prompts = None,
     task: Task = None,
@@ -62,7 +64,7 @@ def separate(
     quality: Quality = None,
     clip: Clip = None,
     template: Annotated[
-        str, typer.Option(help="Names of stems under DIR: {name} of the input, {label}, {index}.")
+        str, typer.Option(help="Names of stems under DIR: {name} and {suffix} of the input, {label}, {index}.")
     ] = "{name}/{label}.wav",
     residual: Annotated[bool, typer.Option("--residual", help="Also write what no stem took.")] = False,
     max_attenuation: MaxAttenuation = None,
@@ -77,18 +79,21 @@ def separate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Separate files into stems, at their own rate, length and channel count."""
+    context.with_resource(silent_libraries(quiet))
     from ussfast.audio import OutputFormat
+    from ussfast.audio.naming import stem_paths
     from ussfast.cli import checks
     from ussfast.cli.many_files import Result, plan, separate_all, unreadable
-    from ussfast.separation import choose, output_labels, stem_paths
+    from ussfast.separation import choose, output_labels
 
     prompts, kept = checks.asked(prompt, task)
     stems = stem or kept
     written = OutputFormat(format, bit_depth, bitrate, quality, clip)
-    files = plan([checks.file_argument(text, "ussfast stream -") for text in inputs], output, template, written)
     checks.output_folder(output)
+    given = [checks.file_argument(text, "ussfast stream -") for text in inputs]
+    files, renamed = plan(given, output, template, written)
     if plot is not None:
-        checks.picture(plot, len(files))
+        checks.picture(plot, [file.path for file in files])
     facts = checks.model(model, device, dtype, backend)
     labels = checks.stem_labels(facts, prompts)
     if labels is not None:
@@ -96,7 +101,10 @@ def separate(
         stem_paths(output, template, output_labels([labels[i] for i in keep], rest), "name", written)
     checks.windows(facts, segment, overlap, stitch, look_ahead, batch, quiet)
 
-    errors = None if skip_existing else unreadable(files)
+    if renamed is not None and not quiet:
+        note(renamed)
+
+    errors = unreadable(files)
     if errors is not None:  # nothing to separate: no need to wait for torch
         results = [Result(job, (), error=error) for job, error in zip(files, errors, strict=True)]
     else:
@@ -121,7 +129,7 @@ def separate(
 def _draw(result: Any, path: Path) -> None:
     """Draws what was separated; what goes wrong is this input's error."""
     from ussfast.audio import draw_files
-    from ussfast.separation import make_folders
+    from ussfast.audio.naming import make_folders
 
     if result.error is None:
         try:
@@ -139,24 +147,14 @@ def _report(results: list, quiet: bool, as_json: bool, plot: Path | None = None)
         for result in results:
             for warning in result.outputs.warnings:
                 warn(f"{result.job.path}: {warning}")
+    if not quiet and not as_json:
+        for result in results:
+            for path in result.outputs:
+                print(path)
+        if plot is not None and results[0].error is None:
+            print(plot)
     failures = [result.error for result in results if result.error is not None]
     for error in failures:
         complain(error)
     if failures:
         raise typer.Exit(max(error.exit_code for error in failures))
-    if not quiet and not as_json:
-        for result in results:
-            for path in result.outputs:
-                print(path)
-        if plot is not None:
-            print(plot)
-
-
-def warn(text: str) -> None:
-    """One line on standard error about what is written all the same."""
-    print(f"ussfast: warning: {text}", file=sys.stderr)
-
-
-def complain(error: UssfastError) -> None:
-    """Its text as one line on standard error."""
-    print(f"ussfast: {' '.join(str(error).split())}", file=sys.stderr)

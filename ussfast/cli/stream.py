@@ -19,6 +19,7 @@ from ussfast.cli.options import (
     SumToMixture,
     Task,
 )  # fmt: skip
+from ussfast.cli.telling import note
 from ussfast.errors import InputError
 
 
@@ -94,8 +95,10 @@ def stream(
         raise InputError("--residual is a file: it needs -o DIR; to put the residual out, --stem residual")
 
     from ussfast.cli import checks
+    from ussfast.engine.threads import check_threads
     from ussfast.streaming.live import outputs, sources
 
+    check_threads(threads)
     prompts, kept = checks.asked(prompt, task)
     if output is not None:
         checks.output_folder(output)
@@ -134,7 +137,7 @@ def stream(
             sample_rate, channels=channels, on_bad=on_bad.value, latency=latency, threads=threads
         )
         if facts is not None and not facts.causal and latency is None and not as_json:
-            checks.note(
+            note(
                 f"model {model!r} is not causal: what comes out is {session.latency:.1f} s late; "
                 "--latency SECONDS asks for less, and a causal model such as the default has far less"
             )

@@ -68,7 +68,7 @@ def keep(
     checks.run_folder(run)
     from ussfast.train.export import keep_newest
 
-    print(keep_newest(run, output))
+    print(keep_newest(run, output, lambda line: print(f"ussfast: {line}", file=sys.stderr)))
 
 
 @app.command(short_help="List a data set's audio for training, or join such lists.")

@@ -72,8 +72,8 @@ def convert(
     if weights not in ("ema", "raw"):
         raise InputError(f"weights must be ema or raw, got {weights!r}")
     files = weight_files(Path(src))
-    target = Path(dst).resolve()
-    if target.parent.is_dir():  # else there is nothing in the way but what makes folders fail
+    target = checkpoint.place(dst)
+    if os.path.isdir(target.parent):  # else there is nothing in the way but what makes folders fail
         checkpoint.check_target(target, overwrite)
     path, kind, settings = _settings(files, format)
     publisher = FORMATS[kind]
@@ -90,6 +90,10 @@ def convert(
         tensors = publisher.read_weights(state, config)
     except InputError as error:
         raise CheckpointError(f"{files[0]}: {error}") from None
+    except (RuntimeError, ValueError, ArithmeticError, IndexError) as error:
+        # Tensors of other shapes than published ones are found wherever a shape is first relied on.
+        what = f"{files[0]}: the weights do not fit together with {path.name}"
+        raise CheckpointError(f"{what}: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from None
     model = checkpoint.fill(config, tensors, str(files[0]))
     make_folders([target])
     source = {"format": kind, "weights": [file_record(p) for p in files], "config": file_record(path), **facts}

@@ -1,19 +1,25 @@
 """Published checkpoint files: which ones, what is in them, and the YAML that belongs to them."""
 
 import hashlib
+import os
 import pickle
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from ussfast.errors import CheckpointError
+from ussfast import plain
+from ussfast.checkpoints.store import FLOATS, parse
+from ussfast.convert._pickles import bounded
+from ussfast.errors import CheckpointError, InputError
+from ussfast.plain import shown
 
+MOST_SHARED = 4  # times that the bytes of a file may count: copies of the same weights under several names
+TYPES = (*FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 SUFFIXES = (".pth", ".ckpt", ".safetensors", ".pt")
 
 
@@ -23,11 +29,11 @@ def weight_files(source: Path) -> list[Path]:
     Raises:
         CheckpointError: there is none, or several outside a folder named checkpoints.
     """
-    if source.is_file():
+    if os.path.isfile(source):
         if source.suffix not in SUFFIXES:
             raise CheckpointError(f"{source}: weights end in {', '.join(SUFFIXES)}")
         return [source]
-    if not source.is_dir():
+    if not os.path.isdir(source):
         raise CheckpointError(f"{source}: no such file or directory")
     folder = source / "checkpoints" if (source / "checkpoints").is_dir() else source
     found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
@@ -56,20 +62,41 @@ def shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: not readable: {error.strerror}") from None
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of one file by published key; pickles are only read as far as they hold plain data."""
-    if path.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load(path.read_bytes())
-        except safetensors.SafetensorError as error:
-            raise CheckpointError(f"{path}: not readable as safetensors: {error}") from None
+    data = parse(_bytes(path), str(path)) if path.suffix == ".safetensors" else _unpickled(path)
+    for key, value in data.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: not a table of tensors: {shown(key)} is something else")
+        if not _dense(value):
+            raise CheckpointError(f"{path}: {shown(key)} is no ordinary tensor: its numbers are not all in the file")
+        if value.dtype not in TYPES:
+            raise CheckpointError(f"{path}: {shown(key)} is of type {value.dtype}, which no weights known here are of")
+    size, needed = path.stat().st_size, sum(value.nbytes for value in data.values())
+    if needed > MOST_SHARED * size:
+        raise CheckpointError(f"{path}: its tensors share {size} bytes, but would need {needed} of their own")
+    return {key: value.detach().clone() for key, value in data.items()}
+
+
+def _unpickled(path: Path) -> dict[Any, Any]:
+    """The outermost table of a pickle that may hold tensors."""
     with path.open("rb") as file:
         if file.read(40).startswith(b"version https://git-lfs.github.com"):
             raise CheckpointError(f"{path}: a git-LFS pointer, not the weights: fetch them with 'git lfs pull'")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            data = torch.load(path, map_location="cpu", weights_only=True)
+            if not bounded(path):
+                raise ValueError
+            # Mapped, a tensor is a part of the file: neither is anything unpacked, nor read beyond its end.
+            data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         what = f"contains code ({found[1]})" if found else "contains code, or is damaged"
@@ -81,10 +108,23 @@ def read_state(path: Path) -> dict[str, Tensor]:
         data = data["state_dict"]
     if not isinstance(data, dict) or not data:
         raise CheckpointError(f"{path}: no table of tensors in it")
-    others = [str(key) for key, value in data.items() if not isinstance(value, Tensor)]
-    if others:
-        raise CheckpointError(f"{path}: not a table of tensors: {others[0]!r} is something else")
     return data
+
+
+def _dense(tensor: Tensor) -> bool:
+    """Whether a tensor of a file has a place of its own for each of its numbers."""
+    if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided or tensor.is_quantized:
+        return False
+    if tensor.device.type != "cpu" or tensor.nbytes > tensor.untyped_storage().nbytes():
+        return False
+    next_free = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size == 1:
+            continue
+        if stride < next_free:
+            return False
+        next_free = stride * size
+    return True
 
 
 def find_yaml(files: list[Path], names: tuple[str, ...]) -> list[Path]:
@@ -105,13 +145,11 @@ def find_yaml(files: list[Path], names: tuple[str, ...]) -> list[Path]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     try:
-        import yaml
+        data = plain.read_yaml(path)
     except ImportError:
         raise CheckpointError(f"{path}: reading it needs PyYAML: pip install 'ussfast[convert]'") from None
-    try:
-        data = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    except InputError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: a table of settings is expected")
     return data

@@ -3,9 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ussfast.errors import CheckpointError
+from ussfast.errors import CheckpointError, InputError
+from ussfast.plain import convert, shown
 
 _REQUIRED = object()
+
+
+def _convert(kind: type, value: Any, where: str) -> Any:
+    try:
+        return convert(kind, value, where)
+    except InputError as error:
+        raise CheckpointError(str(error)) from None
 
 
 class Table:
@@ -28,18 +36,14 @@ class Table:
                 value = float(value)
             except ValueError:
                 pass
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise CheckpointError(f"{self.where}.{name} must be a {kind.__name__}, got {value!r}")
-        return value
+        return _convert(kind, value, f"{self.where}.{name}")
 
     def choice(self, name: str, choices: Mapping[Any, Any], default: Any = _REQUIRED) -> Any:
         value = self.data.get(name, default)
         if value is _REQUIRED:
             raise CheckpointError(f"{self.where} has no entry {name!r}")
         if value not in list(choices):  # a list: the value may be of a kind that cannot be looked up
-            raise CheckpointError(f"{self.where}.{name} must be one of {list(choices)}, got {value!r}")
+            raise CheckpointError(f"{self.where}.{name} must be one of {list(choices)}, got {shown(value)}")
         return choices[value]
 
     def table(self, name: str, optional: bool = False) -> "Table":
@@ -52,9 +56,7 @@ class Table:
 
     def list_of(self, name: str, kind: type) -> list[Any]:
         values = self.get(name, list)
-        if any(not isinstance(value, kind) or isinstance(value, bool) for value in values):
-            raise CheckpointError(f"{self.where}.{name} must list entries of kind {kind.__name__}, got {values}")
-        return values
+        return [_convert(kind, value, f"{self.where}.{name}[{i}]") for i, value in enumerate(values)]
 
     def tables(self, name: str) -> list["Table"]:
         return [Table(row, f"{self.where}.{name}[{i}]") for i, row in enumerate(self.get(name, list))]

@@ -1,5 +1,6 @@
 """ESPnet recipes of TF-Locoformer: config.yaml and the keys under `separator.`."""
 
+import re
 from typing import Any
 
 from torch import Tensor
@@ -61,8 +62,8 @@ def sample_rate(root: Table) -> int:
     for table in (root, root.table("encoder_conf")):
         for name in ("sample_rate", "fs", "default_fs"):
             value = table.data.get(name)
-            if isinstance(value, str) and value.lower().removesuffix("k").isdigit():
-                return int(value.lower().removesuffix("k")) * (1000 if value.lower().endswith("k") else 1)
+            if isinstance(value, str) and (found := re.fullmatch("([0-9]{1,6})(k?)", value.lower())):
+                return int(found[1]) * (1000 if found[2] else 1)
             if isinstance(value, int):
                 return value
     raise CheckpointError("the recipe's config.yaml gives no sample rate: add a line like 'sample_rate: 8000'")

@@ -14,6 +14,7 @@ from ussfast.models.band_split import tuss_bands
 from ussfast.models.bslocoformer import BsLocoformerConfig
 from ussfast.models.config import FfnConfig, LevelConfig, StackConfig
 from ussfast.models.tuss import TussConfig
+from ussfast.plain import shown
 from ussfast.stft import StftConfig
 
 
@@ -83,7 +84,7 @@ def read_config(hparams: dict[str, Any]) -> TussConfig | BsLocoformerConfig:
             second=stack_config(conf.table("config_second_block"), conf.get("n_second_blocks", int)),
             **common,
         )
-    raise CheckpointError(f"hparams model_name {kind!r} is not supported; 'tuss' and 'bslocoformer_stack' are")
+    raise CheckpointError(f"hparams model_name {shown(kind)} is not supported; 'tuss' and 'bslocoformer_stack' are")
 
 
 def _labels(root: Table, sources: int) -> tuple[str, ...]:
@@ -93,7 +94,8 @@ def _labels(root: Table, sources: int) -> tuple[str, ...]:
     always = [count for count, weight in counts.items() if weight] == [sources]
     once = all(isinstance(row, dict) and row.get("num_appear") == 1 for row in prompts.values())
     sorted_ = root.get("sort_prompts", bool, False)
-    return tuple(sorted(prompts)) if sorted_ and always and once and len(prompts) == sources else ()
+    named = all(isinstance(name, str) for name in prompts)
+    return tuple(sorted(prompts)) if named and sorted_ and always and once and len(prompts) == sources else ()
 
 
 def read_weights(state: dict[str, Tensor], config: TussConfig | BsLocoformerConfig) -> dict[str, Tensor]:

@@ -6,11 +6,13 @@ docs/data.md describes the fields. Rows are plain dictionaries, so that fields n
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ussfast.audio.atomic import atomic_write
 from ussfast.errors import InputError
+from ussfast.plain import Name, Range, check_known, read_json
 
 Row = dict[str, Any]
 
@@ -18,27 +20,63 @@ PROMPTS = ("speech", "sfx", "sfxbg", "drums", "bass", "vocals", "other", "musicb
 STEMS = ("drums", "bass", "vocals", "other")
 SPLITS = ("train", "dev", "test")
 LICENSE_CLASSES = ("permissive", "attribution", "free-use", "noncommercial", "copyleft", "unknown")
-NEEDED = ("path", "prompt", "split", "license_class", "sample_rate")
+
+
+class Where:
+    """A path as manifests have it."""
+
+    def fault(self, value: str) -> str | None:
+        return None if 0 < len(value) <= 4096 and "\0" not in value else "must be a path"
+
+
+class Label:
+    """What things are told apart by."""
+
+    def fault(self, value: Any) -> str | None:
+        return None if isinstance(value, str | int) else "must be a name or a number"
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What a row's fields may hold, where they are there; docs/data.md says what they mean."""
+
+    path: Annotated[str, Where()]
+    prompt: Name
+    split: Name
+    license_class: Name
+    sample_rate: Annotated[float, Range(1, 1e7)]
+    seconds: Annotated[float, Range(0, 1e9)] = 0.0
+    license: str | None = None
+    source: str | None = None
+    song: Annotated[Any, Label()] = None
+    speaker: Annotated[Any, Label()] = None
+    label: Annotated[Any, Label()] = None
+    aligned_with: tuple[Annotated[str, Where()], ...] = ()
+
+
+@dataclass(frozen=True)
+class _File:
+    items: list
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
     """Rows of a manifest as they are in the file; paths stay relative to its folder.
 
     Raises:
-        InputError: no such file, or not a table with `items` that all have the NEEDED fields.
+        InputError: no such file, or not a table with `items` whose fields are as `Fields` has them.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: no such manifest")
     try:
-        rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))["items"]
-        for row in rows:
-            for name in NEEDED:
-                row[name]
-            int(row["sample_rate"]), float(row.get("seconds", 0.0))
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a manifest (a table with 'items'): {error!r}") from None
-    return list(rows)
+        data = read_json(path, None)
+        check_known(_File, data, "it")
+        for number, row in enumerate(data["items"]):
+            check_known(Fields, row, f"items[{number}]")
+    except InputError as error:
+        raise InputError(f"{path} is not a manifest (a table with 'items'): {error}") from None
+    rows: list[Row] = data["items"]
+    return rows
 
 
 def manifest_text(rows: Iterable[Row]) -> str:

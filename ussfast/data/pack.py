@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ussfast import audio
 from ussfast.audio.atomic import write_failure
 from ussfast.audio.resampling import resample
+from ussfast.audio.temporary import sweep, temporary_name
 from ussfast.data.manifest import LICENSE_CLASSES, PROMPTS, SPLITS, Row, manifest_text, moved, read_rows, row_text
 from ussfast.data.ogg import encode
 from ussfast.data.pack_order import Unit, keep_order, units_of
@@ -242,7 +243,8 @@ def _check_target(output: Path, overwrite: bool, sources: list[Path]) -> None:
 @contextlib.contextmanager
 def _folder_at(output: Path) -> Iterator[Path]:
     """A temporary folder beside `output` that takes its place, and that of an earlier one, when the body ends."""
-    fresh, old = (output.with_name(f".{output.name}-{uuid.uuid4().hex}") for _ in range(2))
+    sweep(output.parent)
+    fresh, old = temporary_name(output), output.with_name(f".{output.name}-{uuid.uuid4().hex}")
     try:
         fresh.mkdir()
         yield fresh

@@ -1,19 +1,22 @@
 """Running one model: blocks of audio in, blocks of its sources out, whatever kind of model it is."""
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 from threading import Lock
 from typing import TypeVar
 
 import numpy as np
 import torch
 
+from ussfast.engine import forks
 from ussfast.engine.batching import Batches, Ticket
 from ussfast.engine.chunks import CausalChunks
 from ussfast.engine.copies import transfer_for
 from ussfast.engine.graphs import bucket, graphs_for
+from ussfast.engine.lack import out_of_memory
+from ussfast.engine.levels import bearable, loud_channels
 from ussfast.engine.settings import GPU_BATCH, Settings, pick_backend, pick_device, pick_precision
 from ussfast.errors import DeviceError, InputError, OutOfMemoryError
 from ussfast.long_audio.alignment import Groups, align_channels
@@ -26,9 +29,8 @@ from ussfast.models.causal.step import fastest
 from ussfast.ops import use_reference
 from ussfast.prompts.bank import Plan
 
-# A standard deviation below a quarter of a 24-bit step: nothing to hear, and levels by division would explode.
-SILENCE = 2.0**-25
 KEPT_CONDITIONINGS = 32
+ITEMS = 2  # channels of a window that are computed together: more of them would need more memory than stereo
 
 T = TypeVar("T")
 
@@ -59,13 +61,20 @@ class Engine:
         plain = self.autocast and self.backend == "reference"
         self.graphs, self.transfer = graphs_for(self.device), transfer_for(self.device)
         self.batch = settings.batch or (1 if self.device.type == "cpu" else GPU_BATCH)
-        self._batches = Batches(self._begin, self.batch) if self.batch > 1 else None
-        with _memory(self.device):
+        self.rows = ITEMS * self.batch  # channels that are computed at once
+        forks.compute(self.device)
+        with out_of_memory(self.device):
             self.model = model.to(self.device).eval()
             prepare(self.model, "float32" if plain else self.precision, pack=self.backend == "native")
             if self.causal is not None and self.device.type == "cpu":
                 self.causal.use_precision(fastest(self.causal, self.precision))
         self._known: dict[bytes, Modulation] = {}
+        self.after_fork()
+        forks.remember(self)
+
+    def after_fork(self) -> None:
+        """What threads share, as if there were none yet."""
+        self._batches = Batches(self._begin, self.batch) if self.batch > 1 else None
         self._knowing = Lock()
 
     @property
@@ -94,8 +103,9 @@ class Engine:
 
         Raises:
             OutOfMemoryError: what is computed at once does not fit; see `attempt`.
-            InputError: see `check_channels`.
+            InputError: see `check_channels` and `bearable`.
         """
+        blocks = map(bearable, blocks)
         if self.causal is not None and plan.vectors is not None:
             return self._carried_on(blocks, plan.vectors, policy.segment, self.linked or bool(plan.groups))
         asked = plan.vectors, len(plan.labels), plan.groups
@@ -138,17 +148,21 @@ class Engine:
         """
         assert self.causal is not None
         config = self.causal.config
-        frames = max(1, round(seconds * config.sample_rate / config.stft.hop))
-        chunks = CausalChunks(self.causal, self.condition(prompts), frames, shared, self.autocast, self.graphs)
+        asked, chunks = self.condition(prompts), None
         coming: deque[Callable[[], np.ndarray]] = deque()
         for block in blocks:
+            if chunks is None:
+                # More channels are computed for less time at once, and need no more memory.
+                frames = round(seconds * config.sample_rate / config.stft.hop)
+                frames = max(1, int(frames * self.share(len(block))))
+                chunks = CausalChunks(self.causal, asked, frames, shared, self.autocast, self.graphs)
             with self.computing():
                 out = chunks.push(self.transfer.up(block))
                 if out.numel():
                     coming.append(self.transfer.down(out))
             while len(coming) > self.transfer.depth:
                 yield coming.popleft()().swapaxes(0, 1)
-        if chunks.taken:
+        if chunks is not None and chunks.taken:
             with self.computing():
                 coming.append(self.transfer.down(chunks.flush()))
         for wait in coming:
@@ -157,9 +171,9 @@ class Engine:
     @contextmanager
     def computing(self, threads: int | None = None) -> Iterator[None]:
         """No gradients, this engine's kernels, so many threads, and lack of memory as OutOfMemoryError."""
-        before = torch.get_num_threads()
+        before, threads = torch.get_num_threads(), forks.compute(self.device, threads)
         try:
-            with _memory(self.device), torch.inference_mode(), use_reference(self.backend == "reference"):
+            with out_of_memory(self.device), torch.inference_mode(), use_reference(self.backend == "reference"):
                 if threads not in (None, before):
                     torch.set_num_threads(threads)
                 try:
@@ -174,6 +188,15 @@ class Engine:
     def present(self) -> AbstractContextManager[None]:
         """Inside, this thread brings windows again and again: those of other threads may wait a little for them."""
         return nullcontext() if self._batches is None else self._batches.present()
+
+    def share(self, channels: int) -> float:
+        """Of what is computed at once, 1 or less, for channels that need no more memory than stereo then."""
+        return min(1.0, self.rows / channels)
+
+    def together(self, channels: int, plan: Plan) -> int:
+        """How many of these have to be separated together, or may be without more memory than stereo needs."""
+        apart = self.model.channels == 1 and not self.linked and not plan.groups
+        return min(channels, self.rows) if apart else channels
 
     def check_channels(self, count: int) -> None:
         """InputError for a number of channels that the model cannot take."""
@@ -201,38 +224,44 @@ class Engine:
     ) -> list[np.ndarray]:
         """`run` of several windows, which may differ in length; those that do not are computed together."""
         items = [self._items(window) for window in windows]
-        tickets = [Ticket(part, prompts) for part in items if len(part)]
-        stems = iter(self._alone(tickets) if self._batches is None else self._batches.run(tickets))
+        tickets = [Ticket(some, prompts) for parts in items for some in parts]
+        # One by one as they are needed, where nothing is gained by having them all.
+        stems = map(self._alone, tickets) if self._batches is None else iter(self._batches.run(tickets))
         return [
-            self._whole(window, next(stems) if len(part) else None, sources, groups)
-            for window, part in zip(windows, items, strict=True)
+            self._whole(window, islice(stems, len(parts)), sources, groups)
+            for window, parts in zip(windows, items, strict=True)
         ]
 
-    def _items(self, audio: np.ndarray) -> np.ndarray:
-        """What the model is to separate of a window: [items, (channels,) samples], without what is silent."""
-        loud = _loud(audio)
+    def _items(self, audio: np.ndarray) -> list[np.ndarray]:
+        """What the model is to separate of a window, a few [items, (channels,) samples] at a time, without what is
+        silent."""
+        loud = loud_channels(audio)
         if self.model.channels == 1:
-            return audio[loud][None] if self.linked and len(loud) > 1 else audio[loud]
+            if self.linked and len(loud) > 1:
+                return [audio[loud][None]]
+            return [audio[loud[first : first + ITEMS]] for first in range(0, len(loud), ITEMS)]
         self.check_channels(len(audio))
         whole = np.broadcast_to(audio, (self.model.channels, audio.shape[1]))[None]
-        return whole if len(loud) else whole[:0]
+        return [whole] if len(loud) else []
 
-    def _whole(self, audio: np.ndarray, stems: np.ndarray | None, sources: int, groups: Groups) -> np.ndarray:
+    def _whole(self, audio: np.ndarray, parts: Iterable[np.ndarray], sources: int, groups: Groups) -> np.ndarray:
         """[sources, channels, samples] of a window, from what came of its items."""
-        out = np.zeros((sources, *audio.shape), np.float32)
-        if stems is None:
-            return out
-        if self.model.channels == 1 and stems.ndim == 4:
-            out[:, _loud(audio)] = stems[0]
-        elif self.model.channels > 1:
-            out[:] = stems[0] if len(audio) > 1 else stems[0].mean(1, keepdims=True)
-        else:
+        out, loud, done = np.zeros((sources, *audio.shape), np.float32), loud_channels(audio), 0
+        for stems in parts:
+            if self.model.channels == 1 and stems.ndim == 4:
+                out[:, loud] = stems[0]
+            elif self.model.channels > 1:
+                out[:] = stems[0] if len(audio) > 1 else stems[0].mean(1, keepdims=True)
+            else:
+                out[:, loud[done : done + len(stems)]] = stems.swapaxes(0, 1)
+                done += len(stems)
+        if done and groups:
             # Only loud channels can tell which source is which.
-            out[:, _loud(audio)] = align_channels(stems.swapaxes(0, 1), groups)
+            out[:, loud] = align_channels(out[:, loud], groups)
         return out
 
-    def _alone(self, tickets: list[Ticket]) -> list[np.ndarray]:
-        return [self._begin(ticket.items, ticket.prompts)() for ticket in tickets]
+    def _alone(self, ticket: Ticket) -> np.ndarray:
+        return self._begin(ticket.items, ticket.prompts)()
 
     def _begin(self, items: np.ndarray, prompts: torch.Tensor | None) -> Callable[[], np.ndarray]:
         """[items, (channels,) samples] -> what waits for [items, sources, (channels,) samples].
@@ -252,34 +281,7 @@ class Engine:
         return self.model.separate(mixture, prompts, self.autocast)
 
 
-def _loud(audio: np.ndarray) -> np.ndarray:
-    """Indices of channels that can be heard."""
-    # In float64: rounded to float32, the mean of a constant is not that constant.
-    return np.flatnonzero(audio.std(1, dtype=np.float64) > SILENCE)
-
-
 def _filled(rows: torch.Tensor, count: int) -> torch.Tensor:
     """So many rows, the last one repeated: zeros have no level to be divided by."""
     more = count - len(rows)
     return torch.cat((rows, rows[-1:].expand(more, *rows.shape[1:]))) if more else rows
-
-
-@contextmanager
-def _memory(device: torch.device) -> Iterator[None]:
-    """Turns every way in which memory runs out into OutOfMemoryError."""
-    try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise _out_of_memory(device) from error
-    except RuntimeError as error:
-        # The CPU allocator has no exception type of its own.
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
-            raise _out_of_memory(device) from error
-        raise
-
-
-def _out_of_memory(device: torch.device) -> OutOfMemoryError:
-    if device.type == "cuda":
-        with contextlib.suppress(RuntimeError):
-            torch.cuda.empty_cache()
-    return OutOfMemoryError(f"out of memory on {device}: use a shorter segment")

@@ -1,8 +1,8 @@
 """What a user chooses about how a model runs, and the names for it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -10,12 +10,16 @@ import torch
 from ussfast.audio.remix import Remix
 from ussfast.errors import DeviceError, InputError
 from ussfast.long_audio.policy import SegmentPolicy, default_policy
+from ussfast.values import flag, number, one_of, shown, whole
 
 BACKENDS = ("native", "reference")
 CHANNELS = ("linked", "independent")
 # Names for users -> precision of the matrix products.
 DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16", "int8": "int8"}
 GPU_BATCH = 8
+MOST_BATCH = 256
+LEAST_SEGMENT_SECONDS = 0.01
+MOST_ATTENUATION = 1000.0  # dB
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,9 @@ class Settings:
     channels: "independent": each channel gets masks of its own; "linked": all channels get the same ones, made of what
         they have together; see docs/stems.md. Models that separate several channels together always do.
     Raises:
-        InputError: a batch below 1, other channels, a max_attenuation below 0 or not finite. What else is wrong is told
-            where it is used: see `policy`, `pick_device`.
+        InputError: a batch that is no whole number from 1 to 256, other channels, a max_attenuation that is no number
+            from 0 to 1000, a sum_to_mixture that is not True or False. What else is wrong is told where it is used: see
+            `policy`, `pick_device`.
     """
 
     device: str = "auto"
@@ -59,13 +64,13 @@ class Settings:
     channels: Literal["linked", "independent"] = "independent"
 
     def __post_init__(self) -> None:
-        if self.batch is not None and self.batch < 1:
-            raise InputError(f"batch must be at least 1, got {self.batch}")
-        if self.channels not in CHANNELS:
-            raise InputError(f"channels must be one of {', '.join(CHANNELS)}, got {self.channels!r}")
-        limit = self.max_attenuation
-        if limit is not None and not (math.isfinite(limit) and limit >= 0):
-            raise InputError(f"max_attenuation must be 0 dB or more, and finite, got {limit}")
+        keep = partial(object.__setattr__, self)
+        if self.batch is not None:
+            keep("batch", whole(self.batch, "batch", 1, MOST_BATCH))
+        if self.max_attenuation is not None:
+            keep("max_attenuation", number(self.max_attenuation, "max_attenuation", 0, MOST_ATTENUATION, "dB"))
+        keep("sum_to_mixture", flag(self.sum_to_mixture, "sum_to_mixture"))
+        one_of(self.channels, "channels", CHANNELS)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Settings":
@@ -77,7 +82,10 @@ class Settings:
 
     def policy(self, trained: float) -> SegmentPolicy:
         """Windows for a model that was trained on `trained` seconds."""
-        return default_policy(trained, self.segment, self.overlap, self.stitch, self.look_ahead)
+        policy = default_policy(trained, self.segment, self.overlap, self.stitch, self.look_ahead)
+        if policy.segment < LEAST_SEGMENT_SECONDS:  # models see nothing but silence in a sample or two
+            raise InputError(f"segment must be at least {LEAST_SEGMENT_SECONDS:g} s, got {policy.segment:g} s")
+        return policy
 
     @property
     def remix(self) -> Remix:
@@ -88,12 +96,12 @@ class Settings:
 
 def pick_device(name: str) -> torch.device:
     """The device of that name, "auto" being the best there is; DeviceError when this machine does not have it."""
-    if name == "auto":
+    if isinstance(name, str) and name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
-        raise DeviceError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from None
+    except (RuntimeError, TypeError, ValueError):
+        raise DeviceError(f"unknown device {shown(name)}; use auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         why = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
         raise DeviceError(f"device {name!r} is not available: this machine (or this torch) has {why}; use cpu")
@@ -103,14 +111,14 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    if name != "auto" and name not in DTYPES:
-        raise DeviceError(f"dtype must be one of auto, {', '.join(DTYPES)}, got {name!r}")
+    if not isinstance(name, str) or name not in ("auto", *DTYPES):
+        raise DeviceError(f"dtype must be one of auto, {', '.join(DTYPES)}, got {shown(name)}")
     if name == "int8" and device.type != "cpu":
         raise DeviceError(f"dtype int8 is for the CPU; on {device} use bf16")
     return DTYPES.get(name, "float32")
 
 
 def pick_backend(name: str) -> str:
-    if name != "auto" and name not in BACKENDS:
-        raise DeviceError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
+    if not isinstance(name, str) or name not in ("auto", *BACKENDS):
+        raise DeviceError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {shown(name)}")
     return "native" if name == "auto" else name

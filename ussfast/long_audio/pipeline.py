@@ -15,6 +15,7 @@ from ussfast.errors import AudioError
 
 Progress = Callable[[float, float | None], None]  # seconds done, seconds in all (None if unknown)
 _DEPTH = 4  # blocks that may wait between two stages
+_FRAMES, _LEAST_FRAMES = 1 << 16, 1 << 10  # of such a block: of one or two channels, and of any number
 
 
 class _Cancelled(Exception):
@@ -30,18 +31,21 @@ class _Channel:
 
     def put(self, item: Any) -> None:
         while True:
-            if self._stop.is_set():
-                raise _Cancelled
+            self.check()
             try:
                 return self._queue.put(item, timeout=0.1)
             except queue.Full:
                 continue
 
+    def check(self) -> None:
+        """_Cancelled once either side has shut it down."""
+        if self._stop.is_set():
+            raise _Cancelled
+
     def __iter__(self) -> Iterator[Any]:
         """Items until None arrives."""
         while True:
-            if self._stop.is_set():
-                raise _Cancelled
+            self.check()
             try:
                 item = self._queue.get(timeout=0.1)
             except queue.Empty:
@@ -58,6 +62,7 @@ class _Stage(threading.Thread):
         super().__init__(name=f"ussfast-{name}", daemon=True)
         self._work, self._stop_all = work, stop
         self.error: BaseException | None = None
+        self._done = threading.Event()
         self.start()
 
     def run(self) -> None:
@@ -68,6 +73,13 @@ class _Stage(threading.Thread):
         except BaseException as error:
             self.error = error
             self._stop_all.set()
+        finally:
+            self._done.set()
+
+    def finish(self, seconds: float | None = None) -> bool:
+        """Waits until its work is done, or for so long; whether it is. Not by `join`: of a thread whose join was
+        interrupted, Python believes that it has ended."""
+        return self._done.wait(seconds)
 
 
 def separate_to_files(
@@ -91,7 +103,8 @@ def separate_to_files(
         paths: of the outputs, one per source that is kept, and the residual last if asked for.
         residual: also writes the input minus the sum of all stems.
         output: what the files are like.
-        progress: called from the calling thread as separated blocks come.
+        progress: called from the calling thread as separated blocks come, and now and then while the last are written;
+            what it raises stops the work.
         sources: number of all sources.
         keep: which of them are written.
         remix: what is done to stems at the file's rate.
@@ -109,6 +122,7 @@ def separate_to_files(
     def decode() -> None:
         nonlocal frames_in
         resampler = Resampler(reader.channels, reader.sample_rate, model_rate)
+        reader.shorten(_longest(reader.channels))
         for block in reader:
             frames_in += block.shape[1]
             if needed:
@@ -121,7 +135,8 @@ def separate_to_files(
 
     def write() -> None:
         nonlocal files
-        with stem_files(paths, reader.sample_rate, reader.channels, output, reader.frames) as files:
+        form = reader.sample_rate, reader.channels, output, reader.frames
+        with stem_files(paths, *form, between=decoded.check) as files:
             # Where no sum is needed, what nobody will hear need not be converted.
             summed = residual or remix.sum_to_mixture
             wanted, written = (slice(None), keep) if summed else (list(keep), range(len(keep)))
@@ -141,12 +156,16 @@ def separate_to_files(
     total = None if reader.frames is None else reader.frames / reader.sample_rate
     try:
         done = 0
-        for block in separate(decoded):
+        for block in _pieces(separate(decoded)):
             separated.put(block)
             done += block.shape[-1]
             if progress is not None:
                 progress(done / model_rate, total)
         separated.put(None)
+        for stage in stages:
+            while not stage.finish(0.5):
+                if progress is not None:
+                    progress(done / model_rate, total)
     except _Cancelled:
         pass
     except BaseException:
@@ -154,12 +173,25 @@ def separate_to_files(
         raise
     finally:
         for stage in stages:
-            stage.join()
+            stage.finish()
     for stage in stages:
         if stage.error is not None:
             raise stage.error
     assert files is not None
     return files.written()
+
+
+def _longest(channels: int) -> int:
+    return max(_LEAST_FRAMES, min(_FRAMES, 2 * _FRAMES // channels))
+
+
+def _pieces(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """[..., channels, n] in pieces that are shorter the more channels there are: those that wait, and what is made of
+    them on their way, need no more memory than those of stereo."""
+    for block in blocks:
+        size = _longest(block.shape[-2])
+        for first in range(0, block.shape[-1], size):
+            yield block[..., first : first + size]
 
 
 class _Back:

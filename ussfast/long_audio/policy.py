@@ -1,14 +1,16 @@
 """How audio is cut into windows: for files, and for live audio with a wanted latency."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from ussfast.errors import InputError
+from ussfast.values import flag, real, shown
 
 FADE_SECONDS = 0.1
 # 1 s of context on each side and the cross-fade: see docs/long-audio.md.
 OVERLAP_SECONDS = 2.1
 LEAST_LATENCY_SECONDS = 0.1
+MOST_SECONDS = 3600.0  # of a window
 # Decimal seconds do not add up exactly; a millionth of a second is less than a sample.
 _TOLERANCE = 1e-6
 
@@ -17,7 +19,7 @@ _TOLERANCE = 1e-6
 class SegmentPolicy:
     """How audio is cut; all in seconds.
 
-    segment: window that the model sees at once.
+    segment: window that the model sees at once, an hour at most.
     overlap: shared by neighbouring windows. With stitch "fade" it is context, `fade` of cross-fade, and context again;
         what a window says about its context is thrown away.
     stitch: "fade", or "published": plain averages over the overlap, the last window padded with zeros, as the TUSS
@@ -35,13 +37,18 @@ class SegmentPolicy:
     look_ahead: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("segment", "overlap", "look_ahead"):
+            if getattr(self, name) is not None or name != "look_ahead":
+                object.__setattr__(self, name, real(getattr(self, name), name))
         if not (0 < self.segment < float("inf") and 0 <= self.overlap < self.segment):
             raise InputError(
                 f"need a segment above 0 s and an overlap from 0 s to below the segment, "
                 f"got segment {self.segment:g} s, overlap {self.overlap:g} s"
             )
-        if self.stitch not in ("fade", "published"):
-            raise InputError(f"stitch must be 'fade' or 'published', got {self.stitch!r}")
+        if self.segment > MOST_SECONDS:
+            raise InputError(f"segment must be {MOST_SECONDS:g} s at most, got {self.segment:g} s")
+        _check_stitch(self.stitch)
+        flag(self.solve_permutation, "solve_permutation")
         if self.look_ahead is None:
             return
         if self.stitch != "fade":
@@ -70,6 +77,11 @@ class SegmentPolicy:
         return replace(half, look_ahead=min(self.look_ahead, most))
 
 
+def _check_stitch(stitch: Any) -> None:
+    if not isinstance(stitch, str) or stitch not in ("fade", "published"):
+        raise InputError(f"stitch must be 'fade' or 'published', got {shown(stitch)}")
+
+
 def default_policy(
     trained: float,
     segment: float | None,
@@ -78,8 +90,10 @@ def default_policy(
     look_ahead: float | None = None,
 ) -> SegmentPolicy:
     """Windows for a model that was trained on `trained` seconds; published stitching has no overlap by default."""
+    _check_stitch(stitch)
+    segment = None if segment is None else real(segment, "segment")
     if stitch == "published":
-        length, shared = trained if segment is None else segment, overlap or 0.0
+        length, shared = trained if segment is None else segment, 0.0 if overlap is None else overlap
     else:
         length = max(6.0, trained) if segment is None else segment
         shared = min(OVERLAP_SECONDS, 0.4 * length) if overlap is None else overlap
@@ -98,6 +112,7 @@ def live_policy(trained_seconds: float, latency_seconds: float, segment: float |
         InputError: a latency below LEAST_LATENCY_SECONDS or longer than the window; a bad segment.
     """
     length = default_policy(trained_seconds, segment, None, "fade").segment
+    latency_seconds = real(latency_seconds, "latency")
     if not LEAST_LATENCY_SECONDS <= latency_seconds <= length:
         raise InputError(
             f"need a latency from {LEAST_LATENCY_SECONDS:g} s (for less, use a causal model) to the window of "

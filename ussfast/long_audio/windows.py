@@ -65,6 +65,16 @@ class Place(NamedTuple):
     since: int
 
 
+class Reached(NamedTuple):
+    """windows: that were run. start: position of the first sample that is held. tail: samples of what the last window
+    says about what is to come. given: samples that are out."""
+
+    windows: int
+    start: int
+    tail: int
+    given: int
+
+
 @dataclass(frozen=True)
 class StitchState:
     """All that a stitcher remembers; the arrays are not written to.
@@ -207,6 +217,15 @@ class FadeStitcher(Stitcher):
         begin = max(0, index * self.advance + self.latency - self.size)
         border = index * self.advance + (0 if self.live or not index else self.ahead)
         return Place(begin, index * self.advance + self.latency, border, max(begin, border - self.reach))
+
+    def after(self, taken: int) -> Reached:
+        """Where a stream is after so many samples, window by window."""
+        windows = max(0, (taken - self.latency) // self.advance + 1)
+        following = self.place(windows)
+        if not windows:
+            return Reached(0, 0, 0, following.border)
+        last = self.place(windows - 1)
+        return Reached(windows, last.begin, last.end - following.since, following.border)
 
     def _join(self, new: np.ndarray, place: Place) -> np.ndarray:
         new = new[..., place.since - place.begin :]

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from ussfast.errors import CheckpointError
+from ussfast.errors import CheckpointError, InputError
 from ussfast.models._base import SpectralModel
 from ussfast.models.bslocoformer import BsLocoformer, BsLocoformerConfig
 from ussfast.models.causal import CausalConfig, CausalModel
 from ussfast.models.config import from_dict
 from ussfast.models.tflocoformer import TfLocoformer, TfLocoformerConfig
 from ussfast.models.tuss import Tuss, TussConfig
+from ussfast.plain import shown
 
 ARCHITECTURES: dict[str, tuple[type, type[SpectralModel]]] = {
     "tuss": (TussConfig, Tuss),
@@ -25,9 +26,12 @@ def architecture_of(config: Any) -> str:
 
 def config_from_dict(architecture: str, data: Any) -> Any:
     """The configuration object of an architecture from its JSON form; CheckpointError when it does not fit."""
-    if architecture not in ARCHITECTURES:
-        raise CheckpointError(f"unknown architecture {architecture!r}; known are {sorted(ARCHITECTURES)}")
-    return from_dict(ARCHITECTURES[architecture][0], data, f"config of {architecture}")
+    if architecture not in list(ARCHITECTURES):  # a list: a recipe may give something that cannot be looked up
+        raise CheckpointError(f"unknown architecture {shown(architecture)}; known are {sorted(ARCHITECTURES)}")
+    try:
+        return from_dict(ARCHITECTURES[architecture][0], data, f"config of {architecture}")
+    except InputError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def build(config: Any) -> SpectralModel:

@@ -12,6 +12,8 @@ from ussfast.models._linked import linked
 from ussfast.models.config import LevelConfig
 from ussfast.stft import StftConfig
 
+TOGETHER = 2  # channels that share masks and are transformed back at once
+
 
 class SpectralModel(nn.Module, ABC):
     """A network from one spectrum to one spectrum per source, and its waveform form.
@@ -21,12 +23,14 @@ class SpectralModel(nn.Module, ABC):
     channels: of the audio, which the network sees together. If there are several, waveforms are [batch, channels,
         samples] and spectra have an axis of channels behind that of the batch or the sources.
     masking: whether forward's result is to be multiplied with the mixture's spectrum.
+    equal_prompts: that can be told apart, at most; None for any number. Beyond, sources would be the same signal.
     """
 
     config: Any
     prompt_names: tuple[str, ...] = ()
     channels = 1
     masking = True
+    equal_prompts: int | None = None
 
     def prompt_vectors(self, names: tuple[str, ...]) -> Tensor | None:
         """[sources, dim] vectors of the checkpoint's class prompts; None for unconditional models."""
@@ -71,12 +75,17 @@ class SpectralModel(nn.Module, ABC):
         with torch.autocast(audio.device.type, torch.bfloat16, enabled=autocast):
             estimate = self(net_spec, prompts)
         if several and self.channels == 1:
-            rows = estimate.repeat_interleave(channels, 0)
+            # A few channels at a time: the masks of all would be most of the memory.
+            parts = spec.unflatten(0, (batch, channels)).split(TOGETHER, 1)
+            outs = [
+                stft.synthesize(estimate.repeat_interleave(p.shape[1], 0), config, samples, p.flatten(0, 1))
+                for p in parts
+            ]
+            out = torch.cat([o.unflatten(0, (batch, -1)).transpose(1, 2) for o in outs], 2)
         else:
             rows = estimate.transpose(1, 2).flatten(0, 1) if several else estimate
-        out = stft.synthesize(rows, config, samples, spec if self.masking else None)
-        if several:
-            out = out.unflatten(0, (batch, channels)).transpose(1, 2)
+            out = stft.synthesize(rows, config, samples, spec if self.masking else None)
+            out = out.unflatten(0, (batch, channels)).transpose(1, 2) if several else out
         return out if scale is None else out * scale.view(-1, *[1] * (out.dim() - 1))
 
     def _analyze(self, audio: Tensor) -> tuple[Tensor, Tensor | None]:

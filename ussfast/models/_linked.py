@@ -18,9 +18,13 @@ def linked(spec: Tensor, dim: int) -> Tensor:
     channels = spec.unbind(dim)
     if len(channels) == 1:
         return channels[0]
-    total = channels[0]
+    total, power = channels[0], _power(channels[0])
     for other in channels[1:]:
         opposite = total.real * other.real + total.imag * other.imag < 0
         total = total + torch.where(opposite, -other, other)
-    power = torch.stack([one.real.square() + one.imag.square() for one in channels]).mean(0)
-    return total * (power.sqrt() / total.abs().clamp(min=1e-30))
+        power = power + _power(other)
+    return total * ((power / len(channels)).sqrt() / total.abs().clamp(min=1e-30))
+
+
+def _power(spec: Tensor) -> Tensor:
+    return spec.real.square() + spec.imag.square()

@@ -6,19 +6,31 @@ Source: Saijo et al., "Task-Aware Unified Source Separation", ICASSP 2025 (the b
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
 from ussfast.errors import InputError
 from ussfast.models._ends import BandModel, check_ends
-from ussfast.models.config import LevelConfig, StackConfig
+from ussfast.models.config import (
+    Bands,
+    Expansion,
+    LevelConfig,
+    Names,
+    Rate,
+    Seconds,
+    Sources,
+    StackConfig,
+    check_labels,
+)
 from ussfast.models.locoformer import Stack
 from ussfast.models.sfc import SfcConfig
+from ussfast.plain import Checked, Range
 from ussfast.stft import StftConfig
 
 
 @dataclass(frozen=True)
-class BsLocoformerConfig:
+class BsLocoformerConfig(Checked):
     """sources: that come out, each with all channels.
 
     second: a further stack with settings of its own; None if there is only one.
@@ -29,25 +41,25 @@ class BsLocoformerConfig:
     channels: of the audio, separated together; more than one only with sfc.
     """
 
-    sample_rate: int
+    sample_rate: Rate
     stft: StftConfig
-    sources: int
+    sources: Sources
     first: StackConfig
     second: StackConfig | None = None
-    bands: tuple[int, ...] | None = None
-    decoder_expansion: int = 4
+    bands: Bands | None = None
+    decoder_expansion: Expansion = 4
     level: LevelConfig = LevelConfig()
-    labels: tuple[str, ...] = ()
-    segment_seconds: float = 6.0
+    labels: Names = ()
+    segment_seconds: Seconds = 6.0
     sfc: SfcConfig | None = None
-    channels: int = 1
+    channels: Annotated[int, Range(1, 64)] = 1
 
     def __post_init__(self) -> None:
-        if self.sources < 1 or len(self.labels) not in (0, self.sources):
-            raise InputError(f"sources {self.sources} and labels {list(self.labels)} do not fit together")
+        super().__post_init__()
+        check_labels(self.labels, self.sources)
         if self.second is not None and self.first.dim != self.second.dim:
             raise InputError(f"both stacks need the same dim, got {self.first.dim} and {self.second.dim}")
-        if self.channels < 1 or (self.channels > 1 and self.sfc is None):
+        if self.channels > 1 and self.sfc is None:
             raise InputError(f"channels must be 1, or more with sfc, got {self.channels}")
         check_ends(self.bands, self.sfc, self.stft, self.sample_rate)
 

@@ -7,7 +7,7 @@ each frame is one attention problem.
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from ussfast.errors import InputError
 from ussfast.models._packed import PackedModule
 from ussfast.models.band_split import tuss_bands
+from ussfast.models.config import Bands, Heads, Width
 from ussfast.models.locoformer import widened
 from ussfast.ops.biased_cross_attention import biased_cross_attention
 from ussfast.ops.biased_cross_attention import pack as pack_bias
+from ussfast.plain import Checked, Range
 from ussfast.stft import StftConfig
 
 Edges = tuple[tuple[int, int], ...]
@@ -26,7 +28,7 @@ EPS = 1e-6
 
 
 @dataclass(frozen=True)
-class SfcConfig:
+class SfcConfig(Checked):
     """An SFC-CA encoder and decoder.
 
     dim, heads: inner width and attention heads of both.
@@ -39,24 +41,23 @@ class SfcConfig:
     ffn: hidden width of the layer after the attention in multiples of dim; 0 leaves it out.
     """
 
-    dim: int
-    heads: int
-    bands: str = "musical"
-    count: int = 64
-    widths: tuple[int, ...] | None = None
+    dim: Width
+    heads: Heads
+    bands: Literal["musical", "bsroformer", "widths"] = "musical"
+    count: Annotated[int, Range(2, 512)] = 64
+    widths: Bands | None = None
     query: Literal["learnable", "adaptive"] = "learnable"
     bias: Literal["learned", "stored"] = "learned"
     learned_slope: bool = False
     mask_outside: bool = False
-    ffn: int = 2
+    ffn: Annotated[int, Range(0, 64)] = 2
 
     def __post_init__(self) -> None:
-        if self.bands not in ("musical", "bsroformer", "widths"):
-            raise InputError(f"SFC bands must be musical, bsroformer or widths, got {self.bands!r}")
+        super().__post_init__()
         if (self.bands == "widths") != (self.widths is not None):
             raise InputError("SFC widths are needed with bands 'widths', and only there")
-        if self.heads < 1 or self.dim < 1 or self.dim % self.heads or self.count < 2 or self.ffn < 0:
-            raise InputError(f"SFC needs heads that divide dim, count >= 2 and ffn >= 0, got {self}")
+        if self.dim % self.heads:
+            raise InputError(f"SFC needs heads that divide dim, got {self.heads} and {self.dim}")
 
 
 def musical_edges(n_fft: int, sample_rate: int, count: int) -> Edges:
@@ -82,8 +83,12 @@ def band_edges(config: SfcConfig, stft: StftConfig, sample_rate: int) -> Edges:
         widths = config.widths if config.widths is not None else tuss_bands(sample_rate, stft.bins)
         ends = [sum(widths[: i + 1]) for i in range(len(widths))]
         edges = tuple((end - width, end) for width, end in zip(widths, ends, strict=True))
-    covered = {k for start, end in edges for k in range(start, end)}
-    if covered != set(range(stft.bins)) or min(end - start for start, end in edges) < 1:
+    reach = 0
+    for start, end in sorted(edges):
+        if not 0 <= start <= reach or not start < end <= stft.bins:
+            break
+        reach = max(reach, end)
+    if reach != stft.bins:
         raise InputError(f"SFC bands must cover the bins 0 to {stft.bins - 1} and no others, got {edges}")
     return edges
 

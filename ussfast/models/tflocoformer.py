@@ -9,28 +9,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ussfast.errors import InputError
 from ussfast.models._base import SpectralModel
-from ussfast.models.config import LevelConfig, StackConfig
+from ussfast.models.config import LevelConfig, Names, Rate, Seconds, Sources, StackConfig, check_labels
 from ussfast.models.locoformer import Stack
+from ussfast.plain import Checked
 from ussfast.stft import StftConfig
 
 
 @dataclass(frozen=True)
-class TfLocoformerConfig:
+class TfLocoformerConfig(Checked):
     """labels: names of the sources where training fixed their order; empty when the order is free."""
 
-    sample_rate: int
+    sample_rate: Rate
     stft: StftConfig
-    sources: int
+    sources: Sources
     stack: StackConfig
     level: LevelConfig = LevelConfig(eps=0.0)
-    labels: tuple[str, ...] = ()
-    segment_seconds: float = 4.0
+    labels: Names = ()
+    segment_seconds: Seconds = 4.0
 
     def __post_init__(self) -> None:
-        if self.sources < 1 or len(self.labels) not in (0, self.sources):
-            raise InputError(f"sources {self.sources} and labels {list(self.labels)} do not fit together")
+        super().__post_init__()
+        check_labels(self.labels, self.sources)
 
 
 class TfLocoformer(SpectralModel):

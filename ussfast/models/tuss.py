@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from ussfast.errors import InputError, PromptError
 from ussfast.models._ends import BandModel, check_ends
-from ussfast.models.config import LevelConfig, StackConfig
+from ussfast.models.config import Bands, Expansion, LevelConfig, Names, Rate, Seconds, StackConfig, check_prompts
 from ussfast.models.locoformer import Stack
 from ussfast.models.sfc import SfcConfig
+from ussfast.plain import Checked
 from ussfast.stft import StftConfig
 
 
 @dataclass(frozen=True)
-class TussConfig:
+class TussConfig(Checked):
     """bands: widths in bins, low to high; None takes the published rule for the sample rate.
 
     decoder_expansion: width of the decoder's hidden layers in multiples of dim.
@@ -25,21 +26,21 @@ class TussConfig:
     sfc: encoder and decoder by spectral feature compression; None is the band split.
     """
 
-    sample_rate: int
+    sample_rate: Rate
     stft: StftConfig
-    prompts: tuple[str, ...]
+    prompts: Names
     cross_prompt: StackConfig
     extraction: StackConfig
     sos: bool = True
-    bands: tuple[int, ...] | None = None
-    decoder_expansion: int = 4
+    bands: Bands | None = None
+    decoder_expansion: Expansion = 4
     level: LevelConfig = LevelConfig()
-    segment_seconds: float = 6.0
+    segment_seconds: Seconds = 6.0
     sfc: SfcConfig | None = None
 
     def __post_init__(self) -> None:
-        if not self.prompts or len(set(self.prompts)) != len(self.prompts):
-            raise InputError(f"prompts must be distinct names, at least one, got {list(self.prompts)}")
+        super().__post_init__()
+        check_prompts(self.prompts)
         if self.cross_prompt.dim != self.extraction.dim:
             raise InputError(
                 f"both stacks need the same dim, got {self.cross_prompt.dim} and {self.extraction.dim}"
@@ -52,6 +53,8 @@ class Tuss(BandModel):
         super().__init__()
         self.config = config
         self.prompt_names = config.prompts
+        # Attention without positions treats equal tokens alike.
+        self.equal_prompts = None if config.cross_prompt.rope else 1
         dim = config.cross_prompt.dim
         self.encoder = self.make_encoder(config, dim)
         self.prompts = nn.Parameter(torch.randn(len(config.prompts), dim))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ussfast.engine.threads import check_threads
 from ussfast.errors import InputError
 from ussfast.profiling.profile import machine, measure, open_model, profile, prompts_of, table
 
@@ -26,7 +27,7 @@ def run(
     separator = open_model(model, prompts, segment=seconds, **settings)
     chosen = prompts_of(separator)
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
+    torch.set_num_threads(before if threads is None else check_threads(threads))
     try:
         speed = measure(separator, seconds, rounds)
         rows = profile(separator, seconds, rounds) if with_profile else []

@@ -1,7 +1,7 @@
 """Prompts: named vectors in one model's prompt space, and the labels that results carry."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -9,9 +9,19 @@ from torch import Tensor
 
 from ussfast.errors import PromptError
 from ussfast.models import SpectralModel
-from ussfast.prompts.names import check_prompts, equal_groups, number_repeats, unknown_prompt
+from ussfast.prompts.names import (
+    as_names,
+    check_name,
+    check_prompts,
+    check_repeats,
+    equal_groups,
+    number_repeats,
+    unknown_prompt,
+)  # fmt: skip
 
-__all__ = ["Plan", "Prompt", "PromptBank", "check_prompts", "equal_groups", "make_plan", "number_repeats"]
+__all__ = [
+    "Plan", "Prompt", "PromptBank", "as_names", "check_prompts", "equal_groups", "make_plan", "number_repeats",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +40,13 @@ class Prompt:
 
 
 class PromptBank(Mapping[str, Prompt]):
-    """The prompts of one model by name; empty for unconditional models."""
+    """The prompts of one model by name; empty for unconditional models.
+
+    equal_prompts: of the model, see `SpectralModel`.
+    """
 
     def __init__(self, model: SpectralModel):
+        self.equal_prompts = model.equal_prompts
         names = model.prompt_names
         vectors = model.prompt_vectors(names) if names else None
         self._prompts = (
@@ -44,22 +58,35 @@ class PromptBank(Mapping[str, Prompt]):
             return self._prompts[name]
         except KeyError:
             raise PromptError(unknown_prompt(name, tuple(self._prompts))) from None
+        except TypeError:
+            raise PromptError(f"a prompt is looked up by its name, not by {type(name).__name__}") from None
+
+    def check_name(self, name: object) -> str:
+        """A name that an enrolled prompt can have here; PromptError for another, such as that of a class prompt."""
+        text = check_name(name)
+        known = self._prompts.get(text)
+        if known is not None and known.kind == "class":
+            raise PromptError(f"{text!r} is a class prompt of this model; choose another name")
+        return text
 
     def add(self, prompt: Prompt) -> None:
-        """Keeps an enrolled prompt under its name, in place of an older one; PromptError for that of a class prompt."""
-        known = self._prompts.get(prompt.name)
-        if known is not None and known.kind == "class":
-            raise PromptError(f"{prompt.name!r} is a class prompt of this model; choose another name")
+        """Keeps an enrolled prompt under its name, in place of an older one.
+
+        Raises:
+            PromptError: a name as for `check_name`, or a vector of another size or with numbers that are not finite.
+        """
+        self.check_name(prompt.name)
+        size = next((len(other.vector) for other in self._prompts.values()), None)
+        if size is None:
+            raise PromptError(f"{prompt.name!r} cannot be added: this model takes no prompts")
+        if prompt.vector.shape != (size,):
+            raise PromptError(f"{prompt.name!r}: a vector of {size} numbers is needed, not {list(prompt.vector.shape)}")
+        if not torch.isfinite(prompt.vector).all():
+            raise PromptError(f"{prompt.name!r}: its vector has numbers that are not finite")
         self._prompts[prompt.name] = prompt
 
-    def take_enrolled(self, other: "PromptBank", device: torch.device) -> None:
-        """Adds what was enrolled in `other`, a bank of the same model on another device than this one's."""
-        for prompt in other.values():
-            if prompt.kind == "enrolled":
-                self.add(replace(prompt, vector=prompt.vector.to(device)))
-
     def __contains__(self, name: object) -> bool:
-        return name in self._prompts
+        return isinstance(name, str) and name in self._prompts
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._prompts)
@@ -86,8 +113,8 @@ class Plan:
     groups: tuple[tuple[int, ...], ...]
 
 
-def make_plan(prompts: Sequence[str] | str, bank: PromptBank, sources: tuple[str, ...], fixed: bool) -> Plan:
-    """Plan for these prompts; PromptError as `check_prompts`.
+def make_plan(prompts: Iterable[str] | str, bank: PromptBank, sources: tuple[str, ...], fixed: bool) -> Plan:
+    """Plan for these prompts; PromptError as `check_prompts` and `check_repeats`.
 
     Args:
         sources: labels of a model without prompts; fixed: whether they always come out in that order.
@@ -95,7 +122,11 @@ def make_plan(prompts: Sequence[str] | str, bank: PromptBank, sources: tuple[str
     names = check_prompts(prompts, tuple(bank))
     if bank:
         keys = tuple((name, names[:i].count(name)) for i, name in enumerate(names))
-        return Plan(number_repeats(names), keys, torch.stack([bank[n].vector for n in names]), equal_groups(names))
+        vectors = torch.stack([bank[n].vector for n in names])
+        # Two names may have been made of the same clip: to the model they are equal.
+        same = [tuple(vector) for vector in vectors.tolist()]
+        check_repeats(names, bank.equal_prompts, same)
+        return Plan(number_repeats(names), keys, vectors, equal_groups(same))
     # Without names of its own, a source may come out in any place of the next window.
     groups = () if fixed else (tuple(range(len(sources))),)
     return Plan(sources, tuple((label, 0) for label in sources), None, groups)

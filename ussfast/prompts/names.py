@@ -1,49 +1,106 @@
 """Names of prompts: which a model knows, and the labels of stems. Nothing here needs torch."""
 
 import difflib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 from ussfast.errors import PromptError
+
+RESIDUAL = "residual"  # what no stem took; beside the labels of stems
+LONGEST = 100  # characters of a name, which becomes a file's
+SHOWN = 60  # characters of a wrong one that are repeated
+
+
+def as_names(prompts: Iterable[str] | str | None) -> tuple[str, ...]:
+    """One name or several as a tuple; PromptError for what holds none. It uses up a generator, so call it once."""
+    if prompts is None:
+        return ()
+    try:
+        names = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    except TypeError:
+        raise PromptError(f"prompts are names, not {type(prompts).__name__}") from None
+    for name in names:
+        if not isinstance(name, str):
+            raise PromptError(f"prompts are names, not {type(name).__name__} ({_short(name)})")
+    return names
+
+
+def check_name(name: Any) -> str:
+    """A name for a new prompt; PromptError for one that no stem, and no file, could be called by."""
+    if not isinstance(name, str):
+        raise PromptError(f"a prompt's name is text, not {type(name).__name__} ({_short(name)})")
+    if not name.strip() or not name.isprintable():
+        raise PromptError(f"a prompt's name needs characters that can be printed, and no others, not {_short(name)}")
+    if len(name) > LONGEST or len(name.encode()) > 2 * LONGEST:
+        raise PromptError(f"a prompt's name of {len(name)} characters is too long for a file: {LONGEST} at most")
+    if name == RESIDUAL:
+        raise PromptError(f"{RESIDUAL!r} is what no stem took; choose another name")
+    return name
+
+
+def _short(value: object) -> str:
+    """Its repr as one line, cut."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def unknown_prompt(name: str, known: tuple[str, ...]) -> str:
     """What to say about a name that the model does not know."""
     if not known:
-        return f"prompt {name!r} was given, but this model takes no prompts: it always returns its own sources"
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+        return f"prompt {_short(name)} was given, but this model takes no prompts: it always returns its own sources"
+    near = difflib.get_close_matches(name.lower()[:LONGEST], known, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return (
-        f"unknown prompt {name!r}{hint} The model knows: {', '.join(known)}"
+        f"unknown prompt {_short(name)}{hint} The model knows: {', '.join(known)}"
         if hint
-        else (f"unknown prompt {name!r}; the model knows: {', '.join(known)}")
+        else (f"unknown prompt {_short(name)}; the model knows: {', '.join(known)}")
     )
 
 
-def check_prompts(prompts: Sequence[str] | str, known: tuple[str, ...]) -> tuple[str, ...]:
+def check_prompts(prompts: Iterable[str] | str, known: tuple[str, ...]) -> tuple[str, ...]:
     """The prompts as a tuple; PromptError for an unknown one or for none at all, where the model needs them."""
-    names = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    names = as_names(prompts)
     for name in names:
         if name not in known:
-            raise PromptError(unknown_prompt(str(name), known))
+            raise PromptError(unknown_prompt(name, known))
     if known and not names:
         raise PromptError(f"no prompts given; name at least one of: {', '.join(known)}")
     return names
 
 
+def check_repeats(names: Sequence[str], most: int | None, same: Sequence[Hashable] | None = None) -> None:
+    """PromptError for more equal prompts than the model tells apart.
+
+    Args:
+        most: see `SpectralModel.equal_prompts`.
+        same: what makes them equal, in place of their names.
+    """
+    for group in equal_groups(names if same is None else same):
+        if most is not None and len(group) > most:
+            equal = ", ".join(dict.fromkeys(names[i] for i in group))
+            once = "once" if most == 1 else f"at most {most} times"
+            raise PromptError(
+                f"{len(group)} equal prompts ({equal}) would give the same stem more than once: "
+                f"this model can be asked {once} for one prompt"
+            )
+
+
 def number_repeats(names: Sequence[str]) -> tuple[str, ...]:
-    """Labels of stems: names, those that repeat numbered from 1 ("sfx", "sfx" -> "sfx-1", "sfx-2")."""
-    seen: dict[str, int] = {}
-    labels = []
+    """Labels of stems, all different: names, those that repeat numbered from 1 ("sfx", "sfx" -> "sfx-1", "sfx-2"),
+    without numbers that make the name of another ("sfx", "sfx", "sfx-1" -> "sfx-2", "sfx-3", "sfx-1")."""
+    taken, labels = set(names), []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        labels.append(f"{name}-{seen[name]}" if list(names).count(name) > 1 else name)
+        numbered = (f"{name}-{number}" for number in itertools.count(1))
+        labels.append(name if list(names).count(name) == 1 else next(label for label in numbered if label not in taken))
+        taken.add(labels[-1])
     return tuple(labels)
 
 
-def equal_groups(names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Indices of the names that repeat, by name: sources that may be exchanged with one another."""
+def equal_groups(prompts: Sequence[Hashable]) -> tuple[tuple[int, ...], ...]:
+    """Indices of those that repeat: sources that may be exchanged with one another."""
     return tuple(
-        tuple(i for i, other in enumerate(names) if other == name)
-        for name in dict.fromkeys(names)
-        if list(names).count(name) > 1
+        tuple(i for i, other in enumerate(prompts) if other == prompt)
+        for prompt in dict.fromkeys(prompts)
+        if list(prompts).count(prompt) > 1
     )

@@ -1,12 +1,13 @@
 """Streams through a causal model, hop by hop, alone or together."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ussfast.engine.nested import copied
 from ussfast.errors import InputError
 from ussfast.long_audio.alignment import Groups
 from ussfast.models.causal.hop import StreamState
@@ -18,7 +19,7 @@ class CausalCoreState:
     """stream: of the model. pending: [channels, n] less than a hop of input. taken: int64, samples so far."""
 
     stream: StreamState
-    pending: Tensor
+    pending: Tensor = field(metadata={"within": (-1e12, 1e12)})
     taken: Tensor
 
 
@@ -32,7 +33,7 @@ class CausalCore:
     def __init__(
         self, rows: CausalRows, row: int, vectors: Tensor | None, slots: tuple[int, ...], groups: Groups
     ):
-        self.rows, self.row = rows, row
+        self.rows, self._row, self._former = rows, row, rows.former[row]
         self.hop = self.fade = rows.hop
         self.latency = rows.model.config.latency_samples
         # The sources' slots in order, then the others: the order of what a step returns.
@@ -40,6 +41,16 @@ class CausalCore:
         self.pending = torch.zeros(rows.channels, self.hop)  # on the CPU, where chunks come in
         self.waiting = self.taken = 0
         self.set_prompts(vectors, slots, groups)
+
+    @property
+    def row(self) -> int:
+        """InputError once the row is free for another stream."""
+        if self.rows.former[self._row] != self._former:
+            raise InputError("this stream has left its pool: its session has ended, join again for another")
+        return self._row
+
+    def check_open(self) -> None:
+        _ = self.row
 
     def set_prompts(self, vectors: Tensor | None, slots: tuple[int, ...], groups: Groups = ()) -> None:
         assert vectors is not None
@@ -55,9 +66,11 @@ class CausalCore:
     def flush(self) -> np.ndarray:
         if not self.taken:
             return np.zeros((self.rows.slots, self.rows.channels, 0), np.float32)
-        missing = self.taken - max(0, self.taken - self.waiting - self.latency + self.hop)
+        missing = self.taken - self.given(self.taken)
         fill = self.latency - self.hop + -self.taken % self.hop
-        return self.push(np.zeros((self.rows.channels, fill), np.float32))[..., :missing]
+        rest = self.push(np.zeros((self.rows.channels, fill), np.float32))[..., :missing]
+        self.reset()
+        return rest
 
     def reset(self) -> None:
         self.rows.reset(self.row)
@@ -65,19 +78,20 @@ class CausalCore:
 
     @property
     def state(self) -> CausalCoreState:
-        pending = self.pending[:, : self.waiting].clone()
-        return CausalCoreState(self.rows.row_state(self.row), pending, torch.tensor(self.taken))
+        return copied(self.after(self.taken))
+
+    def given(self, taken: int) -> int:
+        return max(0, taken - taken % self.hop - self.latency + self.hop)
+
+    def after(self, taken: int) -> CausalCoreState:
+        pending = self.pending[:, : taken % self.hop]
+        return CausalCoreState(self.rows.row_state(self.row), pending, torch.tensor(taken))
 
     def load(self, state: CausalCoreState) -> None:
-        waiting = state.pending.shape[1]
-        if len(state.pending) != self.rows.channels or waiting >= self.hop:
-            raise InputError(
-                f"the state is of another session: its input is {list(state.pending.shape)}, expected "
-                f"{self.rows.channels} channels and less than {self.hop} samples"
-            )
         self.rows.load(self.row, state.stream)
-        self.pending[:, :waiting] = state.pending
-        self.waiting, self.taken = waiting, int(state.taken)
+        self.taken = int(state.taken)
+        self.waiting = self.taken % self.hop
+        self.pending[:, : self.waiting] = state.pending
 
 
 class _Turn:

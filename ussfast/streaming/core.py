@@ -27,7 +27,7 @@ class Core(Protocol):
         """[channels, n] float32, any n -> [slots, channels, m], what is complete; m may be 0."""
 
     def flush(self) -> np.ndarray:
-        """The rest: as many samples in all as went in."""
+        """The rest: as many samples in all as went in. The next push begins anew."""
 
     def reset(self) -> None:
         """Forgets all audio; prompts and slots stay."""
@@ -41,9 +41,18 @@ class Core(Protocol):
             groups: sources that are asked for by equal prompts.
         """
 
+    def check_open(self) -> None:
+        """InputError if the core's memory is another stream's by now."""
+
+    def given(self, taken: int) -> int:
+        """Samples that have come out after so many went in, before `flush`."""
+
     @property
     def state(self) -> Any:
         """A dataclass of tensors, possibly nested, that is a copy."""
 
+    def after(self, taken: int) -> Any:
+        """What `state` is like after so many samples, for `fit`: what they were is not in it."""
+
     def load(self, state: Any) -> None:
-        """Goes on from a state of such a core; the prompts must be those that it was taken with."""
+        """Goes on from a state of such a core that fits; the prompts must be those that it was taken with."""

@@ -1,20 +1,40 @@
 """Opens live streams on an engine: one by itself, or many that are computed together."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from ussfast.engine.engine import Engine
+from ussfast.engine.threads import check_threads
 from ussfast.errors import InputError
 from ussfast.long_audio.policy import live_policy
-from ussfast.prompts.bank import Plan
+from ussfast.prompts.bank import Plan, as_names
 from ussfast.streaming.causal import CausalCore
 from ussfast.streaming.pool import SessionPool
 from ussfast.streaming.rows import CausalRows
 from ussfast.streaming.session import PROMPTS, MakeCore, Session
 from ussfast.streaming.sliding import SlidingCore
+from ussfast.values import one_of, whole
 
 MakePlan = Callable[[Sequence[str] | str | None], Plan]  # from prompts, None for those that are asked for by default
 OnBad = Literal["silence", "raise"]
+ON_BAD = ("silence", "raise")
+
+
+# What there may be at once: far more than a machine computes in time, and less than takes all its memory.
+MOST_CHANNELS, MOST_PROMPTS, MOST_STREAMS, MOST_TRACKS = 1024, 256, 16384, 1 << 17
+
+
+def _channels(channels: Any) -> int:
+    return whole(channels, "channels", 1, MOST_CHANNELS)
+
+
+def _max_prompts(max_prompts: Any) -> int:
+    return whole(max_prompts, "max_prompts", 1, MOST_PROMPTS)
+
+
+def _fits(rows: int, prompts: int) -> None:
+    if rows * prompts > MOST_TRACKS:
+        raise InputError(f"{rows} channels in all with {prompts} prompts each are more than {MOST_TRACKS} together")
 
 
 def open_session(
@@ -22,8 +42,10 @@ def open_session(
     latency: float | None, max_prompts: int | None, on_bad: OnBad, threads: int,
 ) -> Session:  # fmt: skip
     """See `Separator.session`; rate: of the chunks, in Hz."""
-    if threads < 1:
-        raise InputError(f"threads must be at least 1, got {threads}")
+    threads, channels = check_threads(threads), None if channels is None else _channels(channels)
+    max_prompts = None if max_prompts is None else _max_prompts(max_prompts)
+    one_of(on_bad, "on_bad", ON_BAD)
+    _fits(channels or 1, max_prompts or 1)
     make_core = _core_maker(engine, latency, threads)
     own = engine.model.config.sample_rate
     return Session(make_core, make_plan, prompts, own, rate, channels, max_prompts, on_bad, engine.remix)
@@ -49,15 +71,16 @@ def open_pool(
     threads: int,
 ) -> SessionPool:  # fmt: skip
     """See `Separator.pool`; rate: of the chunks, in Hz."""
-    room = max(max_prompts, PROMPTS)
     if engine.causal is None:
         raise InputError("a pool needs a causal model; open a session for each stream of this one")
-    least = min(size, channels, max_prompts, threads)
-    if least < 1:
-        raise InputError(f"size, channels, max_prompts and threads must be at least 1, got {least}")
+    size, threads = whole(size, "size", 1, MOST_STREAMS), check_threads(threads)
+    channels, room = _channels(channels), max(_max_prompts(max_prompts), PROMPTS)
+    one_of(on_bad, "on_bad", ON_BAD)
+    _fits(size * channels, room)
     rows = CausalRows(engine, size, channels, 2 * room, threads)
 
     def open_one(row: int, prompts: Sequence[str] | str | None) -> Session:
+        prompts = None if prompts is None else as_names(prompts)
         count = len(make_plan(prompts).labels)
         if count > room:
             raise InputError(f"{count} prompts, but the pool has room for {room}: open it with max_prompts={count}")

@@ -1,18 +1,20 @@
 """Many streams at once through one causal model."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from ussfast.errors import InputError
 from ussfast.separation import Separation
 from ussfast.streaming.causal import CausalCore, push_together
+from ussfast.streaming.rooted import Rooted
 from ussfast.streaming.rows import CausalRows
 from ussfast.streaming.session import Session
 
 OpenSession = Callable[[int, Sequence[str] | str | None], Session]  # of a row
 
 
-class SessionPool:
+class SessionPool(Rooted):
     """Streams that come and go, with their own prompts and phases, whose hops are computed together; made by
     `Separator.pool`. Streams are known by the numbers that `join` returns.
 
@@ -22,6 +24,8 @@ class SessionPool:
     def __init__(self, rows: CausalRows, open_session: OpenSession):
         self._rows, self._open = rows, open_session
         self._sessions: dict[int, Session] = {}
+        # Numbers are never used twice: who still has that of a stream that left must not reach another.
+        self._numbers, self._places = count(), dict[int, int]()
 
     @property
     def streams(self) -> tuple[int, ...]:
@@ -43,17 +47,18 @@ class SessionPool:
         Args:
             prompts: of this stream, instead of the separator's.
         Returns:
-            its number.
+            its number, which no other stream gets.
         Raises:
             InputError: the pool is full. PromptError: unknown prompts.
         """
-        free = [row for row in range(self._rows.streams) if row not in self._sessions]
+        free = [row for row in range(self._rows.streams) if row not in self._places.values()]
         if not free:
             raise InputError(f"all {self._rows.streams} places of the pool are taken; open it with a larger size")
         session = self._open(free[0], prompts)
         session.reset()  # the place may have been another stream's
-        self._sessions[free[0]] = session
-        return free[0]
+        stream = next(self._numbers)
+        self._sessions[stream], self._places[stream] = session, free[0]
+        return stream
 
     def push(self, chunks: Mapping[int, Any]) -> dict[int, Separation]:
         """What follows in some of the streams, each of any length, as for `Session.push`; all in one computation.
@@ -70,9 +75,10 @@ class SessionPool:
         return {stream: session.give(out[cores[stream]]) for stream, session in sessions.items()}
 
     def leave(self, stream: int) -> Separation:
-        """Ends a stream and returns its rest; its place is free then."""
+        """Ends a stream and returns its rest; its place is free then, and its session of no more use."""
         rest = self[stream].flush()
         del self._sessions[stream]
+        self._rows.former[self._places.pop(stream)] += 1
         return rest
 
     def reset(self, stream: int) -> None:

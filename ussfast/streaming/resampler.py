@@ -1,12 +1,13 @@
 """Sample-rate conversion of a live stream: little delay, and a memory that is a few tensors."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ussfast.audio.resampling import check_settings, length_after
+from ussfast.engine.nested import counted, described, fit
 from ussfast.errors import InputError
 from ussfast.streaming._filters import filter_of
 from ussfast.streaming._sums import weighted_sums
@@ -23,7 +24,7 @@ class ResamplerState:
     taken, given: int64 [], samples per channel that came in and went out so far.
     """
 
-    tail: Tensor
+    tail: Tensor = field(metadata={"within": (-1e16, 1e16)})
     taken: Tensor
     given: Tensor
 
@@ -77,21 +78,13 @@ class StreamResampler:
         Raises:
             InputError: `state` is not from a converter with as many channels and the same rates.
         """
-        tail, counts = state.tail, (state.taken, state.given)
-        if tail.shape != self._tail.shape or tail.dtype != torch.float32:
-            raise InputError(
-                f"a tail of {list(self._tail.shape)} float32 fits {self._settings()}, not {_described(tail)}"
-            )
-        if any(count.shape != () or count.dtype != torch.int64 for count in counts):
-            raise InputError(f"taken and given must be int64 [], not {' and '.join(map(_described, counts))}")
-        taken, given = (int(count) for count in counts)
-        if taken < 0 or given != self._ready(taken):
-            raise InputError(
-                f"{given} samples given after {taken} taken are not from {self._settings()}, "
-                f"which gives {self._ready(max(taken, 0))}"
-            )
-        self._tail.copy_(tail)
-        self._taken, self._given = taken, given
+        fit(self.after(counted(state, "taken")), state)
+        self._tail.copy_(state.tail)
+        self._taken, self._given = int(state.taken), int(state.given)
+
+    def after(self, taken: int) -> ResamplerState:
+        """What the state is like after so many samples; what they were is not in it."""
+        return ResamplerState(self._tail, torch.tensor(taken), torch.tensor(self.ready(taken)))
 
     def push(self, block: Tensor) -> Tensor:
         """Takes [channels, n] float32 on the CPU, any n; returns what is ready as [channels, m], m may be 0.
@@ -100,11 +93,12 @@ class StreamResampler:
         """
         fits = isinstance(block, Tensor) and block.dim() == 2 and block.shape[0] == self.channels
         if not fits or block.dtype != torch.float32 or block.device.type != "cpu":
-            raise InputError(f"[{self.channels}, samples] float32 on the CPU expected, not {_described(block)}")
+            where = f" on {block.device}" if isinstance(block, Tensor) else ""
+            raise InputError(f"[{self.channels}, samples] float32 on the CPU expected, not {described(block)}{where}")
         block = block.detach()
         if block.shape[1] <= _PIECE:
             return self._convert(block)
-        out = block.new_empty(self.channels, self._ready(self._taken + block.shape[1]) - self._given)
+        out = block.new_empty(self.channels, self.ready(self._taken + block.shape[1]) - self._given)
         done = 0
         for piece in block.split(_PIECE, 1):
             ready = self._convert(piece)
@@ -129,12 +123,12 @@ class StreamResampler:
         self.reset()
         return last
 
-    def _ready(self, taken: int) -> int:
+    def ready(self, taken: int) -> int:
         """Output samples that `taken` input samples determine."""
         return max(0, -(-(taken - self.delay) * self._up // self._down))
 
     def _convert(self, piece: Tensor) -> Tensor:
-        count = self._ready(self._taken + piece.shape[1]) - self._given
+        count = self.ready(self._taken + piece.shape[1]) - self._given
         if self._filter is None:
             out = piece.clone()
         else:
@@ -146,12 +140,3 @@ class StreamResampler:
         self._taken += piece.shape[1]
         self._given += count
         return out
-
-    def _settings(self) -> str:
-        return f"{self.channels} channels from {self.rate_in} to {self.rate_out} Hz"
-
-
-def _described(value: object) -> str:
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    return f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')} on {value.device}"

@@ -1,5 +1,6 @@
 """What a causal model remembers of several streams, stepped together."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -35,6 +36,8 @@ class CausalRows:
         assert engine.causal is not None
         self.engine, self.model, self.threads = engine, engine.causal, threads
         self.streams, self.channels, self.slots = streams, channels, slots
+        # How many streams had a row before: what is left of one of them must not reach the next.
+        self.former = [0] * streams
         config = self.model.config.stft
         self.hop = config.hop
         self.norm = stft.window(config, engine.device).square().view(2, -1).sum(0)
@@ -59,8 +62,8 @@ class CausalRows:
     def set_prompts(self, row: int, vectors: Tensor, shared: bool) -> None:
         """What a stream's frames to come are separated by.
 
-        shared: its channels get the same masks. Only where there is one stream, or channels always do: what is
-            remembered of every channel becomes the mean of that, and the other way round.
+        shared: its channels get the same masks. Only where there is one stream, or channels always do: what was
+            remembered of each channel becomes what is remembered of all, see `_shared`, and the other way round.
         """
         shared = shared or self.linked
         known = self.engine.condition(vectors)
@@ -159,21 +162,14 @@ class CausalRows:
                 self._row(tensor, row).zero_()
 
     def row_state(self, row: int) -> StreamState:
-        """A copy of what is remembered of one stream."""
-        return copied(like(self.state, {name: self._row(t, row) for name, t in tensors_of(self.state).items()}))
+        """What is remembered of one stream; it shares its memory."""
+        return like(self.state, {name: self._row(t, row) for name, t in tensors_of(self.state).items()})
 
     def load(self, row: int, state: StreamState) -> None:
-        """Goes on from a stream's `row_state`; InputError if it is of another kind of stream."""
-        mine = {name: self._row(value, row) for name, value in tensors_of(self.state).items()}
+        """Goes on from a copy of a `row_state`."""
         theirs = tensors_of(state)
-        wrong = [name for name, value in mine.items() if name not in theirs or theirs[name].shape != value.shape]
-        if wrong:
-            raise InputError(
-                f"the state is of another session: {wrong[0]} does not fit {self.channels} channels, {self.slots // 2} "
-                "prompts at most, and these prompts; open the session as it was when the state was taken"
-            )
         with self.engine.computing():
-            for name, value in mine.items():
+            for name, value in tensors_of(self.row_state(row)).items():
                 value.copy_(theirs[name])
 
     def _row(self, tensor: Tensor, row: int) -> Tensor:
@@ -186,14 +182,18 @@ def _rows(state: T, places: Tensor) -> T:
 
 
 def _shared(frames: TrunkState, shared: bool, channels: int) -> TrunkState:
-    """What was remembered of every channel, as one for all: the mean; or what was remembered of all, for every one."""
+    """What was remembered of every channel, as one for all; or what was remembered of all, for every one.
 
-    def convert(value: Tensor) -> Tensor:
-        if not shared:
-            return value.repeat_interleave(channels, 0)
-        return value.mean(0, keepdim=True)
-
-    return like(frames, {name: convert(value) for name, value in tensors_of(frames).items()})
+    One for all is the loudest channel's, the first of them, at the level of the channels' mean power: that is what
+    `linked` would have given of a sound that is in all of them. The mean would lose what has opposite phases.
+    """
+    if not shared:
+        return like(frames, {name: value.repeat_interleave(channels, 0) for name, value in tensors_of(frames).items()})
+    loudest = int(frames.level.argmax())
+    one = like(frames, {name: value[loudest : loudest + 1].clone() for name, value in tensors_of(frames).items()})
+    # Levels are logarithms of magnitudes.
+    level = (torch.logsumexp(2 * frames.level, 0, keepdim=True) - math.log(len(frames.level))) / 2
+    return replace(one, level=level)
 
 
 def _filled(modulation: Modulation, prompts: int) -> Modulation:

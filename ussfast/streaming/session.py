@@ -2,59 +2,40 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from ussfast.audio import as_samples
-from ussfast.audio.atomic import atomic_write
 from ussfast.audio.remix import Remix
-from ussfast.engine.nested import like, tensors_of
+from ussfast.engine.levels import LOUDEST
+from ussfast.engine.nested import counted, fit
 from ussfast.errors import InputError
 from ussfast.prompts.bank import Plan
 from ussfast.separation import Separation
+from ussfast.streaming import states
 from ussfast.streaming.core import Core
 from ussfast.streaming.presence import Presence
-from ussfast.streaming.resampler import ResamplerState, StreamResampler
+from ussfast.streaming.rooted import Rooted
+from ussfast.streaming.stages import Stages
+from ussfast.streaming.states import SessionState
+from ussfast.streaming.tracks import Tracks
 
 PROMPTS = 4  # that a session has room for at least
-LOUDEST = 1e10  # full scale is 1: what is beyond is damage, and sums of it would overflow
 
 MakeCore = Callable[[int, int, Plan, tuple[int, ...]], Core]  # channels, slots there are, what to separate into which
 MakePlan = Callable[[Sequence[str] | str | None], Plan]
 
 
-@dataclass(frozen=True)
-class SessionState:
-    """All that a session remembers; tensors only.
-
-    core: of the model. incoming, outgoing: of the conversions to the model's rate and back. mixture: [channels, n]
-    input whose stems are still to come. vectors: [sources, dim], empty for models without prompts. slots: int64
-    [sources], tracks that the sources are in.
-    """
-
-    core: Any
-    incoming: ResamplerState
-    outgoing: ResamplerState
-    mixture: Tensor
-    vectors: Tensor
-    slots: Tensor
-
-
-class Session:
+class Session(Rooted):
     """A stream of one recording; made by `Separator.session`.
 
     Use as a context manager, or not: there is nothing to release.
 
-    Attributes: sample_rate (of input and output, in Hz), channels (as they were said, or None), core (what works at the
-        model's rate).
+    Attributes: sample_rate (of input and output, in Hz), channels (as they were said, or None).
     """
 
     def __init__(
@@ -75,39 +56,38 @@ class Session:
             raise InputError(f"channels must be at least 1, got {channels}")
         self._make_core, self._make_plan, self._on_bad = make_core, make_plan, on_bad
         self.sample_rate, self._model_rate, self.channels = sample_rate, model_rate, channels
-        self._plan = make_plan(prompts)
-        self.max_prompts = max(PROMPTS, len(self._plan.labels), max_prompts or 0)
-        # Twice as many tracks as prompts: all may change at once, and the former ones fade out.
-        self._slots = tuple(range(len(self._plan.labels)))
-        self._room = 2 * self.max_prompts
-        self._presence = Presence(remix, self._room)
-        self._open(channels or 1)
-
-    def _open(self, channels: int) -> None:
-        self._incoming = StreamResampler(channels, self.sample_rate, self._model_rate)
-        self._outgoing = StreamResampler(self._room * channels, self._model_rate, self.sample_rate)
-        self.core = self._make_core(channels, self._room, self._plan, self._slots)
-        self._opened = channels
+        plan = make_plan(prompts)
+        self.max_prompts = max(PROMPTS, len(plan.labels), max_prompts or 0)
+        self._tracks = Tracks(plan, 2 * self.max_prompts)
+        self._presence = Presence(remix, self._tracks.count)
+        self._stages = self._staged(channels or 1, self._tracks.slots)
         self._begin()
 
+    def _staged(self, channels: int, slots: tuple[int, ...]) -> Stages:
+        room = self._tracks.count
+        core = self._make_core(channels, room, self._tracks.plan, slots)
+        return Stages(core, channels, room, self.sample_rate, self._model_rate)
+
     def _begin(self) -> None:
-        self._mixture = np.zeros((self._opened, 0), np.float32)
-        self._taken = 0
-        # Former sources that still fade out: slot -> label, and samples at the model's rate that are left of it.
-        self._leaving: dict[int, tuple[str, int]] = {}
-        self._presence.begin(self._slots)
+        self._mixture = np.zeros((self._stages.channels, 0), np.float32)
+        self._tracks.begin(self._tracks.slots)
+        self._presence.begin(self._tracks.slots)
         self._closed = False
+
+    @property
+    def core(self) -> Core:
+        """What works at the model's rate."""
+        return self._stages.core
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Of the stems, in order; repeated prompts are numbered."""
-        return self._plan.labels
+        return self._tracks.plan.labels
 
     @property
     def latency(self) -> float:
         """Seconds from a sample of the input to the same one of the output, conversions of the rate included."""
-        ours = self._incoming.delay / self.sample_rate
-        return ours + (self.core.latency + self._outgoing.delay) / self._model_rate
+        return self._stages.latency
 
     @property
     def hop_seconds(self) -> float:
@@ -132,14 +112,11 @@ class Session:
 
     def flush(self) -> Separation:
         """Ends the stream: the rest, so that as many samples came out as went in. `reset` begins another one."""
-        if self._closed or not self._taken:
-            self._closed = True
-            return self._piece(torch.zeros(self._room * self._opened, 0))
+        self.core.check_open()
+        if self._closed:
+            return self._piece(np.zeros((self._tracks.count, self._stages.channels, 0), np.float32))
         self._closed = True
-        last = self._run(self._incoming.flush())
-        rest = torch.from_numpy(self.core.flush()).flatten(0, 1)
-        first = self._outgoing.push(torch.cat((last, rest), 1))
-        return self._piece(torch.cat((first, self._outgoing.flush(self._taken)), 1))
+        return self._piece(self._stages.flush())
 
     def pieces(self, chunks: Iterable[Any]) -> Iterator[Separation]:
         """Pushes chunks and flushes: what is complete, piece by piece, without empty ones."""
@@ -151,16 +128,13 @@ class Session:
         if rest.mixture.size:
             yield rest
 
-    def _run(self, audio: Tensor) -> Tensor:
-        """[channels, n] at the model's rate -> [slots * channels, m]."""
-        return torch.from_numpy(self.core.push(audio.numpy())).flatten(0, 1)
-
     def checked(self, chunk: Any) -> np.ndarray:
         """The first part of `push`: float32 [channels, n] as it will be taken, or an error."""
+        self.core.check_open()
         if self._closed:
             raise InputError("the stream has ended: call reset() to begin another one")
-        audio = as_samples(chunk, "chunk")
-        expected = self.channels or (None if not self._taken else self._opened)
+        expected = self.channels or (self._stages.channels if self._stages.taken else None)
+        audio = as_samples(chunk, "chunk", expected)
         if expected not in (None, len(audio)):
             raise InputError(f"this stream has {expected} channels, the chunk {len(audio)}")
         bad = int((~(np.abs(audio) <= LOUDEST)).sum())
@@ -177,25 +151,22 @@ class Session:
 
     def take(self, audio: np.ndarray) -> np.ndarray:
         """The second part: at the model's rate."""
-        if len(audio) != self._opened:
-            self._open(len(audio))
-        self._taken += audio.shape[1]
+        if len(audio) != self._stages.channels:
+            self._stages = self._staged(len(audio), self._tracks.slots)
+            self._begin()
         self._mixture = np.concatenate((self._mixture, audio), 1)
-        return self._incoming.push(torch.from_numpy(audio)).numpy()
+        return self._stages.take(audio)
 
     def give(self, ready: np.ndarray) -> Separation:
         """The last part: a piece, from what the core returned."""
-        return self._piece(self._outgoing.push(torch.from_numpy(ready).flatten(0, 1)))
+        return self._piece(self._stages.give(ready))
 
-    def _piece(self, ready: Tensor) -> Separation:
-        count = ready.shape[1]
+    def _piece(self, ready: np.ndarray) -> Separation:
+        count = ready.shape[-1]
         mixture, self._mixture = self._mixture[:, :count], self._mixture[:, count:].copy()
-        slots = [*self._slots, *self._leaving]
-        labels = (*self._plan.labels, *(label for label, _ in self._leaving.values()))
-        # Not by torch, where choosing rows takes ten times as long.
-        stems = self._presence.apply(ready.numpy().reshape(self._room, self._opened, count)[slots], mixture, slots)
-        spent = count * self._model_rate // self.sample_rate
-        self._leaving = {s: (label, left - spent) for s, (label, left) in self._leaving.items() if left > spent}
+        slots, labels = self._tracks.heard, self._tracks.labels
+        stems = self._presence.apply(ready[list(slots)], mixture, slots)
+        self._tracks.go_on(count)
         return Separation(labels, stems, self.sample_rate, mixture)
 
     def set_prompts(self, prompts: Sequence[str] | str) -> None:
@@ -212,26 +183,14 @@ class Session:
                 f"{len(plan.labels)} prompts, but this session was opened for {self.max_prompts} at most: open it with "
                 f"max_prompts={len(plan.labels)}"
             )
-        before = dict(zip(self._plan.keys, self._slots, strict=True))
-        kept = {before[key] for key in plan.keys if key in before}
-        # Slots whose source is still fading out are taken last, those that faded longest first.
-        free = [s for s in range(self._room) if s not in before.values() and s not in self._leaving]
-        free += [s for s in self._leaving if s not in kept]
-        slots = tuple(before[key] if key in before else free.pop(0) for key in plan.keys)
+        slots, fade = self._tracks.places(plan), self._stages.fade
         self.core.set_prompts(plan.vectors, slots, plan.groups)
-        fade = self.core.fade + self._outgoing.delay + self.core.hop
-        # Also those that fade out already: their shares of the mixture set out anew with all others'.
-        ended = {s: label for s, (label, _) in self._leaving.items()}
-        ended |= dict(zip(self._slots, self._plan.labels, strict=True))
-        self._leaving = {s: (label, fade) for s, label in ended.items() if s not in slots}
-        self._presence.change(slots, fade * self.sample_rate // self._model_rate)
-        self._plan, self._slots = plan, slots
+        self._tracks.change(plan, slots, fade)
+        self._presence.change(slots, fade)
 
     def reset(self) -> None:
         """Forgets all audio and begins another stream with the same prompts."""
-        self.core.reset()
-        self._incoming.reset()
-        self._outgoing.reset()
+        self._stages.reset()
         self._begin()
 
     def close(self) -> None:
@@ -250,49 +209,49 @@ class Session:
     def state(self) -> SessionState:
         """A copy of all that this session remembers. To go on elsewhere, open a session with the same settings and
         prompts and assign it there: its output continues bit for bit. Former prompts that are still fading out are not
-        in it."""
-        vectors = torch.zeros(0, 0) if self._plan.vectors is None else self._plan.vectors.detach().cpu().clone()
+        in it; that of a stream that has ended is of one that begins.
+
+        Raises, when it is assigned:
+            InputError: it is no state, or of a session with other settings, other prompts or prompts that mean
+                something else, or it cannot be of any. Nothing has changed then.
+        """
+        stages, plan = self._stages, self._tracks.plan
         return SessionState(
-            self.core.state, self._incoming.state, self._outgoing.state,
-            torch.from_numpy(self._mixture.copy()), vectors, torch.tensor(self._slots),
+            states.written(plan.labels), states.vectors_of(plan), self._rates, torch.tensor(self._tracks.slots),
+            self.core.state, stages.incoming.state, stages.outgoing.state, torch.from_numpy(self._mixture.copy()),
         )  # fmt: skip
 
     @state.setter
     def state(self, state: SessionState) -> None:
-        channels, slots = len(state.mixture), tuple(state.slots.tolist())
-        if self.channels not in (None, channels):
-            raise InputError(f"the state is of a stream of {channels} channels, this one has {self.channels}")
-        if len(slots) != len(self._plan.labels) or max(slots) >= self._room:
-            raise InputError(
-                f"the state is of a session with {len(slots)} prompts, this one has {len(self._plan.labels)}"
-            )
-        before = self._opened, self._plan, self._slots, self.state
-        self._plan = replace(self._plan, vectors=state.vectors if state.vectors.numel() else None)
-        try:
-            self._resume(channels, slots, state)
-        except InputError:
-            self._plan = before[1]
-            self._resume(before[0], before[2], before[3])
-            raise
+        self.core.check_open()
+        plan = self._tracks.plan
+        states.check_asked(plan, state)
+        channels = states.channels_of(state, self.channels)
+        slots = states.slots_of(state, len(plan.labels), self._tracks.count)
+        stages = self._stages if channels == self._stages.channels else self._staged(channels, slots)
+        fit(self._after(counted(state.incoming, "taken"), stages, state.slots), state)
+        self._stages = stages
+        stages.core.set_prompts(plan.vectors, slots, plan.groups)
+        stages.load(state.core, state.incoming, state.outgoing)
+        self._tracks.begin(slots)
+        self._begin()
+        self._mixture = state.mixture.detach().cpu().numpy().copy()
 
-    def _resume(self, channels: int, slots: tuple[int, ...], state: SessionState) -> None:
-        self._slots = slots
-        self._open(channels)
-        self.core.load(state.core)
-        self._incoming.load(state.incoming)
-        self._outgoing.load(state.outgoing)
-        self._mixture = state.mixture.numpy().copy()
-        self._taken = int(state.incoming.taken)
+    def _after(self, taken: int, stages: Stages, slots: torch.Tensor) -> SessionState:
+        """What `state` is like after so many samples, all of it known but for what the samples were."""
+        plan, mixture = self._tracks.plan, torch.zeros(stages.channels, taken - stages.given(taken))
+        return SessionState(
+            states.written(plan.labels), states.vectors_of(plan), self._rates, slots, *stages.after(taken), mixture
+        )
+
+    @property
+    def _rates(self) -> torch.Tensor:
+        return torch.tensor([self.sample_rate, self._model_rate])
 
     def save(self, path: str | Path) -> None:
         """Writes the state as a safetensors file."""
-        with atomic_write(Path(path)) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in tensors_of(self.state).items()}, temporary)
+        states.save(Path(path), self.state)
 
     def load(self, path: str | Path) -> None:
-        """Goes on from a file of `save`; InputError if it is none, or of another kind of session."""
-        try:
-            tensors = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path}: not a session state: {error}") from error
-        self.state = like(self.state, tensors)
+        """Goes on from a file of `save`; InputError if it is none, or as for `state`."""
+        self.state = states.load(Path(path), self.state)

@@ -4,7 +4,7 @@ Sources come out in slots, a fixed number of rows, so that prompts can change wh
 label a slot and keeps it there as long as the label goes on. Slots not in use are zero.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,16 +21,16 @@ from ussfast.long_audio.windows import FadeStitcher, StitchState
 class SlidingState:
     """All that a stream remembers between two pushes, but for its prompts; tensors on the CPU, shared with nothing.
 
+    windows: int64 [4], samples of each, of its step, cross-fade and look-ahead; they must be those of the core.
     held: [channels, n] float32, the input that windows to come may see.
     tail: [slots, channels, m] float32, what the last window says about the output to come and shortly before.
     counters: int64 [2], the position of held's first sample and how many windows were run.
-    cut: int64 [4], samples of the window, its step, cross-fade and look-ahead; they must be those of the core.
     """
 
-    held: Tensor
-    tail: Tensor
+    windows: Tensor
+    held: Tensor = field(metadata={"within": (-1e12, 1e12)})
+    tail: Tensor = field(metadata={"within": (-1e16, 1e16)})
     counters: Tensor
-    cut: Tensor
 
 
 class SlidingCore:
@@ -131,27 +131,28 @@ class SlidingCore:
         held = np.zeros((self.channels, 0), np.float32) if now.held is None else now.held
         tail = self._joined([]) if now.tail is None else now.tail
         counters = torch.tensor([now.start, now.windows])
-        return SlidingState(torch.from_numpy(held.copy()), torch.from_numpy(tail.copy()), counters, self._cut())
+        return SlidingState(self._windows(), torch.from_numpy(held.copy()), torch.from_numpy(tail.copy()), counters)
+
+    def check_open(self) -> None:
+        pass  # all of it is its own
+
+    def given(self, taken: int) -> int:
+        return self._stitcher.after(taken).given
+
+    def after(self, taken: int) -> SlidingState:
+        """What the state is like after so many samples, for `fit`: what they were is not in it."""
+        windows, start, tail, _ = self._stitcher.after(taken)
+        held = torch.zeros(self.channels, taken - start)
+        counters = torch.tensor([start, windows])
+        return SlidingState(self._windows(), held, torch.zeros(self.slot_count, self.channels, tail), counters)
 
     def load(self, state: SlidingState) -> None:
-        """Goes on from `state`, bit for bit as the core that it is from, given the same prompts.
-
-        Raises:
-            InputError: it is from other windows, channels or slots.
-        """
-        if not torch.equal(state.cut, self._cut()):
-            raise InputError(
-                f"the state is from windows with [size, step, fade, look-ahead] = {state.cut.tolist()} samples, "
-                f"here they are {self._cut().tolist()}"
-            )
-        expected, found = (self.slot_count, self.channels), tuple(state.tail.shape[:2])
-        if found != expected or len(state.held) != self.channels:
-            raise InputError(f"the state has [slots, channels] = {list(found)}, expected {list(expected)}")
+        """Goes on from `state`, which must fit, bit for bit as the core that it is from, given the same prompts."""
         start, windows = map(int, state.counters)
-        tail = state.tail.numpy().copy() if windows else None
-        self._stitcher.load(StitchState(state.held.numpy().copy(), start, tail, windows))
+        held, tail = (part.detach().cpu().numpy().copy() for part in (state.held, state.tail))
+        self._stitcher.load(StitchState(held, start, tail if windows else None, windows))
 
-    def _cut(self) -> Tensor:
+    def _windows(self) -> Tensor:
         stitcher = self._stitcher
         return torch.tensor([stitcher.size, stitcher.advance, stitcher.fade, stitcher.ahead])
 

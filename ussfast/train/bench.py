@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ussfast._ext import cpu_isa
+from ussfast.engine.threads import check_threads
 from ussfast.errors import InputError
 from ussfast.models import build
 from ussfast.ops import use_reference
@@ -114,7 +115,7 @@ def table(rows: list[Way]) -> str:
 def run_training(recipe: str, rounds: int, threads: int | None, as_json: bool) -> None:
     """Measures whole steps of `recipe` on the CPU, by kernels for training and by plain PyTorch, and prints them."""
     loaded, before = load_recipe(recipe), torch.get_num_threads()
-    torch.set_num_threads(threads or before)
+    torch.set_num_threads(before if threads is None else check_threads(threads))
     try:
         rows = ways(loaded, rounds=rounds)
         facts = {"recipe": loaded.name, "machine": machine(torch.device("cpu")), "torch": torch.__version__}

@@ -1,26 +1,20 @@
-"""Training checkpoints: folders of safetensors shards below 16 MiB with a state.json, complete or absent."""
+"""Training checkpoints: what is in them; where and how they lie is `folders`'."""
 
 import dataclasses
 import json
-import os
-import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ussfast.audio.atomic import write_failure
-from ussfast.errors import CheckpointError
+from ussfast.errors import CheckpointError, InputError
 from ussfast.models import architecture_of, config_from_dict
+from ussfast.train.folders import Damaged, Say, folders, is_number, is_ours, name_of, read, remove, write
 from ussfast.train.recipe import Recipe
 
-SHARD_BYTES = 15 * 1024 * 1024
 KEEP = 2
-
-
 def _model_facts(recipe: Recipe) -> dict[str, Any]:
     """What identifies the model of a recipe, as JSON returns it."""
     return json.loads(json.dumps(dataclasses.asdict(recipe.model)))
@@ -30,53 +24,9 @@ def _head(recipe: Recipe) -> dict[str, Any]:
     return {"recipe": recipe.name, "architecture": architecture_of(recipe.model), "model": _model_facts(recipe)}
 
 
-def _write(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Writes beside `folder`, then renames: a folder of that name is always complete."""
-    fresh = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        fresh.mkdir(parents=True)
-        _fill(fresh, tensors, state)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise write_failure(folder, error) from error
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(fresh, folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _fill(fresh: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu().contiguous()
-        if size + tensor.nbytes > SHARD_BYTES and shards[-1]:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += tensor.nbytes
-    for number, shard in enumerate(shards):
-        save_file(shard, fresh / f"shard-{number:03d}.safetensors")
-    (fresh / "state.json").write_text(json.dumps(state | {"shards": len(shards)}, indent=1))
-
-
-def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        state = json.loads((folder / "state.json").read_text())
-        tensors: dict[str, Tensor] = {}
-        for number in range(state["shards"]):
-            tensors |= load_file(folder / f"shard-{number:03d}.safetensors")
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} is not a training checkpoint: {error}") from None
-    return tensors, state
-
-
 def save_weights(folder: Path, recipe: Recipe, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Weights alone, with the facts of the step they are from."""
-    _write(folder, weights, _head(recipe) | {"facts": facts})
+    write(folder, weights, _head(recipe) | {"facts": facts})
 
 
 def save_best(
@@ -95,21 +45,25 @@ def save_best(
     # Of equals, the later one: it has seen more.
     best = sorted([*others, (step, mean)], key=lambda pair: (-pair[1], -pair[0]))[: recipe.run.keep_best]
     if (step, mean) in best:
-        save_weights(directory / f"best-{step:07d}", recipe, weights, facts)
-    names = {f"best-{step:07d}" for step, _ in best}
-    for folder in directory.glob("best-*"):
-        if folder.name not in names:
-            shutil.rmtree(folder)
+        save_weights(directory / name_of("best", step), recipe, weights, facts)
+    remove(folders(directory, "best"), {step for step, _ in best})
     return best
 
 
-def best(directory: Path) -> list[Path]:
-    """Folders of validated weights, the best first."""
+def best(directory: Path, say: Say = lambda line: None) -> list[Path]:
+    """Folders of validated weights, the best first; `say` gets a line for each that cannot be read."""
     scored = []
-    for folder in [directory / "best", *directory.glob("best-*")]:  # earlier versions kept one, named best
+    for folder in [directory / "best", *folders(directory, "best").values()]:  # earlier versions kept one, named best
         if folder.is_dir():
-            facts = _read(folder)[1]["facts"]
-            scored.append((facts["mean"] if "mean" in facts else facts["best"], facts["step"], folder))
+            try:
+                facts = read(folder)[1]["facts"]
+                mean = facts.get("mean", facts.get("best"))
+                if not is_number(mean):
+                    raise Damaged(f"{folder} is not a checkpoint of validated weights: it has no mean of a validation")
+            except Damaged as error:
+                say(f"{error}; it is left out")
+                continue
+            scored.append((mean, facts["step"], folder))
     return [folder for _, _, folder in sorted(scored, reverse=True)]
 
 
@@ -120,18 +74,25 @@ def save(
     optimizer: dict[str, Any],
     facts: dict[str, Any],
     extra: dict[str, Tensor],
+    passed_over: Collection[Path] = (),
 ) -> Path:
-    """A full checkpoint under `directory`; the newest two are kept. `extra` has names with a point, such as ema.x."""
+    """A full checkpoint under `directory`; the newest two are kept.
+
+    Args:
+        extra: has names with a point, such as ema.x.
+        passed_over: checkpoints that could not be read: they do not count, and stay, for they may be mended.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in weights.items()} | extra
     scalars: dict[str, Any] = {}
     for index, moments in optimizer["state"].items():
         for name, value in moments.items():
             tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
     scalars["param_groups"] = optimizer["param_groups"]
-    folder = directory / f"step-{facts['step']:07d}"
-    _write(folder, tensors, _head(recipe) | {"facts": facts, "optimizer": scalars})
-    for old in sorted(directory.glob("step-*"))[:-KEEP]:
-        shutil.rmtree(old)
+    folder = directory / name_of("step", facts["step"])
+    write(folder, tensors, _head(recipe) | {"facts": facts, "optimizer": scalars})
+    found = {step: path for step, path in folders(directory, "step").items() if path not in passed_over}
+    before = [step for step, path in found.items() if step <= facts["step"] and is_ours(path)]
+    remove({step: found[step] for step in before[:-KEEP]})
     return folder
 
 
@@ -144,7 +105,7 @@ def shrink(source: Path, folder: Path) -> None:
     Raises:
         CheckpointError: `source` holds weights alone, or is damaged.
     """
-    tensors, state = _read(source)
+    tensors, state = read(source)
     if "optimizer" not in state:
         raise CheckpointError(f"{source} is not a full checkpoint: no run can go on from it")
     dtypes = {"model": torch.float16, "ema": torch.float16, "optimizer": torch.bfloat16}
@@ -152,12 +113,17 @@ def shrink(source: Path, folder: Path) -> None:
         dtype = dtypes.get(name.partition(".")[0])
         if dtype is not None and tensor.dtype == torch.float32 and tensor.numel() > 1:
             tensors[name] = tensor.to(dtype)
-    _write(folder, tensors, state)
+    write(folder, tensors, state)
+
+
+def full(directory: Path) -> list[Path]:
+    """Full checkpoints of a run, the newest first."""
+    return list(folders(directory, "step").values())[::-1]
 
 
 def newest(directory: Path) -> Path | None:
-    found = sorted(directory.glob("step-*"))
-    return found[-1] if found else None
+    found = full(directory)
+    return found[0] if found else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,23 +141,31 @@ class Checkpoint:
 
 
 def load(folder: Path, recipe: Recipe) -> Checkpoint:
-    """A full checkpoint; CheckpointError when the recipe's model is another one."""
-    tensors, state = _read(folder)
+    """A full checkpoint; Damaged if it is none, another CheckpointError when the recipe's model is another one."""
+    tensors, state = read(folder)
     if state["model"] != _model_facts(recipe):
         raise CheckpointError(f"{folder} was trained with another model configuration than recipe {recipe.name}")
     weights: dict[str, Tensor] = {}
     extra: dict[str, Tensor] = {}
     moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        kind, _, rest = key.partition(".")
-        if kind == "model":
-            weights[rest] = value
-        elif kind == "optimizer":
-            index, name = rest.split(".")
-            moments.setdefault(int(index), {})[name] = value
-        else:
-            extra[key] = value
-    return Checkpoint(weights, {"state": moments, **state["optimizer"]}, state["facts"], extra)
+    try:
+        for key, value in tensors.items():
+            kind, _, rest = key.partition(".")
+            if kind == "model":
+                weights[rest] = value
+            elif kind == "optimizer":
+                index, name = rest.split(".")
+                moments.setdefault(int(index), {})[name] = value
+            else:
+                extra[key] = value
+        optimizer, facts = {"state": moments, **state["optimizer"]}, state["facts"]
+        if not isinstance(optimizer["param_groups"], list) or not {"seconds", "rng"} <= facts.keys():
+            raise ValueError
+        if folder.name.startswith("step-") and folder.name != name_of("step", facts["step"]):
+            raise ValueError
+    except (KeyError, ValueError, TypeError):
+        raise Damaged(f"{folder} is not a full training checkpoint: no run can go on from it") from None
+    return Checkpoint(weights, optimizer, facts, extra)
 
 
 def load_weights(folder: Path, mean: bool = True) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
@@ -199,10 +173,14 @@ def load_weights(folder: Path, mean: bool = True) -> tuple[Any, dict[str, Tensor
 
     mean: of a full one, the running mean of the weights, or else those of its last step.
     """
-    tensors, state = _read(folder)
+    tensors, state = read(folder)
     weights = tensors
+    try:
+        config = config_from_dict(state["architecture"], state["model"])
+    except InputError as error:
+        raise Damaged(f"{folder} is not a training checkpoint: {error}") from None
     if "optimizer" in state:
         weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         if mean:
             weights |= {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
-    return config_from_dict(state["architecture"], state["model"]), weights, state["facts"]
+    return config, weights, state["facts"]

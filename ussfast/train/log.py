@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ussfast.audio.atomic import atomic_write
-from ussfast.errors import InputError
+from ussfast.audio.atomic import atomic_write, write_failure
+from ussfast.errors import InputError, OutputError
+from ussfast.train.folders import is_number
 
 Row = dict[str, Any]
 
 
 def read_log(directory: Path) -> list[Row]:
-    """Rows of log.jsonl, those of training with "loss", those of validation with "si_sdr_improvement".
+    """Rows of log.jsonl, those of training with "loss", those of validation with "si_sdr_improvement"; other lines,
+    such as one that a killed process left half-written, are left out.
 
     directory: a run's, or the log itself.
     """
@@ -19,12 +21,21 @@ def read_log(directory: Path) -> list[Row]:
     if not path.is_file():
         return []
     rows: list[Row] = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
-        except ValueError:  # a line that a killed process left half-written
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if _is_row(row):
+            rows.append(row)
     return rows
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return False
+    scores = row.get("si_sdr_improvement", {})
+    return isinstance(scores, dict) and all(is_number(value) for value in [*scores.values(), row.get("mean", 0)])
 
 
 class RunLog:
@@ -33,8 +44,10 @@ class RunLog:
     def __init__(self, directory: Path, step: int, tensorboard: bool):
         self.directory = directory
         self.rows = [row for row in read_log(directory) if row["step"] <= step]
+        if (directory / "log.jsonl").is_dir():
+            raise OutputError(f"{directory / 'log.jsonl'}: is a folder, where the run's log is to be")
         target, text = directory / "log.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows)
-        if target.is_file() and target.read_text() != text:
+        if target.is_file() and target.read_bytes() != text.encode():
             with atomic_write(target) as path:
                 path.write_text(text)
         self._board: Any = _board(directory / "tb", step) if tensorboard else None
@@ -42,8 +55,12 @@ class RunLog:
     def write(self, row: Row) -> None:
         """Adds a row; the table of validations is made anew when it is one."""
         self.rows.append(row)
-        with open(self.directory / "log.jsonl", "a") as file:
-            file.write(json.dumps(row) + "\n")
+        path = self.directory / "log.jsonl"
+        try:
+            with open(path, "a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise write_failure(path, error) from error
         scores = row.get("si_sdr_improvement")
         if scores is not None:
             with atomic_write(self.directory / "validation.md") as path:

@@ -1,20 +1,22 @@
 """How mixtures for training are drawn."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from ussfast.errors import InputError
+from ussfast.plain import Checked, Name, Range, Share
 from ussfast.train.chains import NEXT
 from ussfast.train.rendering import AugmentConfig
 
 
 @dataclass(frozen=True)
-class PromptSet:
-    prompts: tuple[str, ...]
-    share: float
+class PromptSet(Checked):
+    prompts: tuple[Name, ...]
+    share: Share
 
 
 @dataclass(frozen=True)
-class MixConfig:
+class MixConfig(Checked):
     """seconds: crop length. rows: sources per batch (mixtures times prompts), so that every step costs the same.
 
     sets: prompt sets asked for outright with their shares; the remaining share draws chains of prompts. All mixtures
@@ -38,44 +40,36 @@ class MixConfig:
     query: share of sources asked for by an example clip, where there is one; query_seconds: its length.
     """
 
-    seconds: float = 2.5
-    rows: int = 12
+    seconds: Annotated[float, Range(0.01, 600)] = 2.5
+    rows: Annotated[int, Range(4, 4096)] = 12
     sets: tuple[PromptSet, ...] = field(default=())
-    quietest_db: tuple[float, ...] = (-10.0, -20.0)
-    full_band: float = 0.0
-    built_background: float = 0.25
-    aligned: float = 0.5
-    band_limit: float = 1.0
-    any_band: float = 0.0
-    level_jump: float = 0.0
-    jump_db: float = 30.0
+    quietest_db: Annotated[tuple[Annotated[float, Range(-200, 0)], ...], Range(2, 2)] = (-10.0, -20.0)
+    full_band: Share = 0.0
+    built_background: Share = 0.25
+    aligned: Share = 0.5
+    band_limit: Share = 1.0
+    any_band: Share = 0.0
+    level_jump: Share = 0.0
+    jump_db: Annotated[float, Range(0, 60)] = 30.0
     augment: AugmentConfig = AugmentConfig()
-    dropout: float = 0.0
-    absent: float = 0.0
-    silence: float = 0.0
-    query: float = 0.0
-    query_seconds: float = 2.5
-    again: float = 0.0
-    pairs: int = 0
+    dropout: Share = 0.0
+    absent: Share = 0.0
+    silence: Share = 0.0
+    query: Share = 0.0
+    query_seconds: Annotated[float, Range(0.01, 600)] = 2.5
+    again: Share = 0.0
+    pairs: Annotated[int, Range(0, 4096)] = 0
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0 or self.rows < 4 or sum(s.share for s in self.sets) > 1 + 1e-9:
-            raise InputError(f"need seconds > 0, rows >= 4 and shares of sets of at most 1 together, got {self}")
-        shares = (self.any_band, self.absent, self.silence, self.query, self.again)
-        if not all(0 <= share <= 1 for share in shares) or self.query_seconds <= 0:
-            raise InputError(
-                f"need any_band, absent, silence, query and again between 0 and 1 and query_seconds > 0, got {self}"
-            )
-        if len(self.quietest_db) != 2 or max(self.quietest_db) > 0 or not 0 <= self.full_band <= 1:
-            raise InputError(f"need two quietest_db of at most 0 and full_band between 0 and 1, got {self}")
-        if not 0 <= self.level_jump <= 1 or not 0 <= self.jump_db <= 60:
-            raise InputError(f"need level_jump between 0 and 1 and jump_db 0..60, got {self}")
-        if self.pairs == 1 or self.pairs < 0:
+        super().__post_init__()
+        if sum(s.share for s in self.sets) > 1 + 1e-9:
+            raise InputError(f"need shares of sets of at most 1 together, got {self}")
+        if self.pairs == 1:
             raise InputError(f"need at least two kinds of pairs to be told apart, or 0, got {self.pairs}")
         most = self.rows - (self.absent > 0) - (self.again > 0)
         if most < 4:
             raise InputError(f"need rows >= 5 where absent prompts are asked for, 1 more with again, got {self}")
         for s in self.sets:
             unknown = [prompt for prompt in s.prompts if prompt not in NEXT]
-            if unknown or s.share < 0 or not 2 <= len(s.prompts) <= most:
-                raise InputError(f"a prompt set needs 2 to {most} of {', '.join(NEXT)}, and a share from 0 on, got {s}")
+            if unknown or not 2 <= len(s.prompts) <= most:
+                raise InputError(f"a prompt set needs 2 to {most} of {', '.join(NEXT)}, got {s}")

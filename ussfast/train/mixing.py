@@ -118,6 +118,13 @@ class Mixer:
                 return with_again(batch, found, every, self.picker, config.augment, config.any_band, rng)
         return batch
 
+    @property
+    def most_equal(self) -> int:
+        """Equal prompts that a mixture may have."""
+        counts = [max(map(s.prompts.count, s.prompts)) for s in self.config.sets if s.share > 0]
+        chains = sum(s.share for s in self.config.sets) < 1 - 1e-9
+        return max([*counts, 4] if chains else counts)
+
     def _sources(self) -> int:
         """How many sources the mixtures of the next batch have."""
         shares = [s.share for s in self.config.sets]

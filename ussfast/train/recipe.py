@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ussfast.errors import InputError
 from ussfast.models import config_from_dict
-from ussfast.models.config import from_dict
+from ussfast.plain import Checked, Name, Range, Share, convert, from_dict, read_yaml
 from ussfast.train.mix_config import MixConfig
 from ussfast.train.recipe_file import recipe_file
 
+Count = Annotated[int, Range(1, 1e12)]
+Weight = Annotated[float, Range(0, 1e6)]
+
 
 @dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Checked):
     """Optimiser, learning rate, clipping and averaging; lengths in optimiser steps.
 
     name: "adamw", or "muon": Muon for the matrices inside blocks, AdamW for everything else.
@@ -23,29 +26,21 @@ class OptimConfig:
     ema: decay of the running mean of the weights, which is what is validated and exported; 0 for the weights.
     """
 
-    steps: int
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: int = 300
-    clip: float = 5.0
+    steps: Count
+    lr: Annotated[float, Range(0, 1e3)] = 1e-3
+    weight_decay: Annotated[float, Range(0, 1e3)] = 0.01
+    warmup: Annotated[int, Range(0, 1e12)] = 300
+    clip: Annotated[float, Range(1e-12, 1e12)] = 5.0
     name: Literal["adamw", "muon"] = "adamw"
     schedule: Literal["cosine", "wsd"] = "cosine"
-    decay: float = 0.2
-    accumulate: int = 1
-    ema: float = 0.999
-    autoclip_percentile: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.accumulate < 1 or self.warmup < 0:
-            raise InputError(f"optim needs steps and accumulate from 1 on, warmup from 0 on, got {self}")
-        if self.lr < 0 or self.clip <= 0 or not 0 <= self.decay <= 1 or not 0 <= self.ema < 1:
-            raise InputError(f"optim needs lr >= 0, clip > 0, decay in 0..1, ema in 0..1 (below 1), got {self}")
-        if self.autoclip_percentile is not None and not 0 <= self.autoclip_percentile <= 100:
-            raise InputError(f"optim.autoclip_percentile must lie in 0..100, got {self.autoclip_percentile}")
+    decay: Share = 0.2
+    accumulate: Count = 1
+    ema: Annotated[float, Range(0, 1 - 1e-9)] = 0.999
+    autoclip_percentile: Annotated[float, Range(0, 100)] | None = None
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Checked):
     """snr_max: in dB, errors further below their reference hardly count. zero_weight: of silent references.
 
     silence: silent references are measured against the other references of their prompt ("group", as published) or
@@ -54,20 +49,16 @@ class LossConfig:
     pairs_weight: of the contrast of example clips (`mix.pairs`), dB per nat, see `ussfast.train.contrast`.
     """
 
-    snr_max: float = 30.0
-    zero_weight: float = 0.1
+    snr_max: Annotated[float, Range(-200, 200)] = 30.0
+    zero_weight: Weight = 0.1
     silence: Literal["group", "mixture"] = "group"
-    high_weight: float = 0.0
-    high_hz: float = 8000.0
-    pairs_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if min(self.high_weight, self.pairs_weight) < 0 or self.high_hz <= 0:
-            raise InputError(f"need loss weights of at least 0 and loss.high_hz above 0, got {self}")
+    high_weight: Weight = 0.0
+    high_hz: Annotated[float, Range(1, 1e6)] = 8000.0
+    pairs_weight: Weight = 1.0
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Checked):
     """Intervals in optimiser steps; validation uses `validate_items` mixtures per task of the dev split.
 
     precision: "bf16" runs the network's matrix products in bfloat16 (a model's own CPU kernels only where the CPU has
@@ -76,20 +67,16 @@ class RunConfig:
     tensorboard: also writes what is logged to tb/ in the run folder.
     """
 
-    seed: int = 0
-    log_every: int = 20
-    validate_every: int = 500
-    validate_items: int = 8
-    checkpoint_every: int = 250
+    seed: Annotated[int, Range(0, 1 << 62)] = 0
+    log_every: Count = 20
+    validate_every: Count = 500
+    validate_items: Count = 8
+    checkpoint_every: Count = 250
     compile: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
-    keep_best: int = 5
+    keep_best: Count = 5
     average: bool = True
     tensorboard: bool = True
-
-    def __post_init__(self) -> None:
-        if min(self.log_every, self.validate_every, self.validate_items, self.checkpoint_every, self.keep_best) < 1:
-            raise InputError(f"run needs intervals, validate_items and keep_best from 1 on, got {self}")
 
 
 @dataclass(frozen=True)
@@ -110,31 +97,27 @@ def recipe_from_dict(data: dict[str, Any]) -> Recipe:
         raise InputError("a recipe needs a table 'model' with an entry 'architecture'")
     if unknown := sorted(map(str, data.keys() - {field.name for field in fields(Recipe)})):
         raise InputError(f"unknown entries in the recipe: {', '.join(unknown)}")
-    classes = data.get("license_classes", list(Recipe.license_classes))
-    if not isinstance(classes, list):
-        raise InputError(f"license_classes must be a list, got {classes!r}")
     settings = {k: v for k, v in model.items() if k != "architecture"}
     config = config_from_dict(model["architecture"], settings)
+    classes = data.get("license_classes", Recipe.license_classes)
     return Recipe(
-        name=str(data.get("name", "unnamed")),
+        name=convert(Name, str(data.get("name", "unnamed")), "name"),
         model=config,
         optim=from_dict(OptimConfig, data.get("optim", {}), "optim"),
         mix=from_dict(MixConfig, data.get("mix", {}), "mix"),
         run=from_dict(RunConfig, data.get("run", {}), "run"),
         loss=from_dict(LossConfig, data.get("loss", {}), "loss"),
-        license_classes=tuple(map(str, classes)),
+        license_classes=convert(tuple[Name, ...], classes, "license_classes"),
     )
 
 
 def load_recipe(source: str | Path) -> Recipe:
     """A recipe from a YAML file, or one that comes with the package, by name."""
+    file = recipe_file(source)
     try:
-        import yaml
+        data = read_yaml(file)
     except ImportError:
         raise InputError("recipes need PyYAML: pip install 'ussfast[train]'") from None
-    text = recipe_file(source).read_text()
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{source} is not valid YAML: {str(error).splitlines()[0]}") from None
+    except InputError as error:
+        raise InputError(f"{source} is not a recipe: {error}") from None
     return recipe_from_dict(data)

@@ -1,6 +1,7 @@
 """From a plan on the host to audio on the device: cut, change, level and sum, each in one go for a whole batch."""
 
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -8,12 +9,13 @@ from torch import Tensor
 
 from ussfast.data.pool import AudioPool, Item
 from ussfast.errors import InputError
+from ussfast.plain import Checked, Range, Share
 from ussfast.train import augment
 from ussfast.train.widening import widen
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(Checked):
     """Shares of crops that are changed, and by how much at most.
 
     speed: share of crops with another pitch, another duration or both, one as often as the other. Stems that are
@@ -31,25 +33,21 @@ class AugmentConfig:
         half the rate.
     """
 
-    speed: float = 0.0
-    pitch_semitones: float = 3.0
-    stretch: float = 1.2
-    equaliser: float = 0.0
-    equaliser_db: float = 6.0
-    reverb: float = 0.0
+    speed: Share = 0.0
+    pitch_semitones: Annotated[float, Range(0, 12)] = 3.0
+    stretch: Annotated[float, Range(1, 2)] = 1.2
+    equaliser: Share = 0.0
+    equaliser_db: Annotated[float, Range(0, 40)] = 6.0
+    reverb: Share = 0.0
     reverb_seconds: tuple[float, ...] = (0.1, 0.7)
     reverb_db: tuple[float, ...] = (-18.0, -3.0)
-    extend: float = 0.0
+    extend: Share = 0.0
     extend_db: tuple[float, ...] = (6.0, 18.0)
     extend_lift_db: tuple[float, ...] = (0.0, 0.0)
-    limit_others: float = 0.0
+    limit_others: Share = 0.0
 
     def __post_init__(self) -> None:
-        shares = (self.speed, self.equaliser, self.reverb, self.extend, self.limit_others)
-        if not all(0 <= share <= 1 for share in shares):
-            raise InputError(f"shares of augmented crops lie between 0 and 1, got {self}")
-        if not 0 <= self.pitch_semitones <= 12 or not 1 <= self.stretch <= 2 or not 0 <= self.equaliser_db <= 40:
-            raise InputError(f"need pitch_semitones 0..12, stretch 1..2 and equaliser_db 0..40, got {self}")
+        super().__post_init__()
         lowest = {"reverb_seconds": 0.01, "reverb_db": -100.0, "extend_db": 0.0, "extend_lift_db": -20.0}
         for name, low in lowest.items():
             ends = getattr(self, name)

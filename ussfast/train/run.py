@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ussfast.checkpoints.store import check_target
 from ussfast.data.credits import credits
 from ussfast.data.pool import AudioPool, read_manifest
 from ussfast.evaluate.dev import DevMixture, dev_mixtures
@@ -49,6 +50,8 @@ def train_recipe(
     embeds = hasattr(ARCHITECTURES[architecture_of(recipe.model)][1], "embed")
     accelerator = parallel.start(device, every_weight_used=not embeds)
     target, main = parallel.training_device(accelerator, device), accelerator.is_main_process
+    if (output / "model").exists():  # told now, and not when there is a model to write
+        check_target(output.resolve() / "model", overwrite=True)
     items = [item for item in read_manifest(data) if item.license_class in recipe.license_classes]
     rate = recipe.model.sample_rate
 
@@ -69,6 +72,8 @@ def train_recipe(
         count = f"{accelerator.num_processes} processes, " if accelerator.num_processes > 1 else ""
         parameters = trainer.model.parameter_count() / 1e6
         console.say(f"{recipe.name}: {parameters:.2f} M parameters on {target}, {count}step {trainer.step}")
+        for note in trainer.notes:
+            console.say(note)
     if until is not None:
         left = max(0.0, until - time.time()) / 60
         max_minutes = left if max_minutes is None else min(left, max_minutes)

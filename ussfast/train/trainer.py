@@ -12,13 +12,15 @@ import torch
 
 from ussfast.checkpoints.store import load_model
 from ussfast.data.pool import AudioPool
-from ussfast.errors import InputError
+from ussfast.errors import CheckpointError, InputError
 from ussfast.evaluate.dev import DevMixture
 from ussfast.models import SpectralModel, build
 from ussfast.separation import make_folders
 from ussfast.train import checkpoints, parallel
 from ussfast.train.autoclip import AutoClip
+from ussfast.train.dev_set import fingerprint, validated_anew
 from ussfast.train.ema import Ema
+from ussfast.train.folders import first_whole
 from ussfast.train.log import Row, RunLog
 from ussfast.train.mixing import Batch, Mixer
 from ussfast.train.objective import Objective
@@ -73,13 +75,22 @@ class Trainer:
         self.device = pool.samples.device
         seed, rank = recipe.run.seed, self.accelerator.process_index
         torch.manual_seed(seed)
-        newest = checkpoints.newest(directory)
+        self.notes: list[str] = []  # what is to be said about the folder that the run goes on in
+        found = checkpoints.full(directory)
+        newest = first_whole(found, lambda path: checkpoints.load(path, recipe), self.notes.append)
+        self.passed_over = found[: found.index(newest[0])] if newest else []
         self.model = (build(recipe.model) if newest or not start else _begun(recipe, start)).to(self.device)
         if not self.model.prompt_names:
             raise InputError(f"recipe {recipe.name}: only models with prompts can be trained so far")
         # The same weights in every process, but mixtures and dropout of its own.
         torch.manual_seed(int(np.random.SeedSequence((seed, rank)).generate_state(1)[0]))
         self.mixer = Mixer(pool, recipe.mix, np.random.default_rng((seed, rank)))
+        told_apart = self.model.equal_prompts
+        if told_apart is not None and self.mixer.most_equal > told_apart:
+            raise InputError(
+                f"recipe {recipe.name}: mixtures may have {self.mixer.most_equal} equal prompts, the model tells at "
+                f"most {told_apart} apart: take a model with more, or prompt sets with fewer, of shares that sum to 1"
+            )
         self.optimizer = Optimizer(self.model, recipe.optim)
         self.ema = Ema(self.model, recipe.optim.ema)
         percentile = recipe.optim.autoclip_percentile
@@ -87,9 +98,10 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.kept: list[tuple[int, float]] = []  # step and mean improvement of the best validated weights
         self.last: Row = {}  # facts of the last step
+        self.dev_set = fingerprint(dev)
         make_folders([directory / "log.jsonl"])
         if newest:
-            self._restore(newest)
+            self._restore(*newest)
         if recipe.run.compile:
             # Block by block: every block of a stack has the same shapes, so few graphs are compiled.
             torch._dynamo.config.cache_size_limit = 64
@@ -228,7 +240,8 @@ class Trainer:
         return row | {"skipped": skipped} if skipped else row
 
     def _facts(self) -> dict[str, Any]:
-        return {"step": self.step, "seconds": self.seconds, "best": self.best if math.isfinite(self.best) else None}
+        best = self.best if math.isfinite(self.best) else None
+        return {"step": self.step, "seconds": self.seconds, "best": best, "dev": self.dev_set}
 
     def _save(self) -> None:
         own = {"mixer": self.mixer.rng.bit_generator.state, "torch": torch.get_rng_state()}
@@ -243,12 +256,20 @@ class Trainer:
                 extra |= {f"random.{rank}.{kind}": state[kind] for kind in ("torch", "cuda") if kind in state}
             facts = self._facts() | {"rng": [state["mixer"] for state in states], "kept": self.kept}
             checkpoints.save(
-                self.directory, self.recipe, self.model.state_dict(), self.optimizer.state_dict(), facts, extra
-            )
+                self.directory, self.recipe, self.model.state_dict(), self.optimizer.state_dict(), facts, extra,
+                self.passed_over,
+            )  # fmt: skip
         self.accelerator.wait_for_everyone()
 
-    def _restore(self, path: Path) -> None:
-        found = checkpoints.load(path, self.recipe)
+    def _restore(self, path: Path, found: checkpoints.Checkpoint) -> None:
+        try:
+            self._take(found)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"{path}: no run can go on from it: {' '.join(str(error).split())}") from None
+
+    def _take(self, found: checkpoints.Checkpoint) -> None:
         facts, rank = found.facts, self.accelerator.process_index
         self.model.load_state_dict(found.weights)
         self.optimizer.load_state_dict(found.optimizer)
@@ -268,3 +289,8 @@ class Trainer:
             torch.set_rng_state(random["torch"])
         if "cuda" in random and self.device.type == "cuda":
             torch.cuda.set_rng_state(random["cuda"], self.device)
+        before = facts.get("dev")  # not known in checkpoints of earlier versions
+        if self.dev_set is None:
+            self.dev_set = before
+        elif before not in (None, self.dev_set) and self.accelerator.is_main_process:
+            self.kept = validated_anew(self.directory, self.recipe, self.dev, self.device, self.notes.append)

@@ -1,14 +1,16 @@
 """Sizes of the causal model."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from ussfast.errors import InputError
-from ussfast.models.config import LevelConfig
+from ussfast.models.config import Bands, Blocks, Heads, LevelConfig, Names, Rate, Seconds, Width, check_prompts
+from ussfast.plain import Checked, Range
 from ussfast.stft import StftConfig
 
 
 @dataclass(frozen=True)
-class CausalConfig:
+class CausalConfig(Checked):
     """bands: widths in bins, lowest first, together all bins of the STFT.
 
     dim, hidden, heads: width of a band's token, of the feed-forward layers, and heads of the attention among bands.
@@ -17,36 +19,32 @@ class CausalConfig:
     release_db: how fast the running level falls after a loud passage, in dB per second; it rises at once.
     """
 
-    sample_rate: int
+    sample_rate: Rate
     stft: StftConfig
-    prompts: tuple[str, ...]
-    bands: tuple[int, ...]
-    dim: int = 64
-    hidden: int = 96
-    heads: int = 2
-    blocks: int = 5
-    features: int = 12
-    repeats: int = 4
-    release_db: float = 60.0
+    prompts: Names
+    bands: Bands
+    dim: Width = 64
+    hidden: Width = 96
+    heads: Heads = 2
+    blocks: Blocks = 5
+    features: Annotated[int, Range(1, 1024)] = 12
+    repeats: Annotated[int, Range(1, 64)] = 4
+    release_db: Annotated[float, Range(1e-3, 1e5)] = 60.0
     level: LevelConfig = LevelConfig(enabled=False)
-    segment_seconds: float = 6.0
+    segment_seconds: Seconds = 6.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         stft = self.stft
-        if not self.prompts or len(set(self.prompts)) != len(self.prompts):
-            raise InputError(f"prompts must be distinct names, at least one, got {list(self.prompts)}")
+        check_prompts(self.prompts)
         if stft.window_length != stft.n_fft or stft.n_fft != 2 * stft.hop or stft.padding != "zero":
             raise InputError(f"a causal model needs n_fft = window_length = 2 hop and padding zero, got {stft}")
         if stft.normalize is not None or stft.drop_last_frame:
             raise InputError("a causal model needs an STFT without normalize and drop_last_frame")
-        if not self.bands or min(self.bands) < 1 or sum(self.bands) != stft.bins:
-            raise InputError(f"bands must be positive widths that sum to {stft.bins} bins, got {list(self.bands)}")
-        if min(self.dim, self.hidden, self.heads, self.blocks, self.features, self.repeats) < 1:
-            raise InputError(f"dim, hidden, heads, blocks, features and repeats must be at least 1, got {self}")
+        if sum(self.bands) != stft.bins:
+            raise InputError(f"bands must be widths that sum to {stft.bins} bins, got {list(self.bands)}")
         if self.dim % self.heads:
             raise InputError(f"heads must divide dim, got {self.heads} and {self.dim}")
-        if self.release_db <= 0:
-            raise InputError(f"release_db must be above 0, got {self.release_db}")
         if self.level.enabled:
             raise InputError("a causal model has its own running level: level.enabled must be false")
 

@@ -1,6 +1,6 @@
 """One hop of audio in, one hop of every source out: the frame-by-frame form of a causal model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,8 +20,9 @@ class StreamState:
     same masks, see `linked`.
     """
 
-    context: Tensor
-    overlap: Tensor
+    # Far beyond audio, and the squares of what is made of it still are numbers.
+    context: Tensor = field(metadata={"within": (-1e12, 1e12)})
+    overlap: Tensor = field(metadata={"within": (-1e16, 1e16)})
     frames: TrunkState
 
 

@@ -9,7 +9,7 @@ and masks that weigh features of single bins, which a few bands cannot carry.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -47,9 +47,9 @@ class TrunkState:
     blocks: what each remembers.
     """
 
-    level: Tensor
-    features: Tensor
-    blocks: tuple[BlockState, ...]
+    level: Tensor = field(metadata={"within": (0.0, 100.0)})  # of audio up to 1e10 it is 50
+    features: Tensor = field(metadata={"within": (-1e6, 1e6)})  # roots of a bin's share of the level
+    blocks: tuple[BlockState, ...] = field(metadata={"within": (-1e9, 1e9)})
 
     @property
     def items(self) -> int:
@@ -61,7 +61,7 @@ class CausalModel(Preparable, SpectralModel):
 
     def __init__(self, config: CausalConfig):
         super().__init__()
-        self.config, self.prompt_names = config, config.prompts
+        self.config, self.prompt_names, self.equal_prompts = config, config.prompts, config.repeats
         dim, bands = config.dim, len(config.bands)
         self.prompts = nn.Parameter(torch.randn(len(config.prompts), dim))
         self.repeats = nn.Parameter(torch.randn(config.repeats, dim) * 0.5)
@@ -101,10 +101,16 @@ class CausalModel(Preparable, SpectralModel):
         return self.query_encoder(audio)
 
     def condition(self, prompts: Tensor) -> Modulation:
-        """prompts: [sources, dim] or [batch, sources, dim], of any kind; their length does not matter."""
+        """prompts: [sources, dim] or [batch, sources, dim], of any kind; their length does not matter.
+
+        PromptError for more equal ones than `equal_prompts`.
+        """
         rows = prompts if prompts.dim() == 3 else prompts[None]
         # Equal prompts are told apart by how many of the same came before.
-        same = (rows[:, :, None] == rows[:, None]).all(-1).tril(-1).sum(-1).clamp(max=self.config.repeats - 1)
+        same = (rows[:, :, None] == rows[:, None]).all(-1).tril(-1).sum(-1)
+        most = len(self.repeats)
+        if rows.shape[1] > most and (worst := int(same.max()) + 1) > most:  # a GPU is waited for only where it may be
+            raise PromptError(f"{worst} prompts are equal, the model tells at most {most} apart")
         rows = rows * (rows.square().mean(-1, keepdim=True) + 1e-6).rsqrt() + self.repeats[same]
         own = torch.einsum("bph,nho->bpno", F.silu(self.prompt_units(rows)), self.by_band)
         rows = norm(rows[:, :, None] + self.band_rows, self.prompt_norm)

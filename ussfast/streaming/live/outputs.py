@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ussfast.audio import AudioWriter
+from ussfast.audio.naming import check_inputs_stay, identities, make_folders, stem_paths
 from ussfast.errors import InputError
-from ussfast.separation import Separation, choose, make_folders, output_labels, stem_paths
-from ussfast.streaming.live.interrupts import held
-
-RESIDUAL = "residual"
+from ussfast.interrupts import held
+from ussfast.prompts.names import RESIDUAL
+from ussfast.separation import Separation, choose, output_labels
 
 
 def check_standard_output() -> None:
@@ -44,7 +44,11 @@ class Selection:
 
     def channels(self, piece: Separation) -> np.ndarray:
         """[stems * channels, samples]: the first stem's channels, then the second's, and so on."""
-        return np.concatenate([piece[name] if name in piece.labels else piece.residual for name in self.names])
+        return np.concatenate([_track(piece, name) for name in self.names])
+
+
+def _track(piece: Separation, name: str) -> np.ndarray:
+    return piece.residual if name == RESIDUAL and name not in piece else piece[name]
 
 
 class StemFiles:
@@ -81,8 +85,7 @@ class StemFiles:
         self._keep, residual = choose(labels, residual, keep)
         written = output_labels([labels[i] for i in self._keep], residual)
         paths = stem_paths(directory, "{label}.wav", written, "stream")
-        if source is not None and any(path.resolve() == source.resolve() for path in paths):
-            raise InputError(f"{source}: an output would overwrite the input; choose another directory")
+        check_inputs_stay(paths, identities([] if source is None else [source]))
         make_folders(paths)
         self._residual = residual
         self.written: list[Path] = []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ussfast.errors import AudioError, InputError, OutputError
+from ussfast.streaming.live.containers import container
 
 WIDTHS = {"s16le": 2, "s24le": 3, "f32le": 4}  # bytes per sample
 # What a pipe holds on Linux. A read returns what is there, so the size adds no delay.
@@ -49,21 +50,24 @@ class RawReader:
         file: binary, such as sys.stdin.buffer; read past its own buffer, so that nothing waits there.
         format: of WIDTHS.
         channels: interleaved in the bytes.
+        sample_rate: of them, in Hz, for advice on what is none.
     """
 
-    def __init__(self, file: Any, format: str, channels: int):
+    def __init__(self, file: Any, format: str, channels: int, sample_rate: int | None = None):
         self._file, self._format, self._channels = getattr(file, "raw", file), format, channels
+        self._rate = sample_rate
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Blocks float32 [channels, n], n >= 1, to the end.
 
         Raises:
             InputError: it cannot be read.
-            AudioError: after the last block, if the bytes end inside a frame or there was no frame at all.
+            AudioError: before the first block, if the bytes are those of a file of some format; after the last one, if
+                they end inside a frame or there was no frame at all.
         """
         width = WIDTHS[self._format] * self._channels
         rest, frames = b"", 0
-        while data := self._read(max(READ_BYTES, width)):
+        for data in self._pieces(max(READ_BYTES, width)):
             data = rest + data
             whole = len(data) - len(data) % width
             rest = data[whole:]
@@ -77,6 +81,30 @@ class RawReader:
             )
         if not frames:
             raise AudioError("standard input: no audio in it (0 samples)")
+
+    def _pieces(self, count: int) -> Iterator[bytes]:
+        """What the reads return, the first ones together until they show that they are no file."""
+        head: bytes | None = b""
+        while data := self._read(count):
+            if head is not None:
+                data = head + data
+                head = data if self._is_raw(data) is None else None
+            if head is None:
+                yield data
+        if head:
+            self._is_raw(head, ended=True)
+            yield head
+
+    def _is_raw(self, head: bytes, ended: bool = False) -> bool | None:
+        """True, or None if more bytes are needed to tell; AudioError if it is a file of some format."""
+        kind = container(head, ended)
+        if kind:
+            form = f"-f {self._format} -ac {self._channels} -ar {self._rate or 'RATE'}"
+            raise AudioError(
+                f"standard input: is {kind}, not raw PCM: give the file's name (ussfast stream FILE), or decode it on "
+                f"the way (ffmpeg -i - {form} - | ussfast stream ...)"
+            )
+        return None if kind is None else True
 
     def _read(self, count: int) -> bytes:
         try:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ussfast.interrupts import held
 from ussfast.separation import Separation
-from ussfast.streaming.live.interrupts import held
 from ussfast.streaming.live.outputs import StemFiles
 from ussfast.streaming.live.statistics import Statistics
 

@@ -31,7 +31,7 @@ class PipeSource:
             what = "closed" if file is None else "a terminal"
             raise InputError(f"standard input is {what}: pipe raw PCM into it, or name an audio file")
         self.sample_rate, self.channels = sample_rate, channels
-        self._reader = RawReader(file.buffer, format, channels)
+        self._reader = RawReader(file.buffer, format, channels, sample_rate)
 
     def blocks(self, hop_seconds: float) -> Iterator[np.ndarray]:
         return iter(self._reader)
