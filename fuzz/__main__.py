@@ -1,5 +1,6 @@
 """`python -m fuzz`: figures of every target, findings, and the command that repeats each."""
 
+import math
 import sys
 from typing import Annotated
 
@@ -25,7 +26,7 @@ def main(
         minutes = 1.0
     found = 0
     for name in names:
-        each = None if minutes is None else 60 * minutes / len(names)
+        each = math.inf if minutes is None else 60 * minutes / len(names)
         start, count = (first, inputs) if only is None else (only, 1)
         outcome = fuzz(name, seed, start, count, each)
         found += len(outcome.found)

@@ -1,5 +1,6 @@
 """Runs workers, keeps the clock, and collects findings."""
 
+import math
 import os
 import select
 import shutil
@@ -20,35 +21,43 @@ MOST = 20  # findings after which a target is given up
 
 @dataclass
 class Outcome:
-    """What became of a target's inputs: so many taken, so many refused; findings by number."""
+    """What became of a target's inputs: so many taken, so many refused; findings by number.
+
+    began: when the first process was ready.
+    """
 
     target: str
     taken: int = 0
     refused: int = 0
     seconds: float = 0.0
     found: dict[int, str] = field(default_factory=dict)
+    began: float | None = None
 
     @property
     def inputs(self) -> int:
         return self.taken + self.refused + len(self.found)
 
 
-def fuzz(target: str, seed: int, first: int, count: int, seconds: float | None = None) -> Outcome:
-    """Gives `count` inputs to a target, or as many as fit into the time; a process that dies is a finding and is
-    replaced by another."""
-    outcome, began, number = Outcome(target), time.monotonic(), first
-    ends = None if seconds is None else began + seconds
+def fuzz(target: str, seed: int, first: int, count: int, seconds: float = math.inf) -> Outcome:
+    """Gives `count` inputs to a target, or as many as fit into the time that begins when it is ready; a process that
+    dies is a finding and is replaced by another."""
+    outcome, number = Outcome(target), first
     scratch = tempfile.mkdtemp(prefix="ussfast-fuzz-")
     try:
-        while number < first + count and len(outcome.found) < MOST and (ends is None or time.monotonic() < ends):
-            number = _process(outcome, seed, number, first + count - number, ends, scratch)
+        while number < first + count and not _over(outcome, seconds):
+            number = _process(outcome, seed, number, first + count - number, seconds, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    outcome.seconds = time.monotonic() - began
+    outcome.seconds = 0.0 if outcome.began is None else time.monotonic() - outcome.began
     return outcome
 
 
-def _process(outcome: Outcome, seed: int, first: int, count: int, ends: float | None, scratch: str) -> int:
+def _over(outcome: Outcome, seconds: float) -> bool:
+    late = outcome.began is not None and time.monotonic() > outcome.began + seconds
+    return late or len(outcome.found) >= MOST
+
+
+def _process(outcome: Outcome, seed: int, first: int, count: int, seconds: float, scratch: str) -> int:
     """One process; returns the number of the next input."""
     ours, theirs = os.pipe()
     command = [sys.executable, "-m", "fuzz.worker", outcome.target, *map(str, (seed, first, count, theirs)), scratch]
@@ -62,6 +71,7 @@ def _process(outcome: Outcome, seed: int, first: int, count: int, ends: float | 
             kind, *rest = line.split(" ", 2)
             if kind == "bound":  # the worker's own has passed long before
                 lines.bound = 4 * float(rest[0]) + 5
+                outcome.began = outcome.began or time.monotonic()
                 continue
             if kind == "end":
                 return first + count
@@ -73,7 +83,7 @@ def _process(outcome: Outcome, seed: int, first: int, count: int, ends: float | 
             if kind == "found":
                 outcome.found[number] = rest[1]
             number += 1
-            if len(outcome.found) >= MOST or (ends is not None and time.monotonic() > ends):
+            if _over(outcome, seconds):
                 return number
     except TimeoutError:
         outcome.found[number] = f"no answer for {lines.bound:.0f} s"

@@ -35,10 +35,13 @@ def separator(directory):
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible():
-    """Shells start background jobs with interrupts ignored, which children inherit: tests of interrupts need them."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Shells start background jobs with interrupts ignored, nohup with SIGHUP, which children inherit: tests of signals
+    need them."""
+    wanted = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

