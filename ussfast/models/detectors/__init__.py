@@ -1,0 +1,1 @@
+"""Networks that say which sounds are in a recording, and when."""
