@@ -63,6 +63,7 @@ class CheckpointFormat(StrEnum):
     tuss = "tuss"
     espnet = "espnet"
     sfc = "sfc"
+    panns = "panns"
 
 
 class Weights(StrEnum):

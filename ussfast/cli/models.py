@@ -16,7 +16,8 @@ def show(as_json: bool) -> None:
     if as_json:
         rows = [
             {"name": m.name, "architecture": m.architecture, "license": m.license, "sample_rate": m.sample_rate,
-             "parameters": m.parameters, "prompts": list(m.prompts), "labels": list(m.labels)} | more
+             "parameters": m.parameters, "prompts": list(m.prompts), "labels": list(m.labels),
+             "detector": m.detects} | more
             for m, more in found
         ]  # fmt: skip
         tasks = {name: {"prompts": list(task.prompts), "keep": list(task.keep)} for name, task in TASKS.items()}
@@ -25,9 +26,13 @@ def show(as_json: bool) -> None:
     for m, more in found:
         size, latency = f"{more['bytes'] / 2**20:.1f} MiB", _duration(more["latency_seconds"])
         print(f"{m.name}  ({m.architecture}, {m.parameters / 1e6:.2f} M parameters, {size}, {m.sample_rate} Hz)")
-        print(f"  {'causal' if more['causal'] else 'not causal'}, latency of a stream {latency}")
+        if m.detects:
+            print("  a detector: says which sounds there are, separates nothing")
+        else:
+            print(f"  {'causal' if more['causal'] else 'not causal'}, latency of a stream {latency}")
         print(f"  license: {m.license}")
-        print(f"  {'prompts' if m.prompts else 'sources'}: {', '.join(m.prompts or m.labels)}")
+        kind = "labels" if m.detects else "prompts" if m.prompts else "sources"
+        print(f"  {kind}: {_few(m.prompts or m.labels)}")
     if not found:
         print("no embedded or cached models")
     print("tasks (--task):")
@@ -47,6 +52,12 @@ def _more(info: ModelInfo) -> dict[str, Any]:
     files = info.path.iterdir() if info.path else ()
     size = sum(file.stat().st_size for file in files if file.is_file())
     return {"causal": causal, "latency_seconds": latency, "bytes": size}
+
+
+def _few(names: tuple[str, ...], most: int = 40) -> str:
+    """Names in a line; detectors may know hundreds."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _duration(seconds: float) -> str:
