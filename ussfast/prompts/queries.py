@@ -71,9 +71,8 @@ def clip_vectors(
         except InputError as error:
             raise InputError(f"clip {number}: {error}") from None
         with torch.inference_mode():
-            # Sums as they come: of hours of clips nothing but one vector is kept.
-            total = sum(embed(part).double().sum(0) for part in segments.split(TOGETHER))
-        found.append((total / len(segments)).float())
+            sums = [embed(part).double().sum(0) for part in segments.split(TOGETHER)]
+        found.append((torch.stack(sums).sum(0) / len(segments)).float())
     if not found:
         raise InputError("a query needs at least one clip")
     return torch.stack(found).clone()
