@@ -37,14 +37,14 @@ def query_segments(clip: Tensor, length: int, short: Literal["repeat", "refuse"]
             raise InputError(f"the query has {len(clip)} samples, a segment {length}")
         clip = clip.repeat(-(-length // len(clip)))
     segments = clip[: len(clip) // length * length].view(-1, length)
-    loud = segments.square().sum(1, dtype=torch.float64) > LEAST_ENERGY
+    energies = torch.cat([part.double().square().sum(1) for part in segments.split(TOGETHER)])
+    loud = energies > LEAST_ENERGY
     if not loud.any():
-        energy = float(segments.square().sum(1, dtype=torch.float64).max())
         raise InputError(
             f"the query is silent: no segment of {length} samples has an energy above {LEAST_ENERGY}, "
-            f"the loudest one has {energy:.2g}"
+            f"the loudest one has {float(energies.max()):.2g}"
         )
-    return segments[loud]
+    return segments if loud.all() else segments[loud]
 
 
 def clip_vectors(
