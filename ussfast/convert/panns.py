@@ -19,7 +19,7 @@ from ussfast.convert._yaml import Table
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models.detectors.cnn14 import Cnn14Config
 from ussfast.models.detectors.log_mel import LogMelConfig, mel_bands
-from ussfast.models.detectors.presets import DETECTOR_PRESETS, numbered
+from ussfast.models.detectors.presets import CNN14, numbered
 from ussfast.plain import read_json
 
 JSON, CSV = "config.json", "class_labels_indices.csv"
@@ -67,7 +67,7 @@ def find_settings(path: Path) -> Settings:
                 f"{path}: not called like the published files ({', '.join(f'{n}_mAP=...pth' for n in PRESETS)}), so it "
                 f"needs a {JSON} beside it: model_class ({', '.join(POOLING)}) and the constructor's arguments"
             )
-        published = DETECTOR_PRESETS[name]
+        published = CNN14[name]
         return Settings(published.front, published.pooling, len(published.labels), labels, source)
     try:
         found = read_config(read_json(beside))
@@ -136,7 +136,7 @@ def configure(settings: Settings, state: dict[str, Tensor]) -> Cnn14Config:
 def read_weights(state: dict[str, Tensor], config: Cnn14Config) -> dict[str, Tensor]:
     """Our tensors from published ones, strictly; fixed ones may be missing, and must be those of the settings."""
     trained = {key: value for key, value in state.items() if key not in (*FIXED, BANDS)}
-    _check_fixed(state, config.front)
+    check_fixed(state, config.front)
     keys = Keys(trained)
     out = _norm(keys, "bn0", "norm")
     for i in range(len(config.channels)):
@@ -156,7 +156,7 @@ def _norm(keys: Keys, theirs: str, ours: str) -> dict[str, Tensor]:
     return {f"{ours}.{kind}": keys.take(f"{theirs}.{kind}") for kind in kinds}
 
 
-def _check_fixed(state: dict[str, Tensor], front: LogMelConfig) -> None:
+def check_fixed(state: dict[str, Tensor], front: LogMelConfig) -> None:
     """CheckpointError where transforms that came with the weights are not those that the settings mean."""
     angles = torch.arange(front.n_fft // 2 + 1, dtype=torch.float64)[:, None] * torch.arange(front.n_fft)
     angles = (angles % front.n_fft) * (2 * torch.pi / front.n_fft)
