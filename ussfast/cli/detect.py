@@ -41,8 +41,8 @@ def detect(
         typer.Option(metavar="N", min=1, help="Instead of events: the N labels with the highest scores of each file."),
     ] = None,
     as_json: AsJson = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table: filename, onset, offset, label, score.")] = False,
-    audacity: Annotated[bool, typer.Option("--audacity", help="Print a label track for Audacity, of one file.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table, one row for each event.")] = False,
+    audacity: Annotated[bool, typer.Option("--audacity", help="Print a label track for Audacity; one file.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write that here instead of printing it.")
     ] = None,

@@ -54,8 +54,8 @@ def as_text(files: Sequence[Found], form: str, top: int | None) -> str:
         for file in done:
             for label, score in file.tags:
                 table.writerow((file.path, label, f"{score:.4f}"))
-            for event in file.events:
-                table.writerow((file.path, f"{event.onset:.3f}", f"{event.offset:.3f}", event.label, f"{event.score:.4f}"))
+            for e in file.events:
+                table.writerow((file.path, f"{e.onset:.3f}", f"{e.offset:.3f}", e.label, f"{e.score:.4f}"))
         return text.getvalue()
     if form == "--audacity":
         return "".join(f"{e.onset:.6f}\t{e.offset:.6f}\t{e.label}\n" for file in done for e in file.events)

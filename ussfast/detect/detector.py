@@ -115,7 +115,7 @@ class Detector:
     def embed(self, audio: Any, sample_rate: int | None = None) -> np.ndarray:
         """float32 [dim], a vector that stands for the sound: the mean over the windows."""
         found = [piece.embedding for piece in self._pieces(audio, sample_rate)]
-        return np.mean(found, 0, dtype=np.float64).astype(np.float32) if len(found) > 1 else found[0]
+        return np.asarray(np.mean(found, 0, dtype=np.float64), np.float32)
 
     def detect(
         self,
