@@ -7,17 +7,18 @@ from golden_io import GOLDEN, settings, weights
 from torch import Tensor
 
 from ussfast.checkpoints.store import fill_detector
-from ussfast.convert import panns
+from ussfast.convert import htsat, panns
 from ussfast.models.detectors import DetectorModel
 
-TAGS, LEVEL = "cnn14_tiny", "cnn14_dlmax_tiny"
+TAGS, LEVEL, HTSAT = "cnn14_tiny", "cnn14_dlmax_tiny", "htsat_tiny"
 
 
 def detector(name: str, state: dict[str, Tensor] | None = None) -> DetectorModel:
     """The detector of an instance, with its weights or others."""
-    found, state = panns.read_config(settings(name)), weights(name) if state is None else state
-    config = panns.configure(found, state)
-    return fill_detector(config, panns.read_weights(state, config), name)
+    state = weights(name) if state is None else state
+    publisher = htsat if name == HTSAT else panns
+    config = publisher.configure(publisher.read_config(settings(name)), state)
+    return fill_detector(config, publisher.read_weights(state, config), name)
 
 
 @cache

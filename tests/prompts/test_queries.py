@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from golden_io import arrays, assert_close, settings, weights
+from golden_detectors import HTSAT, golden_detector
+from golden_io import arrays, assert_close
 
-from ussfast.convert.htsat import read_config, read_weights
 from ussfast.errors import InputError
-from ussfast.models.detectors.htsat import Htsat
 from ussfast.prompts.queries import TOGETHER, clip_vectors, query_segments, query_vector
 
 LENGTH = 64_000
@@ -20,22 +19,19 @@ def means(segments):
 
 @pytest.fixture(scope="module")
 def model():
-    config = read_config(settings("htsat_tiny"))
-    model = Htsat(config)
-    model.load_state_dict(read_weights(weights("htsat_tiny"), config))
-    return model.eval()
+    return golden_detector(HTSAT)
 
 
 def test_a_query_of_one_segment_is_the_published_embedding(model):
-    clip, want = arrays("htsat_tiny", "inputs")["seg2s"][0], arrays("htsat_tiny", "outputs")["seg2s_latent"]
+    clip, want = arrays(HTSAT, "inputs")["seg2s"][0], arrays(HTSAT, "outputs")["seg2s_latent"]
     assert_close(query_vector(model.embed, [clip], LENGTH), want, 2e-5)
     # A tail and silent segments change nothing.
-    longer = torch.cat([clip, torch.zeros(LENGTH), clip[:LENGTH - 1]])
+    longer = torch.cat([clip, torch.zeros(LENGTH), clip[: LENGTH - 1]])
     assert_close(query_vector(model.embed, [longer], LENGTH), want, 2e-5)
 
 
 def test_a_long_clip_is_the_mean_over_its_segments(model):
-    clip = arrays("htsat_tiny", "inputs")["clip10s"][0]
+    clip = arrays(HTSAT, "inputs")["clip10s"][0]
     with torch.inference_mode():
         want = model.embed(clip.view(5, LENGTH)).mean(0)
     assert_close(query_vector(model.embed, [clip], LENGTH), want, 1e-5)

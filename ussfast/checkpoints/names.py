@@ -19,7 +19,7 @@ HUB_NAME = re.compile(r"(?=[^@]{3,96}(@|$))(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<
 # How names of presets begin: only for these is it worth importing torch to tell a preset from a mistake.
 PRESET_FAMILIES = ("conventional-", "sfc-", "tflocoformer-", "tuss-")
 # Architectures that separate nothing.
-DETECTORS = ("cnn14",)
+DETECTORS = ("cnn14", "htsat")
 
 EXPECTED = (
     "'default', a directory with config.json and model.safetensors, or owner/name (owner/name@revision) of a model on "

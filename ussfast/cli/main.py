@@ -65,6 +65,7 @@ class CheckpointFormat(StrEnum):
     espnet = "espnet"
     sfc = "sfc"
     panns = "panns"
+    htsat = "htsat"
 
 
 class Weights(StrEnum):

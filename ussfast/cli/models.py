@@ -24,11 +24,12 @@ def show(as_json: bool) -> None:
         print(json.dumps({"models": rows, "tasks": tasks, "presets": sorted(PRESETS)}, indent=1))
         return
     for m, more in found:
-        size, latency = f"{more['bytes'] / 2**20:.1f} MiB", _duration(more["latency_seconds"])
+        size = f"{more['bytes'] / 2**20:.1f} MiB"
         print(f"{m.name}  ({m.architecture}, {m.parameters / 1e6:.2f} M parameters, {size}, {m.sample_rate} Hz)")
         if m.detects:
             print("  a detector: says which sounds there are, separates nothing")
         else:
+            latency = _duration(more["latency_seconds"])
             print(f"  {'causal' if more['causal'] else 'not causal'}, latency of a stream {latency}")
         print(f"  license: {m.license}")
         kind = "labels" if m.detects else "prompts" if m.prompts else "sources"
@@ -43,11 +44,15 @@ def show(as_json: bool) -> None:
 
 
 def _more(info: ModelInfo) -> dict[str, Any]:
-    """Whether it is causal, the latency of a stream with the default windows in seconds, its size on disk in bytes."""
+    """Whether it is causal, the latency of a stream with the default windows in seconds, its size on disk in bytes.
+
+    A detector has no streams.
+    """
     causal = info.architecture == "causal"
+    latency: float | None = None
     if causal:
         latency = info.config.latency_samples / info.sample_rate
-    else:  # without a wish, streams have the windows of files, and the first of those is a full one
+    elif not info.detects:  # without a wish, streams have the windows of files, and the first of those is a full one
         latency = default_policy(info.config.segment_seconds, None, None, "fade").segment
     files = info.path.iterdir() if info.path else ()
     size = sum(file.stat().st_size for file in files if file.is_file())

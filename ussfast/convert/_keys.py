@@ -24,9 +24,6 @@ class Keys:
             self.state[short] = tensor
         self.asked: set[str] = set()
 
-    def has(self, name: str) -> bool:
-        return name in self.state
-
     def take(self, name: str) -> Tensor:
         self.asked.add(name)
         found = self.state.get(name)

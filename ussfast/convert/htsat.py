@@ -1,69 +1,148 @@
-"""Checkpoints of HTS-AT (ST-SED): Lightning files with keys under `sed_model.`, or flat ones."""
+"""HTS-AT (ST-SED): Lightning files with keys under `sed_model.`, or flat ones; their sizes are those of the weights.
 
+Where the front end or the shape of the image are not the published ones, config.json beside the weights has the
+constructor's arguments. The names of the classes are read as for the PANNs.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ussfast.convert._files import file_record
 from ussfast.convert._keys import Keys
 from ussfast.convert._yaml import Table
-from ussfast.errors import CheckpointError
+from ussfast.convert.panns import BANDS, CSV, FIXED, JSON, check_fixed, read_labels
+from ussfast.errors import CheckpointError, InputError
 from ussfast.models.detectors.htsat import HtsatConfig
-from ussfast.models.detectors.log_mel import LogMelConfig, mel_bands
+from ussfast.models.detectors.log_mel import LogMelConfig
+from ussfast.models.detectors.presets import numbered
 from ussfast.models.detectors.swin import position_index, shift_mask
+from ussfast.plain import read_json
+
+PREFIX = "sed_model."
+MOST_STAGES, MOST_BLOCKS = 8, 1000
 
 
-def read_config(settings: dict[str, Any]) -> HtsatConfig:
-    """Our configuration from the constructor's arguments under their published names; those left out are published ones.
+@dataclass(frozen=True)
+class Settings:
+    """front, image, window: as in HtsatConfig; given: fields of it that the weights must agree with."""
 
-    labels: names of the classes, if they are known; else `classes_num` of them are numbered.
-    """
-    root = Table(settings, "config")
-    root.choice("enable_tscam", {True: True}, True)
-    for name in ("enable_repeat_mode", "htsat_attn_heatmap"):
-        root.choice(name, {False: False}, False)
-    patch = root.get("htsat_patch_size", int, 4)
-    stride = root.list_of("htsat_stride", int) if "htsat_stride" in settings else [patch, patch]
-    if stride != [patch, patch]:
-        raise CheckpointError(f"htsat_stride must be the patch size {patch} twice, got {stride}")
-    labels = tuple(root.list_of("labels", str)) if "labels" in settings else ()
-    count = root.get("classes_num", int, len(labels) or 527)
-    if not 1 <= count <= 1000 or (labels and len(labels) != count):
-        raise CheckpointError(f"classes_num must be 1 to 1000 and that of the labels, got {count} and {len(labels)}")
-    return HtsatConfig(
-        labels=labels or tuple(f"class {index}" for index in range(count)),
-        front=LogMelConfig(
-            sample_rate=root.get("sample_rate", int, 32000),
-            n_fft=root.get("window_size", int, 1024),
-            hop=root.get("hop_size", int, 320),
-            mels=root.get("mel_bins", int, 64),
-            fmin=root.get("fmin", float, 50.0),
-            fmax=root.get("fmax", float, 14000.0),
-        ),
-        image=root.get("htsat_spec_size", int, 256),
-        patch=patch,
-        window=root.get("htsat_window_size", int, 8),
-        dim=root.get("htsat_dim", int, 256),
-        depths=tuple(root.list_of("htsat_depth", int)) if "htsat_depth" in settings else (2, 2, 6, 2),
-        heads=tuple(root.list_of("htsat_num_head", int)) if "htsat_num_head" in settings else (4, 8, 16, 32),
+    front: LogMelConfig
+    image: int
+    given: dict[str, Any]
+    classes: int | None
+    labels: tuple[str, ...]
+    source: dict[str, Any]
+
+
+def belongs(path: Path) -> bool:
+    """Whether a file of weights is one of these, by its name or the config.json beside it."""
+    if (path.parent / JSON).is_file():
+        try:
+            data = read_json(path.parent / JSON)
+        except InputError:
+            return False
+        return isinstance(data, dict) and any(name.startswith("htsat_") for name in data)
+    return path.stem.lower().startswith(("htsat_", "hts-at"))
+
+
+def find_settings(path: Path) -> Settings:
+    """The settings that belong to a file of weights: published ones if there are no others."""
+    beside, names = path.parent / JSON, path.parent / CSV
+    found, source = read_config({}), {}
+    if beside.is_file():
+        try:
+            found = read_config(read_json(beside))
+        except InputError as error:
+            raise CheckpointError(f"{beside}: {error}") from None
+        source["config"] = file_record(beside)
+    if names.is_file() and not found.labels:
+        found, source = replace(found, labels=read_labels(names)), source | {"labels": file_record(names)}
+    return replace(found, source=source)
+
+
+def read_config(data: Any) -> Settings:
+    """Settings from the constructor's arguments under their own names; those left out are as published."""
+    table = Table(data, "config")
+    table.choice("enable_tscam", {True: True}, True)
+    table.choice("enable_repeat_mode", {False: False}, False)
+    front = LogMelConfig(
+        sample_rate=table.get("sample_rate", int, 32000),
+        n_fft=table.get("window_size", int, 1024),
+        hop=table.get("hop_size", int, 320),
+        mels=table.get("mel_bins", int, 64),
+        fmin=table.get("fmin", float, 50.0),
+        fmax=table.get("fmax", float, 14000.0),
     )
+    given: dict[str, Any] = {}
+    for ours, theirs in (("dim", "htsat_dim"), ("patch", "htsat_patch_size"), ("window", "htsat_window_size")):
+        if theirs in table.data:
+            given[ours] = table.get(theirs, int)
+    for ours, theirs in (("depths", "htsat_depth"), ("heads", "htsat_num_head")):
+        if theirs in table.data:
+            given[ours] = tuple(table.list_of(theirs, int))
+    if "htsat_stride" in table.data:
+        strides = set(table.list_of("htsat_stride", int))
+        if strides != {given.setdefault("patch", min(strides, default=0))}:
+            raise CheckpointError(f"config.htsat_stride must be the size of a patch, got {sorted(strides)}")
+    labels = tuple(table.list_of("labels", str)) if "labels" in table.data else ()
+    image, classes = table.get("htsat_spec_size", int, 256), table.get("classes_num", int, None)
+    return Settings(front, image, given, classes, labels, {})
+
+
+def configure(settings: Settings, state: dict[str, Tensor]) -> HtsatConfig:
+    """The configuration: what the weights say goes without saying."""
+    keys = Keys(state, PREFIX).state
+
+    def size(name: str, axis: int) -> int:
+        found = keys.get(name)
+        if found is None or found.dim() <= axis:
+            raise CheckpointError(f"the weights are not those of an HTS-AT: {name} is missing, or of another kind")
+        return found.shape[axis]
+
+    classes = size("tscam_conv.weight", 0)
+    if settings.classes not in (None, classes):
+        raise CheckpointError(f"the weights are for {classes} classes, the settings for {settings.classes}")
+    if settings.labels and len(settings.labels) != classes:
+        raise CheckpointError(f"the weights are for {classes} classes, but there are {len(settings.labels)} labels")
+    table = "layers.{}.blocks.{}.attn.relative_position_bias_table"
+    depths = [
+        next((i for i in range(MOST_BLOCKS) if table.format(stage, i) not in keys), MOST_BLOCKS)
+        for stage in range(MOST_STAGES)
+    ]
+    stages = next((i for i, depth in enumerate(depths) if not depth), MOST_STAGES)
+    found: dict[str, Any] = {
+        "dim": size("patch_embed.proj.weight", 0),
+        "patch": size("patch_embed.proj.weight", 2),
+        "window": (round(size(table.format(0, 0), 0) ** 0.5) + 1) // 2,
+        "depths": tuple(depths[:stages]),
+        "heads": tuple(size(table.format(stage, 0), 1) for stage in range(stages)),
+    }
+    for name, value in settings.given.items():
+        if found[name] != value:
+            raise CheckpointError(f"the weights are of {name} {found[name]}, the settings of {value}")
+    return HtsatConfig(settings.labels or numbered(classes), settings.front, settings.image, **found)
 
 
 def read_weights(state: dict[str, Tensor], config: HtsatConfig) -> dict[str, Tensor]:
-    """Our tensors from published ones, strictly; the prefixes `sed_model.` and `module.` are optional."""
-    keys = Keys(state, "module.", "sed_model.")
+    """Our tensors from published ones, strictly; fixed ones may be missing, and must be those of the configuration."""
+    keys = Keys(state, PREFIX)
+    check_fixed(keys.state, config.front)
+    keys.asked |= keys.state.keys() & {*FIXED, BANDS}
     out: dict[str, Tensor] = {}
 
     def both(ours: str, theirs: str, *kinds: str) -> None:
         for kind in kinds or ("weight", "bias"):
             out[f"{ours}.{kind}"] = keys.take(f"{theirs}.{kind}")
 
-    both("mel_norm", "bn0", "weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    both("norm", "bn0", "weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     both("patch", "patch_embed.proj")
     out["patch.weight"] = out["patch.weight"].flatten(1) if out["patch.weight"].dim() == 4 else out["patch.weight"]
     both("patch_norm", "patch_embed.norm")
-    side = config.image // config.patch
     for stage, depth in enumerate(config.depths):
-        across = side >> stage
+        across = (config.image // config.patch) >> stage
         window = min(config.window, across)
         for index in range(depth):
             ours, theirs = f"swin.stages.{stage}.{index}", f"layers.{stage}.blocks.{index}"
@@ -78,22 +157,15 @@ def read_weights(state: dict[str, Tensor], config: HtsatConfig) -> dict[str, Ten
             both(f"swin.mergings.{stage}.norm", f"layers.{stage}.downsample.norm")
             out[f"swin.mergings.{stage}.reduction.weight"] = keys.take(f"layers.{stage}.downsample.reduction.weight")
     both("swin.norm", "norm")
-    both("head", "tscam_conv")
-    for unused in ("head.weight", "head.bias"):  # what the token-semantic head took the place of
+    both("out", "tscam_conv")
+    for unused in ("head.weight", "head.bias"):  # there in every file, and used by none: the token-semantic head is
         keys.take(unused)
-    front = config.front
-    if keys.has("logmel_extractor.melW"):
-        _check(keys, "logmel_extractor.melW", mel_bands(front), 1e-6)
-    for part in ("real", "imag"):
-        name = f"spectrogram_extractor.stft.conv_{part}.weight"
-        if keys.has(name) and keys.take(name).shape != (front.n_fft // 2 + 1, 1, front.n_fft):
-            raise CheckpointError(f"{name} is not that of an STFT of {front.n_fft} samples")
     keys.finish("HTS-AT")
     return out
 
 
-def _check(keys: Keys, name: str, wanted: Tensor, tolerance: float = 0.0) -> None:
-    """CheckpointError unless that stored table, if it is there, is the one that we make ourselves."""
+def _check(keys: Keys, name: str, wanted: Tensor) -> None:
+    """CheckpointError unless that stored table is the one that we make ourselves; of missing ones `finish` tells."""
     found = keys.take(name)
-    if found.numel() and (found.shape != wanted.shape or (found - wanted).abs().max() > tolerance):
-        raise CheckpointError(f"{name} is not what the configuration gives")
+    if name in keys.state and not (found.shape == wanted.shape and (found == wanted).all()):
+        raise CheckpointError(f"{name} is not that of the settings: another image, or other windows")

@@ -136,7 +136,7 @@ def configure(settings: Settings, state: dict[str, Tensor]) -> Cnn14Config:
 def read_weights(state: dict[str, Tensor], config: Cnn14Config) -> dict[str, Tensor]:
     """Our tensors from published ones, strictly; fixed ones may be missing, and must be those of the settings."""
     trained = {key: value for key, value in state.items() if key not in (*FIXED, BANDS)}
-    _check_fixed(state, config.front)
+    check_fixed(state, config.front)
     keys = Keys(trained)
     out = _norm(keys, "bn0", "norm")
     for i in range(len(config.channels)):
@@ -156,7 +156,7 @@ def _norm(keys: Keys, theirs: str, ours: str) -> dict[str, Tensor]:
     return {f"{ours}.{kind}": keys.take(f"{theirs}.{kind}") for kind in kinds}
 
 
-def _check_fixed(state: dict[str, Tensor], front: LogMelConfig) -> None:
+def check_fixed(state: dict[str, Tensor], front: LogMelConfig) -> None:
     """CheckpointError where transforms that came with the weights are not those that the settings mean."""
     angles = torch.arange(front.n_fft // 2 + 1, dtype=torch.float64)[:, None] * torch.arange(front.n_fft)
     angles = (angles % front.n_fft) * (2 * torch.pi / front.n_fft)

@@ -2,10 +2,12 @@
 
 from ussfast.models.detectors._base import Detection, DetectorModel
 from ussfast.models.detectors.cnn14 import Cnn14, Cnn14Config
+from ussfast.models.detectors.htsat import Htsat, HtsatConfig
 
 __all__ = ["DETECTORS", "Detection", "DetectorModel"]
 
 DETECTORS: dict[str, tuple[type, type[DetectorModel]]] = {
     "cnn14": (Cnn14Config, Cnn14),
+    "htsat": (HtsatConfig, Htsat),
 }
 """`ussfast.checkpoints.names.DETECTORS` repeats the names for what does without torch."""

@@ -82,7 +82,8 @@ class DetectorModel(nn.Module, ABC):
     def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
         """Folds norms into convolutions for calls in evaluation mode without gradients.
 
-        Training, loading weights and moving the model undo it. dtype: of the folded convolutions.
+        Training, loading weights and moving or copying the model undo it. dtype: of the folded convolutions; bfloat16
+        is for devices that multiply in it.
         """
         for module in self.modules():
             if isinstance(module, ConvNorm):

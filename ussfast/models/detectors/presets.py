@@ -8,6 +8,7 @@ from ussfast.errors import InputError
 from ussfast.models import build_detector
 from ussfast.models.detectors import DetectorModel
 from ussfast.models.detectors.cnn14 import Cnn14Config
+from ussfast.models.detectors.htsat import HtsatConfig
 from ussfast.models.detectors.log_mel import LogMelConfig
 
 AUDIOSET = 527  # classes
@@ -20,14 +21,16 @@ def numbered(count: int) -> tuple[str, ...]:
 
 NARROW = LogMelConfig(16000, n_fft=512, hop=160, fmin=50.0, fmax=8000.0)
 
-DETECTOR_PRESETS: dict[str, Cnn14Config] = {
+DETECTOR_PRESETS: dict[str, Cnn14Config | HtsatConfig] = {
     "cnn14": Cnn14Config(numbered(AUDIOSET)),
     "cnn14-16k": Cnn14Config(numbered(AUDIOSET), NARROW),
     "cnn14-dlmax": Cnn14Config(numbered(AUDIOSET), pooling="max"),
+    "htsat-2048d": HtsatConfig(numbered(AUDIOSET)),
+    "htsat-768d": HtsatConfig(numbered(AUDIOSET), dim=96),
 }
 
 
-def detector_preset(name: str) -> Cnn14Config:
+def detector_preset(name: str) -> Cnn14Config | HtsatConfig:
     """The configuration of that name; InputError with the nearest names if there is none."""
     if name not in DETECTOR_PRESETS:
         near = difflib.get_close_matches(name, DETECTOR_PRESETS, n=3)

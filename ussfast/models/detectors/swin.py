@@ -5,8 +5,6 @@ where windows change takes the place of shifting, cutting, joining and shifting 
 Source: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", ICCV 2021.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,23 +44,38 @@ def shift_mask(side: int, window: int, shift: int) -> Tensor:
     return torch.where(parts[:, :, None] == parts[:, None], 0.0, APART)
 
 
+class Matrix(Preparable, nn.Linear):
+    """A linear layer that keeps its weights in a narrower type for inference, on request."""
+
+    _prepared: tuple[Tensor, Tensor | None] | None
+
+    def narrow(self, dtype: torch.dtype) -> None:
+        """Inputs are converted from now on, and results are of that type, too."""
+        bias = self.bias
+        with torch.no_grad():
+            self._prepared = self.weight.to(dtype), None if bias is None else bias.to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._prepared is None or self.training or torch.is_grad_enabled():
+            return super().forward(x)
+        weight, bias = self._prepared
+        return F.linear(x.to(weight.dtype), weight, bias)
+
+
 class Attention(Preparable):
     """Multi-head attention within windows, with a learned bias for each relative position."""
 
     def __init__(self, dim: int, heads: int, side: int, window: int, shift: int):
         super().__init__()
         self.heads, self.side, self.window, self.shift = heads, side, window, shift
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Matrix(dim, 3 * dim)
+        self.proj = Matrix(dim, dim)
         self.table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
-        nn.init.trunc_normal_(self.table, std=0.02)
+        nn.init.normal_(self.table, std=0.02)
 
     def bias(self) -> Tensor:
         """[windows or 1, heads, window^2, window^2], what is added to the logits."""
-        if torch.is_grad_enabled():
-            return self._make_bias()
-        with torch.no_grad():
-            return self.kept(self._make_bias)
+        return self._make_bias() if torch.is_grad_enabled() else self.kept(self._make_bias)
 
     def _make_bias(self) -> Tensor:
         index = position_index(self.window).to(self.table.device)
@@ -99,7 +112,7 @@ class Block(nn.Module):
         self.drop_path = drop_path
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention = Attention(dim, heads, side, window, shift)
-        self.fc1, self.fc2 = nn.Linear(dim, expansion * dim), nn.Linear(expansion * dim, dim)
+        self.fc1, self.fc2 = Matrix(dim, expansion * dim), Matrix(expansion * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """[clips, tokens, dim] in the order of the windows."""
@@ -125,11 +138,11 @@ class Merging(nn.Module):
     def __init__(self, dim: int):
         super().__init__()
         self.norm = nn.LayerNorm(4 * dim)
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.reduction = Matrix(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[clips, tokens, 4 dim] -> [clips, tokens, 2 dim]."""
-        return self.reduction(self.norm(x))
+        return self.reduction(self.norm(x)).to(x.dtype)
 
 
 def merging_order(side: int, window: int) -> Tensor:
@@ -168,7 +181,7 @@ class Swin(Preparable):
         self.norm = nn.LayerNorm(dim << (len(depths) - 1))
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
@@ -182,8 +195,10 @@ class Swin(Preparable):
             for before, after in zip(orders, orders[1:], strict=False):
                 steps.append(None if torch.equal(before, after) else inverse(before)[after])
             across = self.side >> stage
-            last = stage + 1 == len(self.orders)
-            wanted = torch.arange(across**2) if last else merging_order(across, self.stages[stage + 1][0].attention.window)
+            if stage + 1 == len(self.orders):
+                wanted = torch.arange(across**2)
+            else:
+                wanted = merging_order(across, self.stages[stage + 1][0].attention.window)
             steps.append(inverse(orders[-1])[wanted])
             found.append([None if s is None else s.to(self.norm.weight.device) for s in steps])
         return found
