@@ -91,7 +91,8 @@ def test_tables_and_label_tracks(model, folder, threshold, capsys):
     code, out, _ = run(capsys, "detect", "a.wav", *asked, "--audacity", "-o", "a.txt")
     assert (code, out) == (0, "")
     lines = [line.split("\t") for line in (folder / "a.txt").read_text().splitlines()]
-    assert [(float(on), float(off), name) for on, off, name in lines] == [(e.onset, e.offset, e.label) for e in expected]
+    found = [(float(onset), float(offset), label) for onset, offset, label in lines]
+    assert found == [(event.onset, event.offset, event.label) for event in expected]
 
 
 def test_top(models, folder, capsys):

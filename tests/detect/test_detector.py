@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from golden_detectors import LEVEL, TAGS, golden_detector
+from golden_detectors import HTSAT, LEVEL, TAGS, golden_detector
+from golden_io import arrays
 from tiny import noise, tiny_directory, tiny_model
 
 import ussfast
@@ -20,11 +21,16 @@ RATE = 32000
 SECOND = 0.99  # window of the models here: 100 frames of 10 ms, but for the last sample
 
 
-def shortened(name=LEVEL, seconds=SECOND):
-    """A golden detector that is meant for clips of a second."""
+def golden_copy(name, **changes):
+    """A golden detector to do anything with, with some fields of its configuration changed."""
     model = golden_detector(name)
     state = {key: value.clone() for key, value in model.state_dict().items()}
-    return fill_detector(replace(model.config, segment_seconds=seconds), state, name)
+    return fill_detector(replace(model.config, **changes), state, name)
+
+
+def shortened(name=LEVEL):
+    """One that is meant for clips of a second."""
+    return golden_copy(name, segment_seconds=SECOND)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +54,19 @@ def test_a_clip_that_fits_gives_what_the_model_gives(detector):
         assert detector.tag(clip, RATE).dtype == detector.frames(clip, RATE).dtype == np.float32
 
 
+def test_published_outputs():
+    clips, want = arrays(TAGS, "inputs")["wave"].numpy(), arrays(LEVEL, "outputs")
+    detector = ussfast.Detector.from_model(golden_copy(LEVEL))
+    for clip, tags, frames in zip(clips, want["clipwise_output"], want["framewise_output"], strict=True):
+        np.testing.assert_allclose(detector.tag(clip, RATE), tags, atol=2e-5)
+        np.testing.assert_allclose(detector.frames(clip, RATE), frames, atol=2e-5)
+    detector, want = ussfast.Detector.from_model(golden_copy(HTSAT)), arrays(HTSAT, "outputs")
+    for name in ("seg2s", "clip10s"):
+        clip = arrays(HTSAT, "inputs")[name].numpy()
+        np.testing.assert_allclose(detector.tag(clip, RATE), want[f"{name}_clipwise"], atol=2e-5)
+        np.testing.assert_allclose(detector.embed(clip, RATE), want[f"{name}_latent"], atol=1e-4)
+
+
 def test_windows_of_a_long_recording(detector):
     audio = noise(1, 100_123, seed=1)
     whole = list(cut([audio], 31680, 23680, 320))
@@ -65,6 +84,12 @@ def test_windows_of_a_long_recording(detector):
     np.testing.assert_allclose(detector.frames(audio, RATE), total / count, atol=1e-6)
     assert np.array_equal(detector.tag(audio, RATE), np.max(tags, 0))
     np.testing.assert_allclose(detector.embed(audio, RATE), np.mean(vectors, 0), rtol=1e-5, atol=1e-6)
+
+
+def test_htsat_of_any_length():
+    detector = ussfast.Detector.from_model(golden_copy(HTSAT))
+    for samples in (1, 5000, 330_000):
+        assert len(detector.frames(noise(1, samples), RATE)) == 1 + samples // 320
 
 
 @pytest.mark.parametrize("samples", [31679, 31680, 31681, 32000, 63360, 63361, 70001])
