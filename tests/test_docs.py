@@ -14,8 +14,10 @@ import soundfile
 import torch
 import typer
 from docs_pages import ROOT
+from golden_detectors import LEVEL, golden_detector
 from tiny import tiny_directory
 
+from ussfast.checkpoints.store import save_model
 from ussfast.cli.main import app, main
 from ussfast.cli.many_files import Job, Result
 
@@ -23,6 +25,7 @@ COMMANDS = [command for page in pages.PAGES for command in pages.commands(page)]
 LISTED = pytest.mark.parametrize("command", COMMANDS, ids=str)
 RATE = 44100
 CONVERTED = "models/tuss-medium"  # as README.md converts it; a tiny model stands in
+DETECTOR = "models/cnn14-dlmax"  # the same for docs/detect.md
 
 
 def parsed(arguments):
@@ -98,6 +101,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     tiny_directory(tmp_path / "models").rename(tmp_path / CONVERTED)
+    model = golden_detector(LEVEL)
+    save_model(tmp_path / DETECTOR, model, name="detector", license="CC0-1.0", source={"made": "at random"})
     return tmp_path
 
 

@@ -25,6 +25,8 @@ from ussfast.errors import (
 if TYPE_CHECKING:
     from ussfast.audio.formats import OutputFormat
     from ussfast.checkpoints.store import ModelInfo
+    from ussfast.detect.detector import Detector
+    from ussfast.detect.events import Event
     from ussfast.long_audio.policy import SegmentPolicy
     from ussfast.prompts.bank import Prompt, PromptBank
     from ussfast.separation import Separation
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Detector": "detect.detector",
+    "Event": "detect.events",
     "ModelInfo": "checkpoints.store",
     "OutputFormat": "audio.formats",
     "Prompt": "prompts.bank",
@@ -45,7 +49,9 @@ _HOMES = {
 __all__ = [
     "AudioError",
     "CheckpointError",
+    "Detector",
     "DeviceError",
+    "Event",
     "InputError",
     "ModelInfo",
     "OutOfMemoryError",

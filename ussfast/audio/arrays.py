@@ -116,3 +116,11 @@ def check_finite(block: np.ndarray, where: str, start: int = 0, sample_rate: int
     kind = "NaN" if np.isnan(block[:, at]).any() else "infinity"
     when = f"sample {at}" if sample_rate is None else f"{(start + at) / sample_rate:.3f} s"
     raise AudioError(f"{where}: contains {kind}, first at {when}")
+
+
+def mono(audio: np.ndarray) -> np.ndarray:
+    """float32 [channels, samples] -> [samples]: the mean, channels turned over whose phase is opposite to the loudest
+    one's, so that they do not cancel."""
+    loudest = audio[np.square(audio).sum(1).argmax()]
+    signs = np.where(audio @ loudest < 0, np.float32(-1), np.float32(1))
+    return (signs[:, None] * audio).mean(0)

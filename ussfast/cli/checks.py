@@ -66,6 +66,18 @@ def picture(path: Path, inputs: Sequence[Path]) -> None:
     blocked(path.parent)
 
 
+def text_file(path: Path, inputs: Sequence[Path]) -> None:
+    """Errors for a file that cannot be written, or that would take the place of an input."""
+    from ussfast.audio.naming import check_inputs_stay, identities
+
+    check_inputs_stay([path], identities(inputs))
+    _possible(path, "written")
+    if os.path.isdir(path):
+        raise OutputError(f"{path}: is a folder, not a file that could be written")
+    if not os.path.isdir(path.parent):
+        raise OutputError(f"{path}: cannot be written: {path.parent} is no folder")
+
+
 def _possible(path: Path, use: str) -> None:
     """OutputError where no file can have this name: it is too long, or has a NUL in it."""
     try:

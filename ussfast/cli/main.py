@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 import ussfast
+from ussfast.cli import detect as cli_detect
 from ussfast.cli import separate as cli_separate
 from ussfast.cli import stream as cli_stream
 from ussfast.cli import train as cli_train
@@ -74,6 +75,7 @@ class Weights(StrEnum):
 
 app.command()(cli_separate.separate)
 app.command()(cli_stream.stream)
+app.command()(cli_detect.detect)
 
 
 @app.command()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ussfast.audio import is_file, load, resample
+from ussfast.audio.arrays import mono
 from ussfast.audio.held import given_file
 from ussfast.errors import InputError
 from ussfast.models import SpectralModel
@@ -28,15 +29,15 @@ def enroll(model: Any, model_rate: int, name: str, clips: Iterable[Any], sample_
     for number, clip in enumerate(_listed(clips), 1):
         clip = given_file(clip) if is_file(clip) else clip
         audio, rate = load(clip, sample_rate, model_rate)
-        mono = _mono(audio)
-        mono = resample(mono, rate, model_rate) if rate != model_rate else mono
+        one = _mono(audio)
+        one = resample(one, rate, model_rate) if rate != model_rate else one
         where = str(clip) if is_file(clip) else f"clip {number}"
-        if mono.shape[1] < SHORTEST * model_rate:
-            raise InputError(f"{where}: {mono.shape[1] / model_rate:.3f} s are too short; give at least {SHORTEST} s")
-        if float((mono**2).mean()) < SILENCE**2:
+        if one.shape[1] < SHORTEST * model_rate:
+            raise InputError(f"{where}: {one.shape[1] / model_rate:.3f} s are too short; give at least {SHORTEST} s")
+        if float((one**2).mean()) < SILENCE**2:
             raise InputError(f"{where} is silent; give a clip with the sound")
         with torch.inference_mode():
-            found.append(unit(model.embed(torch.from_numpy(mono).to(model.prompts.device))[0].float()))
+            found.append(unit(model.embed(torch.from_numpy(one).to(model.prompts.device))[0].float()))
     return Prompt(name, torch.stack(found).mean(0).clone(), "enrolled")
 
 
@@ -50,13 +51,9 @@ def _listed(clips: Any) -> list[Any]:
 
 
 def _mono(audio: np.ndarray) -> np.ndarray:
-    """[channels, samples] -> [1, samples]: the mean, channels turned over whose phase is opposite to the loudest one's,
-    so that they do not cancel."""
+    """[channels, samples] -> [1, samples], without what would be infinite."""
     peak = float(np.abs(audio).max())
-    audio = audio / np.float32(peak) if peak > LOUD else audio
-    loudest = audio[np.square(audio).sum(1).argmax()]
-    signs = np.where(audio @ loudest < 0, np.float32(-1), np.float32(1))
-    return (signs[:, None] * audio).mean(0, keepdims=True)
+    return mono(audio / np.float32(peak) if peak > LOUD else audio)[None]
 
 
 def unit(vector: Tensor) -> Tensor:
