@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ussfast.detect.detector import Detector
 
 NO_MODEL = (
-    "no detector comes with ussfast yet: convert a published one ('ussfast convert Cnn14_DecisionLevelMax.pth DIR "
-    "--format panns') and name it with --model DIR"
+    "no detector comes with ussfast yet: convert a published one ('ussfast convert "
+    "Cnn14_DecisionLevelMax_mAP=0.385.pth DIR') and name it with --model DIR"
 )
 
 
@@ -112,7 +112,8 @@ def _analyse(detector: "Detector", file: "Found", rules: Any, columns: list[int]
                 file.path, threshold=rules.threshold, low=rules.low, minimum=rules.minimum, gap=rules.gap, labels=names
             )
     except UssfastError as error:
-        file.error = error
+        told = str(file.path) in str(error)
+        file.error = error if told else type(error)(f"{file.path}: {error}")
     except Exception as error:  # a fault of ours is no reason to leave the other files alone
         file.error = UssfastError(f"{file.path}: failed unexpectedly: {type(error).__name__}: {error}")
 
