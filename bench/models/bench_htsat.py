@@ -77,7 +77,7 @@ class Plain(nn.Module):
     def forward(self, decibels: Tensor) -> Tensor:
         """The embedding; of a spectrogram as long as a clip of 10 s."""
         model, config = self.model, self.model.config
-        x = model.mel_norm(decibels.transpose(1, 2)).transpose(1, 2)[:, None]
+        x = model.norm(decibels.transpose(1, 2)).transpose(1, 2)[:, None]
         x = F.interpolate(x, (config.frames, x.shape[3]), mode="bicubic", align_corners=True)
         x = x.transpose(2, 3).reshape(len(x), 1, config.front.mels, config.strips, -1).permute(0, 1, 3, 2, 4)
         x = x.reshape(len(x), 1, config.image, config.image)
@@ -93,7 +93,7 @@ class Plain(nn.Module):
         tokens = model.swin.norm(x)
         side = model.swin.last_side
         plane = tokens.transpose(1, 2).reshape(len(x), -1, config.strips, side // config.strips, side)
-        logits = model.head(plane.permute(0, 1, 3, 2, 4).flatten(3))[:, :, 0]
+        logits = model.out(plane.permute(0, 1, 3, 2, 4).flatten(3))[:, :, 0]
         torch.sigmoid(logits).transpose(1, 2).repeat_interleave(32, 1)
         return tokens.mean(1)
 

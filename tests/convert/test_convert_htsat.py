@@ -62,6 +62,12 @@ def test_a_flat_file_without_settings_has_sizes_of_its_own(tmp_path):
     assert convert(other, tmp_path / "out2", format="htsat").config == info.config
 
 
+def test_the_detector_within_a_separator(tmp_path):
+    inside = published("at_model.sed_model.") | {"encoder_block1.conv_block.emb1.bias": torch.ones(4)}
+    torch.save({"state_dict": inside}, tmp_path / "zeroshot.ckpt")
+    assert convert(tmp_path / "zeroshot.ckpt", tmp_path / "out", format="htsat").config == golden_detector(HTSAT).config
+
+
 def test_published_sizes(tmp_path):
     """Every key of the full-size list, and every tensor of ours."""
     keys = published_keys("htsat_2048d")

@@ -1,5 +1,7 @@
 """HTS-AT (ST-SED): Lightning files with keys under `sed_model.`, or flat ones; their sizes are those of the weights.
 
+Checkpoints of a whole ZeroShotASP have the detector in them as well, under `at_model.sed_model.`.
+
 Where the front end or the shape of the image are not the published ones, config.json beside the weights has the
 constructor's arguments. The names of the classes are read as for the PANNs.
 """
@@ -21,7 +23,7 @@ from ussfast.models.detectors.presets import numbered
 from ussfast.models.detectors.swin import position_index, shift_mask
 from ussfast.plain import read_json
 
-PREFIX = "sed_model."
+PREFIX, CARRIED = "sed_model.", "at_model.sed_model."
 MOST_STAGES, MOST_BLOCKS = 8, 1000
 
 
@@ -94,7 +96,7 @@ def read_config(data: Any) -> Settings:
 
 def configure(settings: Settings, state: dict[str, Tensor]) -> HtsatConfig:
     """The configuration: what the weights say goes without saying."""
-    keys = Keys(state, PREFIX).state
+    keys = _own(state).state
 
     def size(name: str, axis: int) -> int:
         found = keys.get(name)
@@ -126,9 +128,15 @@ def configure(settings: Settings, state: dict[str, Tensor]) -> HtsatConfig:
     return HtsatConfig(settings.labels or numbered(classes), settings.front, settings.image, **found)
 
 
+def _own(state: dict[str, Tensor]) -> Keys:
+    """The tensors of the detector, which may lie in a checkpoint of a separator that carries it along."""
+    inside = {key: value for key, value in state.items() if key.startswith(CARRIED)}
+    return Keys(inside or state, CARRIED, PREFIX)
+
+
 def read_weights(state: dict[str, Tensor], config: HtsatConfig) -> dict[str, Tensor]:
     """Our tensors from published ones, strictly; fixed ones may be missing, and must be those of the configuration."""
-    keys = Keys(state, PREFIX)
+    keys = _own(state)
     check_fixed(keys.state, config.front)
     keys.asked |= keys.state.keys() & {*FIXED, BANDS}
     out: dict[str, Tensor] = {}

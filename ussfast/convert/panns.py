@@ -19,7 +19,7 @@ from ussfast.convert._yaml import Table
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models.detectors.cnn14 import Cnn14Config
 from ussfast.models.detectors.log_mel import LogMelConfig, mel_bands
-from ussfast.models.detectors.presets import DETECTOR_PRESETS, numbered
+from ussfast.models.detectors.presets import CNN14, numbered
 from ussfast.plain import read_json
 
 JSON, CSV = "config.json", "class_labels_indices.csv"
@@ -67,7 +67,7 @@ def find_settings(path: Path) -> Settings:
                 f"{path}: not called like the published files ({', '.join(f'{n}_mAP=...pth' for n in PRESETS)}), so it "
                 f"needs a {JSON} beside it: model_class ({', '.join(POOLING)}) and the constructor's arguments"
             )
-        published = DETECTOR_PRESETS[name]
+        published = CNN14[name]
         return Settings(published.front, published.pooling, len(published.labels), labels, source)
     try:
         found = read_config(read_json(beside))

@@ -37,14 +37,14 @@ def query_segments(clip: Tensor, length: int, short: Literal["repeat", "refuse"]
             raise InputError(f"the query has {len(clip)} samples, a segment {length}")
         clip = clip.repeat(-(-length // len(clip)))
     segments = clip[: len(clip) // length * length].view(-1, length)
-    loud = segments.square().sum(1, dtype=torch.float64) > LEAST_ENERGY
+    energies = torch.cat([part.double().square().sum(1) for part in segments.split(TOGETHER)])
+    loud = energies > LEAST_ENERGY
     if not loud.any():
-        energy = float(segments.square().sum(1, dtype=torch.float64).max())
         raise InputError(
             f"the query is silent: no segment of {length} samples has an energy above {LEAST_ENERGY}, "
-            f"the loudest one has {energy:.2g}"
+            f"the loudest one has {float(energies.max()):.2g}"
         )
-    return segments[loud]
+    return segments if loud.all() else segments[loud]
 
 
 def clip_vectors(
@@ -71,9 +71,8 @@ def clip_vectors(
         except InputError as error:
             raise InputError(f"clip {number}: {error}") from None
         with torch.inference_mode():
-            # Sums as they come: of hours of clips nothing but one vector is kept.
-            total = sum(embed(part).double().sum(0) for part in segments.split(TOGETHER))
-        found.append((total / len(segments)).float())
+            sums = [embed(part).double().sum(0) for part in segments.split(TOGETHER)]
+        found.append((torch.stack(sums).sum(0) / len(segments)).float())
     if not found:
         raise InputError("a query needs at least one clip")
     return torch.stack(found).clone()

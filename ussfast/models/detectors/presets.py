@@ -21,13 +21,16 @@ def numbered(count: int) -> tuple[str, ...]:
 
 NARROW = LogMelConfig(16000, n_fft=512, hop=160, fmin=50.0, fmax=8000.0)
 
-DETECTOR_PRESETS: dict[str, Cnn14Config | HtsatConfig] = {
+CNN14: dict[str, Cnn14Config] = {
     "cnn14": Cnn14Config(numbered(AUDIOSET)),
     "cnn14-16k": Cnn14Config(numbered(AUDIOSET), NARROW),
     "cnn14-dlmax": Cnn14Config(numbered(AUDIOSET), pooling="max"),
+}
+HTSAT: dict[str, HtsatConfig] = {
     "htsat-2048d": HtsatConfig(numbered(AUDIOSET)),
     "htsat-768d": HtsatConfig(numbered(AUDIOSET), dim=96),
 }
+DETECTOR_PRESETS: dict[str, Cnn14Config | HtsatConfig] = {**CNN14, **HTSAT}
 
 
 def detector_preset(name: str) -> Cnn14Config | HtsatConfig:

@@ -5,6 +5,8 @@ where windows change takes the place of shifting, cutting, joining and shifting 
 Source: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", ICCV 2021.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -165,7 +167,7 @@ class Swin(Preparable):
                  expansion: int, drop_path: float):  # fmt: skip
         super().__init__()
         drops = iter(torch.linspace(0, drop_path, sum(depths)).tolist())
-        self.side, self.last_side = side, side >> (len(depths) - 1)
+        self.side, self.last_side, self.window = side, side >> (len(depths) - 1), window
         self.stages, self.mergings = nn.ModuleList(), nn.ModuleList()
         self.orders: list[list[Tensor]] = []
         for stage, (depth, count) in enumerate(zip(depths, heads, strict=True)):
@@ -186,9 +188,10 @@ class Swin(Preparable):
                     nn.init.zeros_(module.bias)
 
     @torch.inference_mode(False)  # they may be kept for gradients, too
-    def _gathers(self) -> list[list[Tensor | None]]:
-        """Per stage, what to take for each block and behind the last; None where tokens lie as they should."""
-        found: list[list[Tensor | None]] = []
+    def _gathers(self) -> list[tuple[list[Tensor | None], Tensor]]:
+        """Per stage, what to take for each block (None where tokens lie as they should), and behind the last."""
+        device = self.norm.weight.device
+        found = []
         for stage, orders in enumerate(self.orders):
             # The first stage gets rows of the image, the others what the merging before them made.
             steps: list[Tensor | None] = [None if stage else orders[0]]
@@ -198,17 +201,17 @@ class Swin(Preparable):
             if stage + 1 == len(self.orders):
                 wanted = torch.arange(across**2)
             else:
-                wanted = merging_order(across, self.stages[stage + 1][0].attention.window)
-            steps.append(inverse(orders[-1])[wanted])
-            found.append([None if s is None else s.to(self.norm.weight.device) for s in steps])
+                wanted = merging_order(across, min(self.window, across // 2))
+            moved = [None if step is None else step.to(device) for step in steps]
+            found.append((moved, inverse(orders[-1])[wanted].to(device)))
         return found
 
     def forward(self, x: Tensor) -> Tensor:
         """[clips, side^2, dim], row-major -> [clips, last_side^2, last dim], row-major, normed."""
-        for stage, (blocks, gathers) in enumerate(zip(self.stages, self.kept(self._gathers), strict=True)):
-            for block, gather in zip(blocks, gathers, strict=False):
+        for stage, (gathers, behind) in enumerate(self.kept(self._gathers)):
+            for block, gather in zip(cast(nn.ModuleList, self.stages[stage]), gathers, strict=True):
                 x = block(x if gather is None else x.index_select(1, gather))
-            x = x.index_select(1, gathers[-1])
+            x = x.index_select(1, behind)
             if stage < len(self.mergings):
                 x = self.mergings[stage](x.view(len(x), -1, 4 * x.shape[-1]))
         return self.norm(x)
