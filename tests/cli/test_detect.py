@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -125,7 +126,14 @@ def test_errors_stay_with_their_file(models, folder, threshold, capsys):
     code, out, _ = run(capsys, "detect", "missing.wav", "-m", models / LEVEL, "--csv", "-o", "x.csv")
     assert (code, out) == (2, "") and not (folder / "x.csv").exists()
     code, out, err = run(capsys, "detect", "a.wav", "-m", models / TAGS)
-    assert (code, out) == (2, "") and "tags whole clips" in err
+    assert (code, out) == (2, "") and err.startswith("ussfast: a.wav: ") and "tags whole clips" in err
+
+
+def test_nothing_waits_for_torch_that_can_be_told_before(folder):
+    code = "import sys, ussfast.cli.main as c\ntry: c.main(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
+    for wrong in (("a.wav",), ("a.wav", "-m", "nowhere"), ("a.wav", "-m", "default"), ("a.wav", "--low", "2")):
+        done = subprocess.run([sys.executable, "-c", code, "detect", *wrong], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr
 
 
 def test_bad_commands(model, folder, capsys, tmp_path):

@@ -1,6 +1,8 @@
 """`ussfast.Detector`: outputs of the model for a clip that fits it, windows for what is longer, any kind of audio."""
 
+import copy
 import io
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -256,3 +258,9 @@ def test_memory_is_that_of_a_window(detector, monkeypatch):
     monkeypatch.setattr(detector.model, "forward", lambda audio: longest.append(audio.shape[1]) or forward(audio))
     detector.detect(noise(1, 20 * RATE), RATE)
     assert max(longest) <= 31680 and len(longest) > 20
+
+
+def test_pickles_and_copies(detector):
+    clip = noise(1, 50_000)
+    for twin in (copy.deepcopy(detector), pickle.loads(pickle.dumps(detector))):
+        assert np.array_equal(twin.frames(clip, RATE), detector.frames(clip, RATE))

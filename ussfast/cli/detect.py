@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ussfast.detect.detector import Detector
 
 NO_MODEL = (
-    "no detector comes with ussfast yet: convert a published one ('ussfast convert Cnn14_DecisionLevelMax.pth DIR "
-    "--format panns') and name it with --model DIR"
+    "no detector comes with ussfast yet: convert a published one ('ussfast convert "
+    "Cnn14_DecisionLevelMax_mAP=0.385.pth DIR') and name it with --model DIR"
 )
 
 
@@ -54,7 +54,7 @@ def detect(
     """Tell which sounds are in files, and when: one line for each event, from and to in seconds, and its score."""
     context.with_resource(silent_libraries(quiet))
     from ussfast.cli import checks
-    from ussfast.cli.detected import Found, as_text, find, write
+    from ussfast.cli.detected import Found, as_text, find, lines, write
     from ussfast.detect.events import Rules
 
     forms = {"--json": as_json, "--csv": as_csv, "--audacity": audacity}
@@ -75,6 +75,7 @@ def detect(
     if output is not None:
         checks.text_file(output, [file.path for file in files])
 
+    at_once = not chosen and output is None  # lines are printed as soon as they are known
     if any(file.error is None for file in files):
         from ussfast.detect.detector import Detector
 
@@ -83,10 +84,12 @@ def detect(
         for file in files:
             if file.error is None:
                 _analyse(detector, file, rules, columns, top)
+                if at_once and file.error is None:
+                    print(lines(file, len(files) > 1), end="", flush=True)
     if plot is not None and files[0].error is None:
         _draw(files[0], plot)
     done: list[Found] = [file for file in files if file.error is None]
-    if done or as_json:
+    if not at_once and (done or as_json):
         write(as_text(files, chosen[0] if chosen else "", top), output)
     if not (quiet or chosen or top):
         for file in done:
@@ -112,7 +115,8 @@ def _analyse(detector: "Detector", file: "Found", rules: Any, columns: list[int]
                 file.path, threshold=rules.threshold, low=rules.low, minimum=rules.minimum, gap=rules.gap, labels=names
             )
     except UssfastError as error:
-        file.error = error
+        told = str(file.path) in str(error)
+        file.error = error if told else type(error)(f"{file.path}: {error}")
     except Exception as error:  # a fault of ours is no reason to leave the other files alone
         file.error = UssfastError(f"{file.path}: failed unexpectedly: {type(error).__name__}: {error}")
 

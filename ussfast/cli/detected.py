@@ -59,12 +59,15 @@ def as_text(files: Sequence[Found], form: str, top: int | None) -> str:
         return text.getvalue()
     if form == "--audacity":
         return "".join(f"{e.onset:.6f}\t{e.offset:.6f}\t{e.label}\n" for file in done for e in file.events)
-    lines = []
-    for file in done:
-        name = f"{file.path}: " if len(files) > 1 else ""
-        lines += [f"{name}{score:.2f}  {label}" for label, score in file.tags]
-        lines += [f"{name}{e.onset:8.2f} {e.offset:8.2f}  {e.score:.2f}  {e.label}" for e in file.events]
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(lines(file, len(files) > 1) for file in done)
+
+
+def lines(file: Found, named: bool) -> str:
+    """What is in a file, for people to read; named: which file it is stands in front of every line."""
+    name = f"{file.path}: " if named else ""
+    found = [f"{name}{score:.2f}  {label}" for label, score in file.tags]
+    found += [f"{name}{e.onset:8.2f} {e.offset:8.2f}  {e.score:.2f}  {e.label}" for e in file.events]
+    return "".join(f"{line}\n" for line in found)
 
 
 def _as_dict(file: Found, top: int | None) -> dict[str, Any]:

@@ -76,6 +76,11 @@ class Detector:
         self._window = least
         self._step = max(1, round((1 - OVERLAP) * self._window / self._grid)) * self._grid
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of pickles and copies: networks leave behind what they prepared."""
+        self.__dict__.update(state)
+        self.model.prepare()
+
     def __repr__(self) -> str:
         return f"Detector({self.info.name}; {len(self.labels)} labels; {self.sample_rate} Hz on {self.device})"
 
@@ -164,7 +169,7 @@ class Detector:
 
     def _timed(self, piece: Piece) -> np.ndarray:
         if piece.frames is None:
-            raise InputError(f"{self.info.name!r} tags whole clips: it has no scores over time")
+            raise InputError(f"{self.info.name!r} tags whole clips (`tag`, --top): it has no scores over time")
         return piece.frames
 
     def _pieces(self, audio: Any, sample_rate: int | None) -> Iterator[Piece]:

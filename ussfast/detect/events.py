@@ -86,7 +86,7 @@ class Events:
         high, low = scores > self.rules.threshold, scores <= self.rules.lower
         said = np.maximum.accumulate(np.where(high | low, rows, -1), 0)
         on = np.where(said < 0, self._on, np.take_along_axis(high, np.maximum(said, 0), 0))
-        for label in np.flatnonzero(on.any(0)):
+        for label in np.flatnonzero(on.any(0)).tolist():
             self._add(label, on[:, label], scores[:, label])
         self._on, self._rows = on[-1], self._rows + len(scores)
 
