@@ -1,7 +1,7 @@
 """What tests of the command line share."""
 
 import pytest
-from commands import run
+from commands import record, run
 from tiny import tiny_directory
 
 from ussfast.models import SpectralModel
@@ -11,6 +11,14 @@ from ussfast.models import SpectralModel
 def model(tmp_path_factory):
     """Directory of a tiny TUSS."""
     return tiny_directory(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working directory, with a.wav in it."""
+    monkeypatch.chdir(tmp_path)
+    record("a.wav")
+    return tmp_path
 
 
 @pytest.fixture

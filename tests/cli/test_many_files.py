@@ -11,15 +11,6 @@ from tiny import tiny_directory
 
 from ussfast.audio.naming import stem_paths
 
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """The working directory, with a.wav in it."""
-    monkeypatch.chdir(tmp_path)
-    record("a.wav")
-    return tmp_path
-
-
 # What is there already
 
 

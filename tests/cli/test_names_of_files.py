@@ -11,14 +11,6 @@ from commands import load, record
 from tiny import files_in
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """The working directory, with a.wav in it."""
-    monkeypatch.chdir(tmp_path)
-    record("a.wav")
-    return tmp_path
-
-
 def test_names_that_are_no_text(folder, model):
     """In a process, as the terminal's bytes are what is looked at; an encoding without most letters beside it."""
     names = [b"in/caf\xe9.wav", "in/caf\u00e9 \u97f3.wav".encode()]

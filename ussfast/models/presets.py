@@ -1,7 +1,8 @@
 """Configurations of the published models, by name."""
 
 import difflib
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, TypeVar
 
 import torch
 
@@ -13,6 +14,8 @@ from ussfast.models.sfc import SfcConfig
 from ussfast.models.tflocoformer import TfLocoformerConfig
 from ussfast.models.tuss import TussConfig
 from ussfast.stft import StftConfig
+
+T = TypeVar("T")
 
 TUSS_PROMPTS = ("speech", "sfx", "sfxbg", "drums", "bass", "vocals", "other", "musicbg")
 TUSS_STFT = StftConfig(n_fft=2048, hop=512, window_length=2048)
@@ -128,11 +131,16 @@ PRESETS: dict[str, TussConfig | BsLocoformerConfig | TfLocoformerConfig] = {
 
 def preset(name: str) -> TussConfig | BsLocoformerConfig | TfLocoformerConfig:
     """The configuration of that name; InputError with the nearest names if there is none."""
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(PRESETS)}"
-        raise InputError(f"no preset {name!r}; {hint}")
-    return PRESETS[name]
+    return look_up(name, PRESETS, "preset")
+
+
+def look_up(name: str, known: Mapping[str, T], what: str) -> T:
+    """What has this name; InputError with the nearest names if nothing has."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+        raise InputError(f"no {what} {name!r}; {hint}")
+    return known[name]
 
 
 def random_model(name: str, seed: int) -> SpectralModel:

@@ -1,15 +1,13 @@
 """Sizes of the published detectors, by name; their labels are numbers where nobody gives others."""
 
-import difflib
-
 import torch
 
-from ussfast.errors import InputError
 from ussfast.models import build_detector
 from ussfast.models.detectors import DetectorModel
 from ussfast.models.detectors.cnn14 import Cnn14Config
 from ussfast.models.detectors.htsat import HtsatConfig
 from ussfast.models.detectors.log_mel import LogMelConfig
+from ussfast.models.presets import look_up
 
 AUDIOSET = 527  # classes
 
@@ -35,11 +33,7 @@ DETECTOR_PRESETS: dict[str, Cnn14Config | HtsatConfig] = {**CNN14, **HTSAT}
 
 def detector_preset(name: str) -> Cnn14Config | HtsatConfig:
     """The configuration of that name; InputError with the nearest names if there is none."""
-    if name not in DETECTOR_PRESETS:
-        near = difflib.get_close_matches(name, DETECTOR_PRESETS, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(DETECTOR_PRESETS)}"
-        raise InputError(f"no preset {name!r} of a detector; {hint}")
-    return DETECTOR_PRESETS[name]
+    return look_up(name, DETECTOR_PRESETS, "preset of a detector")
 
 
 def random_detector(name: str, seed: int) -> DetectorModel:
