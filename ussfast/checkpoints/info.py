@@ -25,7 +25,8 @@ class ModelInfo:
         sample_rate: Hz.
         parameters: their number, shared rotary frequencies included once, fixed tables left out.
         prompts: names of the prompts in the checkpoint; empty for an unconditional model.
-        labels: names of an unconditional model's sources, source-1, ... where their order is free; else empty.
+        labels: names of an unconditional model's sources, source-1, ... where their order is free; else empty. A model
+            without either takes vectors as prompts and knows none of its own.
         path: its directory; None for a model that is not from a file.
         config: configuration dataclass of the architecture.
         fingerprint: SHA-256 of configuration and weights: two models with the same one separate alike, whatever they
@@ -73,7 +74,7 @@ def describe(config: Any, architecture: str, parameters: int, name: str) -> Mode
     """The ModelInfo of a model in memory; licence and source are left unknown."""
     prompts = tuple(getattr(config, "prompts", ()))
     labels: tuple[str, ...] = ()
-    if not prompts:
+    if not prompts and hasattr(config, "sources"):  # else prompts are vectors without names
         labels = config.labels or tuple(f"source-{i + 1}" for i in range(config.sources))
     return ModelInfo(
         name=name,

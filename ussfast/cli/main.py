@@ -63,6 +63,7 @@ class CheckpointFormat(StrEnum):
     tuss = "tuss"
     espnet = "espnet"
     sfc = "sfc"
+    zeroshot = "zeroshot"
 
 
 class Weights(StrEnum):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.info import ModelInfo
-from ussfast.convert import espnet, sfc, tuss
-from ussfast.convert._files import file_record, find_yaml, read_average, read_yaml, weight_files
+from ussfast.convert import espnet, sfc, tuss, zeroshot
+from ussfast.convert._files import file_record, find_yaml, read_average, read_json, read_yaml, weight_files
 from ussfast.errors import CheckpointError, InputError
 from ussfast.separation import make_folders
 
@@ -24,6 +24,8 @@ class Publisher:
     marks: entries that only these settings have at the top; none if the file's name says enough.
     complete: where settings alone do not make a configuration: (settings read, state dict, names of files and folders,
         "ema" or "raw") -> (configuration, the state dict to read, facts for the record of the source).
+    optional: the settings are JSON that may lie beside the weights, and tells what they do not; only for who names the
+        format.
     """
 
     yaml: str
@@ -32,12 +34,16 @@ class Publisher:
     read_weights: Callable[[dict[str, Tensor], Any], dict[str, Tensor]]
     complete: Callable[..., tuple[Any, dict[str, Tensor], dict[str, str]]] | None = None
     needs: str = ""
+    optional: bool = False
 
 
 FORMATS = {
     "tuss": Publisher("hparams.yaml", ("model_name", "model"), tuss.read_config, tuss.read_weights),
     "espnet": Publisher("config.yaml", ("separator", "separator_conf"), espnet.read_config, espnet.read_weights),
     "sfc": Publisher(sfc.YAML, (), sfc.read_config, sfc.read_weights, sfc.complete, sfc.NEEDS),
+    "zeroshot": Publisher(
+        zeroshot.JSON, (), zeroshot.read_config, zeroshot.read_weights, zeroshot.complete, optional=True
+    ),
 }
 
 
@@ -55,10 +61,11 @@ def convert(
     Args:
         src: a file (.pth, .pt, Lightning's .ckpt, .safetensors with published keys), or a directory with one. Several
             in its folder `checkpoints` are averaged (last.ckpt left out). hparams.yaml (TUSS), config.yaml
-            (ESPnet) or merged_config.yaml (SFC) must lie beside the weights or up to two directories above.
+            (ESPnet) or merged_config.yaml (SFC) must lie beside the weights or up to two directories above. With the
+            weights of "zeroshot", a config.json of the constructor's arguments may lie.
         dst: the model directory to write; folders above it are made.
-        format: "tuss", "espnet", "sfc", or "auto": by the YAML file found.
-        name: by default that of the directory with the YAML file.
+        format: "tuss", "espnet", "sfc", "zeroshot", or "auto": one of the first three, by the YAML file found.
+        name: by default that of the directory with the YAML file, or with the weights if there is none.
         license: of the weights; ussfast does not guess it.
         overwrite: replace a model directory at `dst`.
         weights: of a checkpoint that has both copies, the running average over training steps ("ema"), or "raw".
@@ -96,11 +103,14 @@ def convert(
         raise CheckpointError(f"{what}: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from None
     model = checkpoint.fill(config, tensors, str(files[0]))
     make_folders([target])
-    source = {"format": kind, "weights": [file_record(p) for p in files], "config": file_record(path), **facts}
+    source: dict[str, Any] = {"format": kind, "weights": [file_record(p) for p in files]}
+    if path not in files:
+        source["config"] = file_record(path)
+    source |= facts
     return checkpoint.save_model(
         dst,
         model,
-        name=name or path.parent.name or kind,
+        name=name or path.absolute().parent.name or kind,
         license=license or "unknown (see the publisher)",
         source=source,
         overwrite=overwrite,
@@ -108,8 +118,11 @@ def convert(
 
 
 def _settings(files: list[Path], format: str) -> tuple[Path, str, dict[str, Any]]:
-    """The YAML file, its publisher and its content."""
-    possible = [p for kind, p in FORMATS.items() if format in ("auto", kind)]
+    """The file of settings, its publisher and its content; the weights themselves where it may be missing, and is."""
+    if format != "auto" and FORMATS[format].optional:
+        beside = files[0].absolute().parent / FORMATS[format].yaml
+        return (beside, format, read_json(beside)) if beside.is_file() else (files[0], format, {})
+    possible = [p for kind, p in FORMATS.items() if format in ("auto", kind) and not p.optional]
     try:
         found = find_yaml(files, tuple(p.yaml for p in possible))
     except CheckpointError as error:

@@ -155,6 +155,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = plain.read_json(path)
+    except InputError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path}: a table of settings is expected")
+    return data
+
+
 def file_record(path: Path) -> dict[str, str]:
     with path.open("rb") as file:
         return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
