@@ -8,6 +8,7 @@ from ussfast.convert._keys import Keys
 from ussfast.convert._yaml import Table
 from ussfast.errors import CheckpointError
 from ussfast.models.asp_unet import AspUnetConfig
+from ussfast.plain import shown
 from ussfast.stft import StftConfig
 
 JSON = "config.json"
@@ -37,13 +38,13 @@ def complete(
     blocks = [f"encoder_block{i + 1}.conv_block" for i in range(depth)]
     if not depth or not {"bn0.weight", f"conv_block{depth + 1}.emb1.weight"} <= state.keys():
         raise CheckpointError("no weights of an ASP U-Net: bn0, encoder_block1 and the block in the middle are needed")
-    window = 2 * (len(state["bn0.weight"]) - 1)
+    window = 2 * (state["bn0.weight"].shape[0] - 1)
     center, latent_dim = state[f"conv_block{depth + 1}.emb1.weight"].shape
     config = AspUnetConfig(
         sample_rate=table.get("sample_rate", int, RATE),
         stft=StftConfig(window, table.get("hop_samples", int, HOP), window, window="hann", padding="reflect"),
         latent_dim=latent_dim,
-        encoder_channels=tuple(len(state[f"{block}.conv1.weight"]) for block in blocks),
+        encoder_channels=tuple(state[f"{block}.conv1.weight"].shape[0] for block in blocks),
         center_channels=center,
     )
     found = {
@@ -54,7 +55,7 @@ def complete(
     }
     for key, value in found.items():
         if (said := table.data.get(key, value)) != value:
-            raise CheckpointError(f"config.{key} is {said!r}, the weights have {value}")
+            raise CheckpointError(f"config.{key} is {shown(said)}, the weights have {value}")
     return config, state, {}
 
 

@@ -14,6 +14,14 @@ EPS, MOMENTUM = 1e-5, 0.01  # of the published models
 FEW = 64  # rows and columns of the images that weights are laid out for; others are right, too, if not as fast
 
 
+@torch.no_grad()
+def as_scale(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a channel is multiplied with, and what is added, in evaluation."""
+    assert norm.running_var is not None and norm.running_mean is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return scale, norm.bias - norm.running_mean * scale
+
+
 class NormedConv(Preparable):
     """ReLU(norm(convolution(x))) + bias: 3x3 with zeros around, or, if `up`, transposed with stride 2, of whose result
     the last row and column are dropped, so that both sizes double.
@@ -58,8 +66,7 @@ class NormedConv(Preparable):
     def _folded(self, precision: str) -> Callable[[Tensor, Tensor | None], Tensor]:
         device = self.weight.device
         dtype = torch.bfloat16 if precision != "float32" and has_bfloat16(device) else torch.float32
-        scale = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
-        shift = self.norm.bias - self.norm.running_mean * scale
+        scale, shift = as_scale(self.norm)
         if self.up:
             # Every 2x2 block of the result depends on 2x2 pixels: a convolution that makes the four at once.
             weight, shift = _phases(self.weight * scale[:, None, None]), shift.repeat(4)

@@ -4,6 +4,7 @@ Source: Chen et al., "Zero-shot audio source separation through query-based lear
 2022.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ussfast.errors import InputError, PromptError
 from ussfast.models._base import Conditioning, SpectralModel
-from ussfast.models._folded import EPS, MOMENTUM, NormedConv
+from ussfast.models._folded import EPS, MOMENTUM, NormedConv, as_scale
 from ussfast.models._packed import Preparable
 from ussfast.models.config import LevelConfig, Rate, Seconds, Width
 from ussfast.plain import Checked, Range
@@ -56,12 +57,19 @@ class ConvBlock(nn.Module):
         self.first = NormedConv(channels_in, channels_out, latent_dim)
         self.second = NormedConv(channels_out, channels_out, latent_dim)
 
+    def forward(self, x: Tensor, biases: Iterator[Tensor]) -> Tensor:
+        """[rows, channels, frames, bins]; takes as many biases as it has layers."""
+        return self.second(self.first(x, next(biases)), next(biases))
+
 
 class DecoderBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, latent_dim: int):
         super().__init__()
         self.up = NormedConv(channels_in, channels_out, latent_dim, up=True)
         self.block = ConvBlock(2 * channels_out, channels_out, latent_dim)
+
+    def forward(self, x: Tensor, skip: Tensor, biases: Iterator[Tensor]) -> Tensor:
+        return self.block(torch.cat((self.up(x, next(biases)), skip), 1), biases)
 
 
 class BinNorm(Preparable):
@@ -75,13 +83,8 @@ class BinNorm(Preparable):
         """[batch, frames, bins]."""
         if self.training or torch.is_grad_enabled():
             return self.norm(magnitude.transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
-        scale, shift = self.kept(self._folded)
+        scale, shift = self.kept(lambda: as_scale(self.norm))
         return torch.addcmul(shift, magnitude, scale)
-
-    @torch.no_grad()
-    def _folded(self) -> tuple[Tensor, Tensor]:
-        scale = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
-        return scale, self.norm.bias - self.norm.running_mean * scale
 
 
 class AspUnet(SpectralModel):
@@ -109,6 +112,7 @@ class AspUnet(SpectralModel):
         self.after = ConvBlock(channels[0], channels[0], latent)
         self.out = nn.Conv2d(channels[0], 1, 1)
         nn.init.xavier_uniform_(self.out.weight)
+        assert self.out.bias is not None
         nn.init.zeros_(self.out.bias)
 
     def layers(self) -> list[NormedConv]:
@@ -156,19 +160,14 @@ class AspUnet(SpectralModel):
         """[rows, 1, padded frames, bins - 1], [rows, biases] -> [rows, frames, bins - 1]."""
         layers = self.layers()
         biases = iter(rows.split([layer.channels for layer in layers], -1))
-
-        def block(x: Tensor, of: ConvBlock) -> Tensor:
-            return of.second(of.first(x, next(biases)), next(biases))
-
         skips: list[Tensor] = []
         for encode in self.encoder:
-            x = block(x, encode)
+            x = encode(x, biases)
             skips.append(x)
             x = F.avg_pool2d(x, 2)
-        x = block(x, self.center)
+        x = self.center(x, biases)
         for decode in self.decoder:
-            x = decode.up(x, next(biases))
-            x = block(torch.cat((x, skips.pop()), 1), decode.block)
-        x = block(x, self.after)[:, :, :frames]
+            x = decode(x, skips.pop(), biases)
+        x = self.after(x, biases)[:, :, :frames]
         # One output channel is a product of a matrix and a vector.
         return F.linear(x.permute(0, 2, 3, 1).float(), self.out.weight.flatten(1), self.out.bias)[..., 0]

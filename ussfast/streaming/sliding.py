@@ -102,8 +102,7 @@ class SlidingCore:
             raise PromptError(f"{count} sources need as many slots, got {list(slots)}")
         if len(set(slots)) != count or not all(0 <= slot < self.slot_count for slot in slots):
             raise InputError(f"slots must be different and from 0 to {self.slot_count - 1}, got {list(slots)}")
-        self._vectors, self._asked = vectors, self.engine.ask(vectors)
-        self._slots, self._groups = vectors, slots, groups
+        self._asked, self._slots, self._groups = self.engine.ask(vectors), slots, groups
         self._stitcher.groups = tuple(tuple(slots[source] for source in group) for group in groups)
 
     def push(self, audio: np.ndarray) -> np.ndarray:
