@@ -61,6 +61,10 @@ def reader(name):
     return FORMATS[formats.get(kind, "tuss")].read_weights
 
 
+def kind(key):
+    return torch.int64 if key.endswith("num_batches_tracked") else torch.float32
+
+
 @pytest.mark.parametrize("name", sorted(PUBLISHED.keys() - ALIASES))
 def test_every_published_key_is_used_once_and_fits(name, monkeypatch):
     config, published = preset(name), listed(name)
@@ -68,7 +72,7 @@ def test_every_published_key_is_used_once_and_fits(name, monkeypatch):
     take = _keys.Keys.take
     monkeypatch.setattr(_keys.Keys, "take", lambda self, key: (taken.append(key), take(self, key))[1])
     # Zeros without memory; stacked tensors are small enough.
-    state = {key: torch.zeros(()).expand(shape) for key, shape in keys.items()}
+    state = {key: torch.zeros((), dtype=kind(key)).expand(shape) for key, shape in keys.items()}
     model = fill(config, reader(name)(state, config), name)
     assert sorted(taken) == sorted(key.removeprefix("separator.") for key in keys)
     assert not any(value.any() for value in model.state_dict().values())
