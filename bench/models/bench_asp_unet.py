@@ -35,6 +35,9 @@ class Block(nn.Module):
         self.bn1, self.bn2 = nn.BatchNorm2d(channels_out), nn.BatchNorm2d(channels_out)
         self.emb1, self.emb2 = nn.Linear(latent_dim, channels_out), nn.Linear(latent_dim, channels_out)
 
+    def layers(self) -> list[tuple[nn.Module, nn.Module, nn.Module]]:
+        return [(self.conv1, self.bn1, self.emb1), (self.conv2, self.bn2, self.emb2)]
+
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x))) + self.emb1(c)[:, :, None, None]
         return F.relu(self.bn2(self.conv2(x))) + self.emb2(c)[:, :, None, None]
@@ -46,6 +49,9 @@ class Up(nn.Module):
         self.conv = nn.ConvTranspose2d(channels_in, channels_out, 3, stride=2, bias=False)
         self.bn, self.emb = nn.BatchNorm2d(channels_out), nn.Linear(latent_dim, channels_out)
         self.block = Block(2 * channels_out, channels_out, latent_dim)
+
+    def layers(self) -> list[tuple[nn.Module, nn.Module, nn.Module]]:
+        return [(self.conv, self.bn, self.emb)]  # the block has its own
 
     def forward(self, x: Tensor, skip: Tensor, c: Tensor) -> Tensor:
         x = F.relu(self.bn(self.conv(x))) + self.emb(c)[:, :, None, None]
@@ -65,26 +71,14 @@ class Straightforward(nn.Module):
         back = widths[::-1]
         self.up = nn.ModuleList(Up(a, b, latent) for a, b in zip((center, *back[:-1]), back, strict=True))
         self.after, self.out = Block(widths[0], widths[0], latent), nn.Conv2d(widths[0], 1, 1)
-        # Both list convolutions, norms and linear layers in the order of the network, kind by kind.
-        ours = model.state_dict()
-        kinds = {"conv": ".weight", "bn": ".norm", "emb": ".emb"}
-        layers = [name for name, module in model.named_modules() if module in model.layers()]
-        mine: list[tuple[str, str, str]] = []
-        for prefix in (*(f"down.{i}" for i in range(len(widths))), "center"):
-            mine += [(f"{prefix}.conv{n}", f"{prefix}.bn{n}", f"{prefix}.emb{n}") for n in (1, 2)]
-        for i in range(len(widths)):
-            mine.append((f"up.{i}.conv", f"up.{i}.bn", f"up.{i}.emb"))
-            mine += [(f"up.{i}.block.conv{n}", f"up.{i}.block.bn{n}", f"up.{i}.block.emb{n}") for n in (1, 2)]
-        mine += [(f"after.conv{n}", f"after.bn{n}", f"after.emb{n}") for n in (1, 2)]
-        state = {key.replace("bin_norm.norm", "bn0"): v for key, v in ours.items() if key.startswith(("bin_norm", "out"))}
-        for (conv, bn, emb), layer in zip(mine, layers, strict=True):
-            for place, ending in zip((conv, bn, emb), kinds.values(), strict=True):
-                found = {key: value for key, value in ours.items() if key.startswith(f"{layer}{ending}")}
-                state |= {
-                    (f"{place}.weight" if place == conv else key.replace(f"{layer}{ending}", place)): value
-                    for key, value in found.items()
-                }
-        self.load_state_dict(state)
+        self.bn0.load_state_dict(model.bin_norm.norm.state_dict())
+        self.out.load_state_dict(model.out.state_dict())
+        blocks = [part for part in self.modules() if isinstance(part, Block | Up)]
+        mine = [layer for block in blocks for layer in block.layers()]
+        for (conv, bn, emb), layer in zip(mine, model.layers(), strict=True):
+            conv.load_state_dict({"weight": layer.weight})
+            bn.load_state_dict(layer.norm.state_dict())
+            emb.load_state_dict(layer.emb.state_dict())
 
     def forward(self, audio: Tensor, c: Tensor) -> Tensor:
         """[batch, samples], [batch, latent_dim] -> [batch, samples]."""
@@ -104,8 +98,7 @@ class Straightforward(nn.Module):
         safe = magnitude.clamp(min=1e-10)
         part = torch.complex(mask * magnitude * spec.real / safe, mask * magnitude * spec.imag / safe)
         window = stft.window(self.stft)
-        out = torch.istft(part.transpose(1, 2), self.stft.n_fft, self.stft.hop, window=window, length=audio.shape[1])
-        return out
+        return torch.istft(part.transpose(1, 2), self.stft.n_fft, self.stft.hop, window=window, length=audio.shape[1])
 
 
 def contest(audio: Tensor, vector: Tensor, compiled: bool) -> tuple[dict[str, Callable[[], Tensor]], int]:
@@ -123,12 +116,8 @@ def contest(audio: Tensor, vector: Tensor, compiled: bool) -> tuple[dict[str, Ca
 
         runs["torch.compile"] = run
     for name, dtype in (("float32", "float32"), ("bf16", "bf16")):
-        own = random_model("asp-unet", 0)
-        separator = Separator.from_model(own, device="cpu", dtype=dtype)
-        engine = separator.engine
-        runs[name] = lambda engine=engine: torch.from_numpy(
-            engine.run(audio.numpy(), engine.ask(vector), 1, ())[0]
-        )
+        engine = Separator.from_preset("asp-unet", device="cpu", dtype=dtype).engine
+        runs[name] = lambda engine=engine: torch.from_numpy(engine.run(audio.numpy(), engine.ask(vector), 1, ())[0])
     return runs, model_flop(model.config, audio.shape[1], 1)
 
 

@@ -8,12 +8,16 @@ import pytest
 import soundfile
 import torch
 from golden_io import arrays, golden_model
+from typer.testing import CliRunner
 
 import ussfast
 from ussfast import Separator
 from ussfast.audio import read
+from ussfast.checkpoints.store import save_model
+from ussfast.cli.main import app
 from ussfast.errors import PromptError, UssfastError
 from ussfast.models._packed import prepare
+from ussfast.prompts.names import NONE_YET
 
 NAME, RATE = "zeroshot_unet_tiny", 32000
 SHORT = {"segment": 0.8, "overlap": 0.3}
@@ -133,19 +137,18 @@ def test_bfloat16_and_int8_are_near(separator):
 
 def test_what_is_wrong_is_said_in_a_line(separator):
     bare = Separator.from_model(copy.deepcopy(golden_model(NAME)), device="cpu")
-    add = "this model knows no prompts by name: add vectors with Separator.prompts.add"
     cases = [
-        (lambda: bare.separate(audio(999), RATE), f"no prompts given; {add}"),
-        (lambda: bare.separate(audio(999), RATE, prompts="dog"), f"unknown prompt 'dog'; {add}"),
-        (lambda: bare.prompts["dog"], f"unknown prompt 'dog'; {add}"),
-        (lambda: Separator.from_model(golden_model(NAME), "dog", device="cpu"), f"unknown prompt 'dog'; {add}"),
+        (lambda: bare.separate(audio(999), RATE), f"no prompts given; {NONE_YET}"),
+        (lambda: bare.separate(audio(999), RATE, prompts="dog"), f"unknown prompt 'dog'; {NONE_YET}"),
+        (lambda: bare.prompts["dog"], f"unknown prompt 'dog'; {NONE_YET}"),
+        (lambda: Separator.from_model(golden_model(NAME), "dog", device="cpu"), f"unknown prompt 'dog'; {NONE_YET}"),
         (lambda: separator.separate(audio(999), RATE, prompts="s"), "unknown prompt 's'; the model knows: q, r"),
         (lambda: separator.separate(audio(999), RATE, prompts=("q", "q")), "2 equal prompts"),
         (lambda: separator.separate(audio(999), RATE), "no prompts given; name at least one of: q, r"),
         (lambda: bare.prompts.add(ussfast.Prompt("q", torch.ones(13), "enrolled")), "vector of 12 numbers is needed"),
         (lambda: bare.prompts.add(ussfast.Prompt("q", torch.full((12,), torch.nan), "enrolled")), "not finite"),
         (lambda: bare.enroll("q", [audio()], RATE), "makes no prompts from clips"),
-        (lambda: bare.session(RATE), f"no prompts given; {add}"),
+        (lambda: bare.session(RATE), f"no prompts given; {NONE_YET}"),
     ]
     for call, says in cases:
         with pytest.raises(PromptError) as caught:
@@ -169,3 +172,14 @@ def test_preparing_again_is_the_same():
         with torch.inference_mode():
             found.append(model.separate(given["mix_b"], given["condition"]))
     assert torch.equal(found[0], found[2]) and not torch.equal(found[0], found[1])
+
+
+def test_the_command_line_knows_that_vectors_are_needed(tmp_path):
+    model = copy.deepcopy(golden_model(NAME))
+    save_model(tmp_path / "asp", model, name="asp", license="MIT", source={})
+    soundfile.write(tmp_path / "x.wav", audio(9000).T, RATE)
+    for more, says in (([], "no prompts given"), (["-p", "dog"], "unknown prompt 'dog'")):
+        command = ["separate", str(tmp_path / "x.wav"), "-m", str(tmp_path / "asp"), "-o", str(tmp_path / "out"), *more]
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code != 0 and not (tmp_path / "out").exists()
+        assert str(done.exception) == f"{says}; {NONE_YET}"

@@ -34,7 +34,7 @@ class Glance:
         directory: of the model.
         causal: whether it carries on from block to block, without windows.
         prompts: its prompts' names; empty for an unconditional model.
-        labels: names of an unconditional model's sources; else empty.
+        labels: names of an unconditional model's sources; else empty. Without either, its prompts are vectors.
         segment_seconds: what it was trained on.
         equal_prompts: that a causal model tells apart; None where only the model knows.
     """

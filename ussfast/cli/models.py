@@ -27,7 +27,8 @@ def show(as_json: bool) -> None:
         print(f"{m.name}  ({m.architecture}, {m.parameters / 1e6:.2f} M parameters, {size}, {m.sample_rate} Hz)")
         print(f"  {'causal' if more['causal'] else 'not causal'}, latency of a stream {latency}")
         print(f"  license: {m.license}")
-        print(f"  {'prompts' if m.prompts else 'sources'}: {', '.join(m.prompts or m.labels)}")
+        named = ", ".join(m.prompts or m.labels)
+        print(f"  {'sources' if m.labels else 'prompts'}: {named or 'vectors, none of its own'}")
     if not found:
         print("no embedded or cached models")
     print("tasks (--task):")

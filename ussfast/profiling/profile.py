@@ -115,7 +115,8 @@ def prompts_of(separator: Separator) -> tuple[str, ...]:
     """
     size = separator.prompts.prompt_size
     if size is not None and not separator.prompts:
-        separator.prompts.add(Prompt("noise", torch.randn(size, generator=torch.Generator().manual_seed(0)), "enrolled"))
+        vector = torch.randn(size, generator=torch.Generator().manual_seed(0))
+        separator.prompts.add(Prompt("noise", vector, "enrolled"))
     return separator.default_prompts or tuple(separator.prompts)[:2]
 
 
