@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ussfast._ext import cpu_isa
 from ussfast.models._packed import Preparable
 
 EPS, MOMENTUM = 1e-5, 0.01  # of the published models
@@ -73,7 +72,7 @@ class NormedConv(Preparable):
         else:
             weight = self.weight * scale[:, None, None, None]
         weight, padding = weight.to(dtype).contiguous(memory_format=torch.channels_last), 1
-        run = _packed(weight, padding) if device.type == "cpu" and cpu_isa() is not None else None
+        run = _packed(weight, padding) if device.type == "cpu" else None
         fold = _Folded(self.channels, self.up, shift, dtype)
         return lambda x, bias: fold(run or (lambda x, b: F.conv2d(x, weight, b, padding=padding)), x, bias)
 

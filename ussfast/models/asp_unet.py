@@ -79,11 +79,14 @@ class BinNorm(Preparable):
         super().__init__()
         self.norm = nn.BatchNorm2d(bins, eps=EPS, momentum=MOMENTUM)
 
+    def prepare(self, precision: str, pack: bool = True) -> None:
+        self._prepared = as_scale(self.norm)
+
     def forward(self, magnitude: Tensor) -> Tensor:
         """[batch, frames, bins]."""
         if self.training or torch.is_grad_enabled():
             return self.norm(magnitude.transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
-        scale, shift = self.kept(lambda: as_scale(self.norm))
+        scale, shift = as_scale(self.norm) if self._prepared is None else self._prepared
         return torch.addcmul(shift, magnitude, scale)
 
 
@@ -169,5 +172,7 @@ class AspUnet(SpectralModel):
         for decode in self.decoder:
             x = decode(x, skips.pop(), biases)
         x = self.after(x, biases)[:, :, :frames]
-        # One output channel is a product of a matrix and a vector.
-        return F.linear(x.permute(0, 2, 3, 1).float(), self.out.weight.flatten(1), self.out.bias)[..., 0]
+        # One output channel is a product of a matrix and a vector; the logits stay float32.
+        with torch.autocast(x.device.type, enabled=False):
+            weight = self.out.weight.flatten(1)
+            return F.linear(x.permute(0, 2, 3, 1).to(weight.dtype), weight, self.out.bias)[..., 0]
