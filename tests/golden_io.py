@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ussfast.checkpoints.store import fill
-from ussfast.convert import FORMATS
+from ussfast.convert import FORMATS, zeroshot
+from ussfast.convert._yaml import Table
 from ussfast.models import SpectralModel
 from ussfast.ops import use_reference
 
@@ -37,12 +38,13 @@ def weights(name: str) -> dict[str, Tensor]:
 
 @cache
 def golden_model(name: str) -> SpectralModel:
-    kind = "zeroshot" if name.startswith("zeroshot") else "espnet" if "separator" in settings(name) else "tuss"
-    publisher, state = FORMATS[kind], weights(name)
+    if name.startswith("zeroshot"):
+        found = zeroshot.Settings(Table(settings(name), "config"), {})
+        config = zeroshot.configure(found, weights(name))
+        return fill(config, zeroshot.read_weights(weights(name), config), name)
+    publisher = FORMATS["espnet" if "separator" in settings(name) else "tuss"]
     config = publisher.read_config(settings(name))
-    if kind == "zeroshot":
-        config, state, _ = publisher.complete(config, state, [], "raw")
-    return fill(config, publisher.read_weights(state, config), name)
+    return fill(config, publisher.read_weights(weights(name), config), name)
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:

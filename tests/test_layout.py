@@ -73,3 +73,9 @@ def test_files_stay_short():
     long = {name: n for name, n in lengths.items() if n > LONGEST and name not in ALLOWED_LONG}
     assert not long, f"over {LONGEST} lines: {long}"
     assert ALLOWED_LONG.keys() <= lengths.keys(), "an allowance for a file that is gone"
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """pytest imports them by their name alone, and of two it collects one."""
+    names = [path.name for path in ROOT.glob("tests/**/test_*.py")]
+    assert sorted(names) == sorted(set(names))

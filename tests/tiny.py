@@ -8,10 +8,12 @@ import soundfile
 import torch
 
 from ussfast.checkpoints.store import save_model
-from ussfast.models import build
+from ussfast.models import build, build_detector
 from ussfast.models.bslocoformer import BsLocoformerConfig
 from ussfast.models.causal import CausalConfig
 from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, to_dict
+from ussfast.models.detectors.cnn14 import Cnn14Config
+from ussfast.models.detectors.log_mel import LogMelConfig
 from ussfast.models.sfc import SfcConfig
 from ussfast.models.tuss import TussConfig
 from ussfast.stft import StftConfig
@@ -53,6 +55,13 @@ CAUSAL = CausalConfig(
     features=3,
 )
 
+DETECTOR = Cnn14Config(
+    labels=("dog", "rain", "bell"),
+    front=LogMelConfig(sample_rate=RATE, n_fft=256, hop=80, mels=16, fmin=20.0, fmax=4000.0),
+    channels=(4, 8, 8),
+    pooling="max",
+)
+
 
 def tiny_model(config=TUSS, seed=0):
     with torch.random.fork_rng(devices=[]):
@@ -64,6 +73,20 @@ def tiny_directory(folder, config=TUSS, seed=0):
     """A model directory under `folder`, which must exist."""
     directory = folder / f"{type(config).__name__}-{seed}"
     save_model(directory, tiny_model(config, seed), name="tiny", license="CC0-1.0", source={"made": "at random"})
+    return directory
+
+
+def tiny_detector(config=DETECTOR, seed=0):
+    """A detector in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_detector(config).eval()
+
+
+def tiny_detector_directory(folder, config=DETECTOR, seed=0):
+    """A model directory of it under `folder`, which must exist."""
+    directory = folder / f"{type(config).__name__}-{seed}"
+    save_model(directory, tiny_detector(config, seed), name="tiny", license="CC0-1.0", source={"made": "at random"})
     return directory
 
 

@@ -81,6 +81,8 @@ class Separator:
         cls, network: SpectralModel, prompts: Sequence[str] | str = (), *, name: str = "model", **settings: Any
     ) -> Self:
         """Wraps a network that is already in memory; settings as for the constructor."""
+        if not isinstance(network, SpectralModel):
+            raise InputError(f"a Separator is made of a model that separates, got a {type(network).__name__}")
         info = describe(network.config, architecture_of(network.config), network.parameter_count(), name)
         separator = cls.__new__(cls)
         separator._set_up(network, info, prompts, Settings.of(settings))

@@ -182,9 +182,8 @@ def _check_stems(arguments: list[str], code: int, printed: str) -> None:
 
 def _meant(arguments: list[str]) -> list[Path]:
     """The inputs: files that are named, and those of folders, but for what lies in the output folder."""
-    output = os.path.realpath(
-        next((b for a, b in zip(arguments, arguments[1:], strict=False) if a == "-o"), "separated")
-    )
+    output = next((b for a, b in zip(arguments, arguments[1:], strict=False) if a == "-o"), "separated")
+    output = os.path.realpath(output.replace("\0", ""))  # no path has one
     found = []
     for name in arguments[1:]:
         if os.path.isfile(name):

@@ -145,7 +145,7 @@ def _change(tensors: dict[str, Tensor], rng: random.Random) -> None:
         case 7:
             tensors[name] = torch.zeros(rng.choice(((0,), (10**9, 0), (0, 10**12), (1,) * 9)), dtype=value.dtype)
         case _ if value.numel():
-            tensors[name] = value = value.clone()
+            tensors[name] = value = value.clone(memory_format=torch.contiguous_format)
             at = rng.randrange(value.numel())
             if value.dtype == torch.float32:
                 near = 10 ** rng.uniform(-6, 40) * rng.choice((-1, 1))

@@ -53,16 +53,16 @@ def refused(src, dst, says, **options):
 @pytest.mark.parametrize("suffix", ["ckpt", "pth", "safetensors"])
 @pytest.mark.parametrize("told", [True, False], ids=["config.json", "no config.json"])
 def test_every_container(folder, tmp_path, suffix, told):
-    path = folder / f"zeroshot.{suffix}"
+    path = folder / f"zeroshot_asp_tiny.{suffix}"
     if suffix == "safetensors":
         path.write_bytes((GOLDEN / NAME / "weights.safetensors").read_bytes())
     else:
         torch.save({"epoch": 1, "state_dict": whole()} if suffix == "ckpt" else whole(), path)
     if told:
         (folder / "config.json").write_text(json.dumps(settings(NAME)))
-    info = convert(path, tmp_path / "out", format="zeroshot", license="MIT")
+    info = convert(path, tmp_path / "out", license="MIT")  # its name tells the format
     assert info == same(tmp_path / "out")
-    assert (info.name, info.license, info.sample_rate) == ("asp.tiny", "MIT", 32000)
+    assert (info.name, info.license, info.sample_rate) == ("zeroshot_asp_tiny", "MIT", 32000)
     assert (info.prompts, info.labels, info.parameters) == ((), (), 556069)
     assert info.source["weights"] == [{"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}]
     assert ("config" in info.source) == told
@@ -92,7 +92,7 @@ def test_other_rates_and_hops_are_told_by_the_settings(folder, tmp_path):
         ({"window_size": 1024}, "config.window_size is 1024, the weights have 2048"),
         ({"hop_samples": "x"}, "hop_samples must be a int"),
         ({"hop_samples": 0}, "hop must be 1 to 16384"),
-        ([1], "a table of settings is expected"),
+        ([1], "must be a table of settings, got list"),
         ("{", "not readable as JSON|config.json: "),
     ],
 )
@@ -121,9 +121,9 @@ def test_strict_on_what_belongs_to_the_model(folder, tmp_path):
         refused(path, tmp_path / "out", says)
 
 
-def test_it_has_to_be_named(folder, tmp_path):
+def test_another_name_tells_no_format(folder, tmp_path):
     torch.save(whole(), folder / "model.ckpt")
     with pytest.raises(CheckpointError, match="no hparams.yaml, config.yaml or merged_config.yaml belongs to it"):
         convert(folder, tmp_path / "out")
-    with pytest.raises(InputError, match="there are auto, tuss, espnet, sfc, zeroshot"):
+    with pytest.raises(InputError, match="there are auto, tuss, espnet, sfc, panns, zeroshot"):
         convert(folder, tmp_path / "out", format="asp")

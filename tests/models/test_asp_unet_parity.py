@@ -177,7 +177,7 @@ def test_full_size():
     listed = json.loads((GOLDEN / "keys" / "zeroshot_asp_full.json").read_text())
     shapes = {key: shape for key, shape in listed["keys"].items() if not key.startswith(("stft.", "istft."))}
     state = {k: torch.tensor(0) if k.endswith("num_batches_tracked") else ruled(k, s) for k, s in shapes.items()}
-    config, state, _ = zeroshot.complete(Table(settings(name), "config"), state, [], "raw")
+    config = zeroshot.configure(zeroshot.Settings(Table(settings(name), "config"), {}), state)
     assert config == preset("asp-unet")
     model = fill(config, zeroshot.read_weights(state, config), name)
     del state

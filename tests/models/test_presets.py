@@ -7,7 +7,7 @@ import torch
 from golden_io import GOLDEN
 
 from ussfast.checkpoints.store import fill
-from ussfast.convert import FORMATS, _keys
+from ussfast.convert import FORMATS, _keys, zeroshot
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models import architecture_of, build, config_from_dict
 from ussfast.models.config import to_dict
@@ -57,7 +57,9 @@ def test_the_large_tflocoformer_and_nothing_else_lacks_a_published_list():
 
 def reader(name):
     kind = name.split("-")[0]
-    formats = {"tflocoformer": "espnet", "sfc": "sfc", "asp": "zeroshot"}
+    if kind == "asp":
+        return zeroshot.read_weights
+    formats = {"tflocoformer": "espnet", "sfc": "sfc"}
     return FORMATS[formats.get(kind, "tuss")].read_weights
 
 

@@ -234,3 +234,10 @@ def test_torch_chunks_and_other_window_lengths():
         session = separator.session(RATE)
         stems = joined([session.push(torch.from_numpy(audio)), session.flush()])[0]
     close(stems, separator.separate(audio, RATE).stems)
+
+
+def test_chunks_without_channels_are_refused_and_change_nothing():
+    session = SEPARATOR.session(RATE)
+    with pytest.raises(AudioError, match=r"chunk: no channels in it \(shape \[0, 100\]\)"):
+        session.push(np.zeros((0, 100), np.float32))
+    assert session.push(noise(2, 3000)).stems.shape[1] == 2

@@ -70,3 +70,9 @@ def test_states_that_do_not_fit_are_refused_and_change_nothing(tmp_path):
         session.load(tmp_path / "single.safetensors")
     out = joined([session.push(audio[:, 1000:]), session.flush()])[0]
     close(out, SEPARATOR.separate(audio, RATE).stems[..., -out.shape[-1] :])
+
+
+@pytest.mark.parametrize("path", [5, None, b"\0", "a\0b", "", "n" * 300, [1]])
+def test_what_is_no_path_is_no_state(path):
+    with pytest.raises(InputError, match="not a session state"):
+        SEPARATOR.session(RATE).load(path)

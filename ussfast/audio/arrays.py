@@ -43,6 +43,8 @@ def as_samples(array: Any, where: str = "audio", channels: int | None = None) ->
 
 def _scaled(values: np.ndarray, where: str, channels: int | None) -> np.ndarray:
     rows, columns = np.atleast_2d(values).shape
+    if not rows:
+        raise AudioError(f"{where}: no channels in it (shape {[rows, columns]})")
     if channels is None and rows > MAX_ARRAY_CHANNELS and rows > columns:
         raise AudioError(f"{where}: shape {[rows, columns]} looks transposed: pass [channels, samples]")
     if values.dtype.kind in "iu":

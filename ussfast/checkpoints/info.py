@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from ussfast.checkpoints.names import CONFIG, EXPECTED, FORMAT, VERSION
+from ussfast.checkpoints.names import CONFIG, DETECTORS, EXPECTED, FORMAT, VERSION
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models import config_from_dict
 from ussfast.models.config import to_dict
@@ -25,8 +25,9 @@ class ModelInfo:
         sample_rate: Hz.
         parameters: their number, shared rotary frequencies included once, fixed tables left out.
         prompts: names of the prompts in the checkpoint; empty for an unconditional model.
-        labels: names of an unconditional model's sources, source-1, ... where their order is free; else empty. A model
-            without either takes vectors as prompts and knows none of its own.
+        labels: names of an unconditional model's sources, source-1, ... where their order is free, or of what
+            a detector knows; else empty.
+            A model without prompts and labels that detects nothing takes vectors and knows none of its own.
         path: its directory; None for a model that is not from a file.
         config: configuration dataclass of the architecture.
         fingerprint: SHA-256 of configuration and weights: two models with the same one separate alike, whatever they
@@ -44,6 +45,11 @@ class ModelInfo:
     path: Path | None
     config: Any
     fingerprint: str = ""
+
+    @property
+    def detects(self) -> bool:
+        """Whether it says what is in a recording, and separates nothing."""
+        return self.architecture in DETECTORS
 
 
 @dataclasses.dataclass(frozen=True)

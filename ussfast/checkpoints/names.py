@@ -18,6 +18,8 @@ EMBEDDED = Path(__file__).parents[1] / "weights"
 HUB_NAME = re.compile(r"(?=[^@]{3,96}(@|$))(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]{1,200}))?")
 # How names of presets begin: only for these is it worth importing torch to tell a preset from a mistake.
 PRESET_FAMILIES = ("asp-", "conventional-", "sfc-", "tflocoformer-", "tuss-")
+# Architectures that separate nothing.
+DETECTORS = ("cnn14",)
 
 EXPECTED = (
     "'default', a directory with config.json and model.safetensors, or owner/name (owner/name@revision) of a model on "
@@ -49,10 +51,10 @@ class Glance:
 
 
 def glance(directory: Path, name: str) -> Glance | None:
-    """The Glance of a model directory; None if it is not one of ours: reading it strictly says what is wrong."""
+    """The Glance of a model directory; None if it is not one of ours, or a detector: reading it strictly says so."""
     try:
         data: dict[str, Any] = read_json(directory / CONFIG)
-        if (data["format"], data["version"]) != (FORMAT, VERSION):
+        if (data["format"], data["version"]) != (FORMAT, VERSION) or data["architecture"] in DETECTORS:
             return None
         config = data["config"]
         prompts = tuple(map(str, config.get("prompts", ())))

@@ -6,9 +6,9 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
@@ -21,19 +21,24 @@ from ussfast.checkpoints.building import Sparing
 from ussfast.checkpoints.info import ModelDirectory, ModelInfo, WeightsFile, describe, read, read_info
 from ussfast.checkpoints.names import CONFIG, FORMAT, VERSION, WEIGHTS, resolve
 from ussfast.errors import CheckpointError, InputError, OutputError
-from ussfast.models import SpectralModel, architecture_of, build
+from ussfast.models import Network, SpectralModel, architecture_of, build, build_detector
 from ussfast.models.config import to_dict
+from ussfast.models.detectors import DetectorModel
 from ussfast.plain import read_json
 
-__all__ = ["ModelInfo", "available", "describe", "fill", "load_model", "read_info", "resolve", "save_model"]
+__all__ = [
+    "ModelInfo", "available", "describe", "fill", "fill_detector", "load_detector", "load_model", "read_info",
+    "resolve", "save_model",
+]  # fmt: skip
 
 DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 FLOATS = (*DTYPES, torch.float64)
+M = TypeVar("M", SpectralModel, DetectorModel)
 
 
 def save_model(
     directory: str | os.PathLike[str],
-    model: SpectralModel,
+    model: Network,
     *,
     name: str,
     license: str,
@@ -139,10 +144,28 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[SpectralModel, ModelI
     """The model in float32 on the CPU, in evaluation mode.
 
     Raises:
-        CheckpointError: files missing, damaged, or not those of the configured architecture.
+        CheckpointError: files missing, damaged, or not those of the configured architecture; a detector.
     """
     directory = Path(directory)
     info, weights = read(directory)
+    if info.detects:
+        raise CheckpointError(f"{directory}: a detector ({info.architecture}), which separates nothing")
+    tensors, where = _tensors(directory, weights)
+    return fill(info.config, tensors, where), info
+
+
+def load_detector(directory: str | os.PathLike[str]) -> tuple[DetectorModel, ModelInfo]:
+    """The same for detectors; CheckpointError also for a model that separates."""
+    directory = Path(directory)
+    info, weights = read(directory)
+    if not info.detects:
+        raise CheckpointError(f"{directory}: a model that separates ({info.architecture}), not a detector")
+    tensors, where = _tensors(directory, weights)
+    return fill_detector(info.config, tensors, where), info
+
+
+def _tensors(directory: Path, weights: WeightsFile) -> tuple[dict[str, Tensor], str]:
+    """The weights of a model directory, which are those that its config.json means, and where they are from."""
     path = directory / weights.file
     if path.parent != directory or not os.path.isfile(path):
         raise CheckpointError(f"{directory}: the weights {weights.file!r} of its {CONFIG} are missing")
@@ -157,7 +180,7 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[SpectralModel, ModelI
             )
     except OSError as error:
         raise CheckpointError(f"{path}: not readable: {error.strerror}") from None
-    return fill(info.config, parse(data, str(path)), str(path)), info
+    return parse(data, str(path)), str(path)
 
 
 def parse(data: bytes, where: str) -> dict[str, Tensor]:
@@ -185,10 +208,19 @@ def fill(config: Any, tensors: Mapping[str, Tensor], where: str) -> SpectralMode
         CheckpointError: keys missing or unexpected, shapes or types that differ, a few of each are named; values that
             are no numbers.
     """
+    return _filled(build, config, tensors, where)
+
+
+def fill_detector(config: Any, tensors: Mapping[str, Tensor], where: str) -> DetectorModel:
+    """`fill` for the configuration of a detector."""
+    return _filled(build_detector, config, tensors, where)
+
+
+def _filled(make: Callable[[Any], M], config: Any, tensors: Mapping[str, Tensor], where: str) -> M:
     numbers = sum(tensor.numel() for tensor in tensors.values())
     try:
         with Sparing(len(tensors), numbers):
-            model = build(config)
+            model = make(config)
     except (RuntimeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{where}: no model can be built from its configuration: {error}") from None
     expected = model.state_dict()

@@ -64,6 +64,7 @@ class CheckpointFormat(StrEnum):
     espnet = "espnet"
     sfc = "sfc"
     zeroshot = "zeroshot"
+    panns = "panns"
 
 
 class Weights(StrEnum):

@@ -16,19 +16,24 @@ def show(as_json: bool) -> None:
     if as_json:
         rows = [
             {"name": m.name, "architecture": m.architecture, "license": m.license, "sample_rate": m.sample_rate,
-             "parameters": m.parameters, "prompts": list(m.prompts), "labels": list(m.labels)} | more
+             "parameters": m.parameters, "prompts": list(m.prompts), "labels": list(m.labels),
+             "detector": m.detects} | more
             for m, more in found
         ]  # fmt: skip
         tasks = {name: {"prompts": list(task.prompts), "keep": list(task.keep)} for name, task in TASKS.items()}
         print(json.dumps({"models": rows, "tasks": tasks, "presets": sorted(PRESETS)}, indent=1))
         return
     for m, more in found:
-        size, latency = f"{more['bytes'] / 2**20:.1f} MiB", _duration(more["latency_seconds"])
+        size = f"{more['bytes'] / 2**20:.1f} MiB"
         print(f"{m.name}  ({m.architecture}, {m.parameters / 1e6:.2f} M parameters, {size}, {m.sample_rate} Hz)")
-        print(f"  {'causal' if more['causal'] else 'not causal'}, latency of a stream {latency}")
+        if m.detects:
+            print("  a detector: says which sounds there are, separates nothing")
+        else:
+            latency = _duration(more["latency_seconds"])
+            print(f"  {'causal' if more['causal'] else 'not causal'}, latency of a stream {latency}")
         print(f"  license: {m.license}")
-        named = ", ".join(m.prompts or m.labels)
-        print(f"  {'sources' if m.labels else 'prompts'}: {named or 'vectors, none of its own'}")
+        kind = "labels" if m.detects else "sources" if m.labels else "prompts"
+        print(f"  {kind}: {_few(m.prompts or m.labels) or 'vectors, none of its own'}")
     if not found:
         print("no embedded or cached models")
     print("tasks (--task):")
@@ -39,15 +44,25 @@ def show(as_json: bool) -> None:
 
 
 def _more(info: ModelInfo) -> dict[str, Any]:
-    """Whether it is causal, the latency of a stream with the default windows in seconds, its size on disk in bytes."""
+    """Whether it is causal, the latency of a stream with the default windows in seconds, its size on disk in bytes.
+
+    A detector has no streams.
+    """
     causal = info.architecture == "causal"
+    latency: float | None = None
     if causal:
         latency = info.config.latency_samples / info.sample_rate
-    else:  # without a wish, streams have the windows of files, and the first of those is a full one
+    elif not info.detects:  # without a wish, streams have the windows of files, and the first of those is a full one
         latency = default_policy(info.config.segment_seconds, None, None, "fade").segment
     files = info.path.iterdir() if info.path else ()
     size = sum(file.stat().st_size for file in files if file.is_file())
     return {"causal": causal, "latency_seconds": latency, "bytes": size}
+
+
+def _few(names: tuple[str, ...], most: int = 40) -> str:
+    """Names in a line; detectors may know hundreds."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _duration(seconds: float) -> str:

@@ -1,7 +1,8 @@
 """Published checkpoints as ussfast model directories."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.info import ModelInfo
-from ussfast.convert import espnet, sfc, tuss, zeroshot
-from ussfast.convert._files import file_record, find_yaml, read_average, read_json, read_yaml, weight_files
+from ussfast.convert import espnet, panns, sfc, tuss, zeroshot
+from ussfast.convert._files import file_record, find_yaml, read_average, read_yaml, weight_files
 from ussfast.errors import CheckpointError, InputError
+from ussfast.models import DETECTORS, Network, architecture_of
 from ussfast.separation import make_folders
 
 
@@ -24,8 +26,6 @@ class Publisher:
     marks: entries that only these settings have at the top; none if the file's name says enough.
     complete: where settings alone do not make a configuration: (settings read, state dict, names of files and folders,
         "ema" or "raw") -> (configuration, the state dict to read, facts for the record of the source).
-    optional: the settings are JSON that may lie beside the weights, and tells what they do not; only for who names the
-        format.
     """
 
     yaml: str
@@ -34,16 +34,30 @@ class Publisher:
     read_weights: Callable[[dict[str, Tensor], Any], dict[str, Tensor]]
     complete: Callable[..., tuple[Any, dict[str, Tensor], dict[str, str]]] | None = None
     needs: str = ""
-    optional: bool = False
+
+
+@dataclass(frozen=True)
+class OwnSettings:
+    """How checkpoints are read whose publisher writes no settings beside them.
+
+    belongs: whether a file is one of these; find: what is known of it, with a `source` for the record.
+    configure: (what `find` gave, state dict) -> configuration.
+    """
+
+    belongs: Callable[[Path], bool]
+    find: Callable[[Path], Any]
+    configure: Callable[[Any, dict[str, Tensor]], Any]
+    read_weights: Callable[[dict[str, Tensor], Any], dict[str, Tensor]]
 
 
 FORMATS = {
     "tuss": Publisher("hparams.yaml", ("model_name", "model"), tuss.read_config, tuss.read_weights),
     "espnet": Publisher("config.yaml", ("separator", "separator_conf"), espnet.read_config, espnet.read_weights),
     "sfc": Publisher(sfc.YAML, (), sfc.read_config, sfc.read_weights, sfc.complete, sfc.NEEDS),
-    "zeroshot": Publisher(
-        zeroshot.JSON, (), zeroshot.read_config, zeroshot.read_weights, zeroshot.complete, optional=True
-    ),
+}
+OWN_SETTINGS = {
+    "panns": OwnSettings(panns.belongs, panns.find_settings, panns.configure, panns.read_weights),
+    "zeroshot": OwnSettings(zeroshot.belongs, zeroshot.find_settings, zeroshot.configure, zeroshot.read_weights),
 }
 
 
@@ -61,11 +75,13 @@ def convert(
     Args:
         src: a file (.pth, .pt, Lightning's .ckpt, .safetensors with published keys), or a directory with one. Several
             in its folder `checkpoints` are averaged (last.ckpt left out). hparams.yaml (TUSS), config.yaml
-            (ESPnet) or merged_config.yaml (SFC) must lie beside the weights or up to two directories above. With the
-            weights of "zeroshot", a config.json of the constructor's arguments may lie.
+            (ESPnet) or merged_config.yaml (SFC) must lie beside the weights or up to two directories above. Files of
+            the PANNs need config.json beside them only where they are not called like the published ones, those of
+            "zeroshot" where hop and rate are not the published ones.
         dst: the model directory to write; folders above it are made.
-        format: "tuss", "espnet", "sfc", "zeroshot", or "auto": one of the first three, by the YAML file found.
-        name: by default that of the directory with the YAML file, or with the weights if there is none.
+        format: "tuss", "espnet", "sfc", "panns", "zeroshot", or "auto": by the name of the file, or by the settings
+            found.
+        name: by default that of the directory with the YAML file, or of the file.
         license: of the weights; ussfast does not guess it.
         overwrite: replace a model directory at `dst`.
         weights: of a checkpoint that has both copies, the running average over training steps ("ema"), or "raw".
@@ -74,14 +90,44 @@ def convert(
             belong together: the keys are named.
         InputError, OutputError: `dst` cannot be used or written.
     """
-    if format not in ("auto", *FORMATS):
-        raise InputError(f"format {format!r} is unknown; there are auto, {', '.join(FORMATS)}")
+    if format not in ("auto", *FORMATS, *OWN_SETTINGS):
+        raise InputError(f"format {format!r} is unknown; there are auto, {', '.join([*FORMATS, *OWN_SETTINGS])}")
     if weights not in ("ema", "raw"):
         raise InputError(f"weights must be ema or raw, got {weights!r}")
     files = weight_files(Path(src))
     target = checkpoint.place(dst)
     if os.path.isdir(target.parent):  # else there is nothing in the way but what makes folders fail
         checkpoint.check_target(target, overwrite)
+    own = _own_settings(files[0], format)
+    read = _with_yaml(files, format, weights) if own is None else _with_own_settings(files, own)
+    model: Network
+    if architecture_of(read.config) in DETECTORS:
+        model = checkpoint.fill_detector(read.config, read.tensors, str(files[0]))
+    else:
+        model = checkpoint.fill(read.config, read.tensors, str(files[0]))
+    make_folders([target])
+    return checkpoint.save_model(
+        dst,
+        model,
+        name=name or read.name or read.kind,
+        license=license or "unknown (see the publisher)",
+        source={"format": read.kind, "weights": [file_record(p) for p in files], **read.facts},
+        overwrite=overwrite,
+    )
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What there is to save, and for the record of the source."""
+
+    kind: str
+    config: Any
+    tensors: dict[str, Tensor]
+    name: str
+    facts: dict[str, Any]
+
+
+def _with_yaml(files: list[Path], format: str, weights: str) -> _Read:
     path, kind, settings = _settings(files, format)
     publisher = FORMATS[kind]
     try:
@@ -90,39 +136,47 @@ def convert(
         raise CheckpointError(f"{path}: {error}") from None
     state = read_average(files)
     facts: dict[str, str] = {}
-    try:
+    with _fitting(files[0], path.name):
         if publisher.complete is not None:
             names = [files[0].name, path.parent.name, path.parent.parent.name]
             config, state, facts = publisher.complete(config, state, names, weights)
         tensors = publisher.read_weights(state, config)
+    return _Read(kind, config, tensors, path.parent.name, {"config": file_record(path), **facts})
+
+
+def _with_own_settings(files: list[Path], kind: str) -> _Read:
+    publisher = OWN_SETTINGS[kind]
+    settings = publisher.find(files[0])
+    state = read_average(files)
+    with _fitting(files[0], "the settings"):
+        config = publisher.configure(settings, state)
+        tensors = publisher.read_weights(state, config)
+    return _Read(kind, config, tensors, files[0].stem, settings.source)
+
+
+@contextmanager
+def _fitting(file: Path, settings: str) -> Iterator[None]:
+    """Says which file it was that does not fit."""
+    try:
+        yield
     except InputError as error:
-        raise CheckpointError(f"{files[0]}: {error}") from None
+        raise CheckpointError(f"{file}: {error}") from None
     except (RuntimeError, ValueError, ArithmeticError, IndexError) as error:
         # Tensors of other shapes than published ones are found wherever a shape is first relied on.
-        what = f"{files[0]}: the weights do not fit together with {path.name}"
+        what = f"{file}: the weights do not fit together with {settings}"
         raise CheckpointError(f"{what}: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from None
-    model = checkpoint.fill(config, tensors, str(files[0]))
-    make_folders([target])
-    source: dict[str, Any] = {"format": kind, "weights": [file_record(p) for p in files]}
-    if path not in files:
-        source["config"] = file_record(path)
-    source |= facts
-    return checkpoint.save_model(
-        dst,
-        model,
-        name=name or path.absolute().parent.name or kind,
-        license=license or "unknown (see the publisher)",
-        source=source,
-        overwrite=overwrite,
-    )
+
+
+def _own_settings(file: Path, format: str) -> str | None:
+    """The format of a checkpoint whose settings are its publisher's own, if it is one."""
+    if format in OWN_SETTINGS:
+        return format
+    return next((kind for kind, p in OWN_SETTINGS.items() if format == "auto" and p.belongs(file)), None)
 
 
 def _settings(files: list[Path], format: str) -> tuple[Path, str, dict[str, Any]]:
-    """The file of settings, its publisher and its content; the weights themselves where it may be missing, and is."""
-    if format != "auto" and FORMATS[format].optional:
-        beside = files[0].absolute().parent / FORMATS[format].yaml
-        return (beside, format, read_json(beside)) if beside.is_file() else (files[0], format, {})
-    possible = [p for kind, p in FORMATS.items() if format in ("auto", kind) and not p.optional]
+    """The YAML file, its publisher and its content."""
+    possible = [p for kind, p in FORMATS.items() if format in ("auto", kind)]
     try:
         found = find_yaml(files, tuple(p.yaml for p in possible))
     except CheckpointError as error:

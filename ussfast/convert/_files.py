@@ -104,8 +104,10 @@ def _unpickled(path: Path) -> dict[Any, Any]:
     except Exception as error:
         # What torch.load raises for a damaged file depends on where it is damaged.
         raise CheckpointError(f"{path}: damaged, or not a PyTorch checkpoint ({type(error).__name__})") from None
-    if isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
-        data = data["state_dict"]
+    for inside in ("state_dict", "model"):  # Lightning's, and that of the PANNs; only tables of tensors are flat
+        if isinstance(data, dict) and isinstance(data.get(inside), dict):
+            data = data[inside]
+            break
     if not isinstance(data, dict) or not data:
         raise CheckpointError(f"{path}: no table of tensors in it")
     return data
@@ -148,16 +150,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
         data = plain.read_yaml(path)
     except ImportError:
         raise CheckpointError(f"{path}: reading it needs PyYAML: pip install 'ussfast[convert]'") from None
-    except InputError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: a table of settings is expected")
-    return data
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = plain.read_json(path)
     except InputError as error:
         raise CheckpointError(f"{path}: {error}") from None
     if not isinstance(data, dict):

@@ -1,14 +1,17 @@
 """Checkpoints of the zero-shot separation project: the ASP U-Net, without the tagger that lies in the same file."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ussfast.convert._files import file_record
 from ussfast.convert._keys import Keys
 from ussfast.convert._yaml import Table
-from ussfast.errors import CheckpointError
+from ussfast.errors import CheckpointError, InputError
 from ussfast.models.asp_unet import AspUnetConfig
-from ussfast.plain import shown
+from ussfast.plain import read_json, shown
 from ussfast.stft import StftConfig
 
 JSON = "config.json"
@@ -17,22 +20,38 @@ IGNORED = ("stft.", "istft.", "at_model.")
 HOP, RATE = 320, 32000
 
 
-def read_config(settings: dict[str, Any]) -> Table:
-    """The constructor's arguments as far as they are given; `complete` makes a configuration of them."""
-    table = Table(settings, "config")
-    table.choice("channels", {1: 1}, 1)
-    return table
+@dataclass(frozen=True)
+class Settings:
+    """table: the constructor's arguments as far as they are given; source: their file for the record."""
+
+    table: Table
+    source: dict[str, Any]
 
 
-def complete(
-    table: Table, state: dict[str, Tensor], names: list[str], weights: str
-) -> tuple[AspUnetConfig, dict[str, Tensor], dict[str, str]]:
+def belongs(path: Path) -> bool:
+    """Whether a file of weights is called like the published one."""
+    return path.stem.startswith("zeroshot_asp")
+
+
+def find_settings(path: Path) -> Settings:
+    """What config.json beside a file of weights says, if it is there; CheckpointError if it cannot be."""
+    beside = path.parent / JSON
+    if not beside.is_file():
+        return Settings(Table({}, "config"), {})
+    try:
+        table = Table(read_json(beside), "config")
+        table.choice("channels", {1: 1}, 1)
+    except InputError as error:
+        raise CheckpointError(f"{beside}: {error}") from None
+    return Settings(table, {"config": file_record(beside)})
+
+
+def configure(settings: Settings, state: dict[str, Tensor]) -> AspUnetConfig:
     """The configuration by the shapes of the weights; what `config.json` says of sizes has to agree.
 
     Of what no weights tell, published values are the default: `hop_samples` 320 and `sample_rate` 32000.
     """
-    state = {key: value for key, value in state.items() if not key.startswith(IGNORED)}
-    depth = 0
+    table, depth = settings.table, 0
     while f"encoder_block{depth + 1}.conv_block.conv1.weight" in state:
         depth += 1
     blocks = [f"encoder_block{i + 1}.conv_block" for i in range(depth)]
@@ -56,7 +75,7 @@ def complete(
     for key, value in found.items():
         if (said := table.data.get(key, value)) != value:
             raise CheckpointError(f"config.{key} is {shown(said)}, the weights have {value}")
-    return config, state, {}
+    return config
 
 
 def read_weights(state: dict[str, Tensor], config: AspUnetConfig) -> dict[str, Tensor]:

@@ -36,6 +36,9 @@ ITEMS = 2  # channels of a window that are computed together: more of them would
 T = TypeVar("T")
 
 
+KEEPS = 24  # channels whose states, and conversions of the rate, need as much memory as a piece is computed in
+
+
 class Engine:
     """A model on its device.
 
@@ -195,8 +198,9 @@ class Engine:
         return nullcontext() if self._batches is None else self._batches.present()
 
     def share(self, channels: int) -> float:
-        """Of what is computed at once, 1 or less, for channels that need no more memory than stereo then."""
-        return min(1.0, self.rows / channels)
+        """Of what is computed at once, 1 or less, for channels that need no more memory than stereo then; what each has
+        to keep for itself is made up for by yet shorter pieces."""
+        return min(1.0, self.rows / channels / (1 + max(0, channels - self.rows) / KEEPS))
 
     def together(self, channels: int, plan: Plan) -> int:
         """How many of these have to be separated together, or may be without more memory than stereo needs."""

@@ -8,6 +8,7 @@ from ussfast.models.asp_unet import AspUnet, AspUnetConfig
 from ussfast.models.bslocoformer import BsLocoformer, BsLocoformerConfig
 from ussfast.models.causal import CausalConfig, CausalModel
 from ussfast.models.config import from_dict
+from ussfast.models.detectors import DETECTORS, DetectorModel
 from ussfast.models.tflocoformer import TfLocoformer, TfLocoformerConfig
 from ussfast.models.tuss import Tuss, TussConfig
 from ussfast.plain import shown
@@ -19,19 +20,23 @@ ARCHITECTURES: dict[str, tuple[type, type[SpectralModel]]] = {
     "asp_unet": (AspUnetConfig, AspUnet),
     "tflocoformer": (TfLocoformerConfig, TfLocoformer),
 }
+"""Those that separate; the ones in DETECTORS say what there is."""
+
+Network = SpectralModel | DetectorModel
 
 
 def architecture_of(config: Any) -> str:
     """The architecture's name for a configuration object."""
-    return next(name for name, (cls, _) in ARCHITECTURES.items() if cls is type(config))
+    return next(name for name, (cls, _) in [*ARCHITECTURES.items(), *DETECTORS.items()] if cls is type(config))
 
 
 def config_from_dict(architecture: str, data: Any) -> Any:
     """The configuration object of an architecture from its JSON form; CheckpointError when it does not fit."""
-    if architecture not in list(ARCHITECTURES):  # a list: a recipe may give something that cannot be looked up
-        raise CheckpointError(f"unknown architecture {shown(architecture)}; known are {sorted(ARCHITECTURES)}")
+    known: dict[str, tuple[type, type[Any]]] = {**ARCHITECTURES, **DETECTORS}
+    if architecture not in list(known):  # a list: a recipe may give something that cannot be looked up
+        raise CheckpointError(f"unknown architecture {shown(architecture)}; known are {sorted(known)}")
     try:
-        return from_dict(ARCHITECTURES[architecture][0], data, f"config of {architecture}")
+        return from_dict(known[architecture][0], data, f"config of {architecture}")
     except InputError as error:
         raise CheckpointError(str(error)) from None
 
@@ -39,3 +44,8 @@ def config_from_dict(architecture: str, data: Any) -> Any:
 def build(config: Any) -> SpectralModel:
     """A freshly initialised model of the configuration's architecture."""
     return ARCHITECTURES[architecture_of(config)][1](config)
+
+
+def build_detector(config: Any) -> DetectorModel:
+    """The same for a configuration of a detector."""
+    return DETECTORS[architecture_of(config)][1](config)

@@ -254,4 +254,4 @@ class Session(Rooted):
 
     def load(self, path: str | Path) -> None:
         """Goes on from a file of `save`; InputError if it is none, or as for `state`."""
-        self.state = states.load(Path(path), self.state)
+        self.state = states.load(path, self.state)

@@ -99,9 +99,10 @@ def save(path: Path, state: SessionState) -> None:
         save_file({name: tensor.contiguous() for name, tensor in tensors_of(state).items()}, temporary)
 
 
-def load(path: Path, template: SessionState) -> SessionState:
+def load(path: str | Path, template: SessionState) -> SessionState:
     """What `save` wrote; InputError for a file that is none, or of tensors with other names."""
     try:
+        path = Path(path)
         if path.stat().st_size > LARGEST:
             raise InputError(f"larger than {LARGEST >> 20} MiB")
         with safe_open(path, "pt") as file:

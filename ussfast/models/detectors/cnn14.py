@@ -1,0 +1,124 @@
+"""Cnn14 of the PANNs: blocks of convolutions over a log-mel spectrogram, for tags of clips or scores over time.
+
+Source: Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", TASLP 2020.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ussfast.errors import InputError
+from ussfast.models.config import Seconds, Width
+from ussfast.models.detectors._base import Detection, DetectorModel, Labels, check_distinct
+from ussfast.models.detectors._folding import ConvNorm
+from ussfast.models.detectors.log_mel import LogMel, LogMelConfig
+from ussfast.plain import Checked, Range
+
+CHANNELS = (64, 128, 256, 512, 1024, 2048)
+
+
+@dataclass(frozen=True)
+class Cnn14Config(Checked):
+    """channels: of each block; all but the last halve time and frequency.
+
+    pooling: "clip" pools over time before the classifier and tags whole clips (Cnn14); "max" and "mean" classify every
+        step and take the clip's score from them (Cnn14_DecisionLevelMax, Cnn14_DecisionLevelAvg).
+    """
+
+    labels: Labels
+    front: LogMelConfig = LogMelConfig()
+    channels: Annotated[tuple[Width, ...], Range(2, 8)] = CHANNELS
+    pooling: Literal["clip", "max", "mean"] = "clip"
+    segment_seconds: Seconds = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_distinct(self.labels)
+        if self.front.mels < self.step:
+            raise InputError(f"{len(self.channels)} blocks need at least {self.step} mels, got {self.front.mels}")
+
+    @property
+    def sample_rate(self) -> int:
+        return self.front.sample_rate
+
+    @property
+    def step(self) -> int:
+        """Frames of the spectrogram that become one step of the classifier."""
+        return 2 ** (len(self.channels) - 1)
+
+
+class Cnn14(DetectorModel):
+    """The embedding is what the classifier sees: with pooling "clip" that of the clip, as published. With the others it
+    is the mean over the steps; published models of that kind give none."""
+
+    def __init__(self, config: Cnn14Config):
+        super().__init__()
+        self.config = config
+        self.front = LogMel(config.front)
+        self.norm = nn.BatchNorm1d(config.front.mels)
+        ends = (1, *config.channels)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(ConvNorm(a, b), ConvNorm(b, b)) for a, b in zip(ends, ends[1:], strict=False)
+        )
+        self.hidden = nn.Linear(ends[-1], ends[-1])
+        self.out = nn.Linear(ends[-1], len(config.labels))
+
+    @property
+    def frame_seconds(self) -> float:
+        return self.config.front.frame_seconds
+
+    @property
+    def least_samples(self) -> int:
+        return (self.config.step - 1) * self.config.front.hop
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.config.channels[-1]
+
+    def forward(self, audio: Tensor) -> Detection:
+        return self.analyse(self.front(audio))
+
+    def analyse(self, log_mel: Tensor) -> Detection:
+        """The same from the front end's output [clips, frames, mels], where training may change it.
+
+        Raises:
+            InputError: fewer frames than one step of the classifier has.
+        """
+        frames, step = log_mel.shape[1], self.config.step
+        if frames < step:
+            front = self.config.front
+            raise InputError(
+                f"a clip of {frames} frames is too short: this detector needs {step}, that is "
+                f"{self.least_samples / front.sample_rate:.3g} s"
+            )
+        x = self._trunk(log_mel)
+        if self.config.pooling == "clip":
+            hidden = self._hide(x.amax(2) + x.mean(2))
+            return Detection(self._score(hidden), None, hidden)
+        # Zeros beyond the ends count in the average, as published.
+        x = F.max_pool1d(x, 3, stride=1, padding=1) + F.avg_pool1d(x, 3, stride=1, padding=1)
+        hidden = self._hide(x.transpose(1, 2))
+        steps = self._score(F.dropout(hidden, 0.5, self.training))
+        tags = steps.amax(1) if self.config.pooling == "max" else steps.mean(1)
+        # Frames that fill no step of their own have the scores of the last one.
+        at = torch.arange(frames, device=steps.device).div(step, rounding_mode="floor").clamp(max=steps.shape[1] - 1)
+        return Detection(tags, steps[:, at], hidden.mean(1))
+
+    def _trunk(self, log_mel: Tensor) -> Tensor:
+        """[clips, frames, mels] -> [clips, channels, steps]."""
+        x = self.norm(log_mel.flatten(0, 1).to(self.dtype)).view_as(log_mel)[:, None]
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i + 1 < len(self.blocks):
+                x = F.avg_pool2d(x, 2)
+            x = F.dropout(x, 0.2, self.training)
+        return x.mean(3, dtype=self.dtype)
+
+    def _hide(self, x: Tensor) -> Tensor:
+        return self.hidden(F.dropout(x, 0.5, self.training)).relu()
+
+    def _score(self, hidden: Tensor) -> Tensor:
+        return self.out(hidden).to(self.dtype).sigmoid()
