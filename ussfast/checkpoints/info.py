@@ -80,8 +80,9 @@ def describe(config: Any, architecture: str, parameters: int, name: str) -> Mode
     """The ModelInfo of a model in memory; licence and source are left unknown."""
     prompts = tuple(getattr(config, "prompts", ()))
     labels: tuple[str, ...] = ()
-    if not prompts and hasattr(config, "sources"):  # else prompts are vectors without names
-        labels = config.labels or tuple(f"source-{i + 1}" for i in range(config.sources))
+    if not prompts:  # without sources either, prompts are vectors
+        count = getattr(config, "sources", 0)
+        labels = getattr(config, "labels", ()) or tuple(f"source-{i + 1}" for i in range(count))
     return ModelInfo(
         name=name,
         architecture=architecture,
