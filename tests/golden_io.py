@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ussfast.checkpoints.store import fill
-from ussfast.convert import FORMATS
+from ussfast.convert import FORMATS, zeroshot
+from ussfast.convert._yaml import Table
 from ussfast.models import SpectralModel
 from ussfast.ops import use_reference
 
@@ -37,6 +38,10 @@ def weights(name: str) -> dict[str, Tensor]:
 
 @cache
 def golden_model(name: str) -> SpectralModel:
+    if name.startswith("zeroshot"):
+        found = zeroshot.Settings(Table(settings(name), "config"), {})
+        config = zeroshot.configure(found, weights(name))
+        return fill(config, zeroshot.read_weights(weights(name), config), name)
     publisher = FORMATS["espnet" if "separator" in settings(name) else "tuss"]
     config = publisher.read_config(settings(name))
     return fill(config, publisher.read_weights(weights(name), config), name)

@@ -115,7 +115,9 @@ class Separator:
         self.info, self.settings = info, chosen
         self.default_prompts = as_names(prompts)
         if self.default_prompts:
-            check_repeats(check_prompts(self.default_prompts, network.prompt_names), network.equal_prompts)
+            vectors = network.prompt_size is not None
+            known = check_prompts(self.default_prompts, network.prompt_names, vectors)
+            check_repeats(known, network.equal_prompts)
         self.engine = Engine(network, chosen)
         self.prompts = PromptBank(network)
 

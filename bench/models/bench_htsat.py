@@ -114,7 +114,7 @@ def flop(model: Htsat) -> int:
 def bench_htsat(benchmark, interleaved, name, compiled):
     model = random_detector(name, seed=0).eval()
     assert isinstance(model, Htsat)
-    plain, narrow = Plain(model).eval(), copy.deepcopy(model).prepare(torch.bfloat16)
+    plain, narrow = Plain(model).eval(), copy.deepcopy(model).fold(torch.bfloat16)
     log_mel = torch.randn(1, 1001, 64) * 20 - 40
     calls = {
         "float32": lambda: model.analyse(log_mel).embedding,

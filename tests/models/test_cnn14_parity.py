@@ -17,7 +17,7 @@ def prepared(request):
     """Makes a golden detector run module by module, or with its norms folded."""
 
     def get(name):
-        return golden_detector(name) if request.param == "as trained" else detector(name).prepare()
+        return golden_detector(name) if request.param == "as trained" else detector(name).fold()
 
     with torch.inference_mode():
         yield get
@@ -95,7 +95,7 @@ def full_rule():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnn14_full_rule", "cnn14_dlmax_full_rule"])
 def test_full_size(name):
-    model = detector(name, full_rule()).prepare()
+    model = detector(name, full_rule()).fold()
     want = arrays(name, "outputs")
     with torch.inference_mode():
         found = model(arrays("cnn14_full_rule", "inputs")["wave"])

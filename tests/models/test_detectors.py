@@ -89,16 +89,16 @@ def test_preparing_changes_nothing_but_the_time():
     model, audio = detector(LEVEL), arrays(TAGS, "inputs")["wave"]
     with torch.inference_mode():
         want = golden_detector(LEVEL)(audio)
-        assert torch.allclose(model.prepare()(audio).frames, want.frames, atol=1e-6)
+        assert torch.allclose(model.fold()(audio).frames, want.frames, atol=1e-6)
         for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            assert torch.allclose(copied.prepare()(audio).frames, want.frames, atol=1e-6)
-        narrow = model.prepare(torch.bfloat16)(audio)
+            assert torch.allclose(copied.fold()(audio).frames, want.frames, atol=1e-6)
+        narrow = model.fold(torch.bfloat16)(audio)
         assert narrow.frames.dtype == torch.float32
         assert torch.allclose(narrow.frames, want.frames, atol=0.02) and not torch.equal(narrow.frames, want.frames)
         # Other weights, or training, and what was folded is forgotten.
         model.load_state_dict({k: torch.zeros_like(v) for k, v in model.state_dict().items()})
         assert (model(audio).tags == 0.5).all()
-    model.prepare().train()
+    model.fold().train()
     assert all(module._prepared is None for module in model.modules() if hasattr(module, "_prepared"))
 
 
@@ -107,7 +107,7 @@ def test_it_learns():
     time = torch.arange(8000) / 8000
     audio = torch.stack([torch.sin(2 * torch.pi * 440 * time), torch.randn(8000)])
     target = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]])
-    model = tiny_detector(replace(DETECTOR, channels=(8, 16, 32))).prepare().train()
+    model = tiny_detector(replace(DETECTOR, channels=(8, 16, 32))).fold().train()
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     losses = []
     for _ in range(60):

@@ -90,7 +90,7 @@ def test_what_is_kept_for_inference_is_what_gradients_go_through(model, given):
 
 
 def test_new_weights_drop_what_was_kept(model, given):
-    other = Htsat(model.config).eval().prepare(torch.bfloat16)
+    other = Htsat(model.config).eval().fold(torch.bfloat16)
     with torch.inference_mode():
         other(given["seg2s"])
     other.load_state_dict(model.state_dict())
@@ -160,7 +160,7 @@ def test_frames_of_repeated_clips_are_means_over_repetitions(model, given):
 def test_bfloat16_is_near_and_is_dropped_with_training(model, given):
     narrow = Htsat(model.config)
     narrow.load_state_dict(model.state_dict())
-    narrow.eval().prepare(torch.bfloat16)
+    narrow.eval().fold(torch.bfloat16)
     with torch.inference_mode():
         want, found = model(given["clip10s"]), narrow(given["clip10s"])
     assert not torch.equal(found.embedding, want.embedding)

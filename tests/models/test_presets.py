@@ -7,7 +7,7 @@ import torch
 from golden_io import GOLDEN
 
 from ussfast.checkpoints.store import fill
-from ussfast.convert import FORMATS, _keys
+from ussfast.convert import FORMATS, _keys, zeroshot
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models import architecture_of, build, config_from_dict
 from ussfast.models.config import to_dict
@@ -30,6 +30,7 @@ PUBLISHED = {
     "sfc-musdb18hq-medium": "sfc.musdb18hq.medium.learnable",
     "sfc-dnr-small": "sfc.dnr.small.learnable",
     "sfc-dnr-medium": "sfc.dnr.medium.learnable",
+    "asp-unet": "zeroshot_asp_full",
 }
 # Other names for the same architecture, checked once.
 ALIASES = {"tflocoformer-wsj0": "tflocoformer-m", "tflocoformer-whamr-small": "tflocoformer-s"}
@@ -42,6 +43,10 @@ def listed(name):
         total = found["n_params"]["total"]
         names = {"keys": found["core_keys"], "n_keys": found["n_core_keys"]}
         return found | names | {"total_parameters": total, "trainable_parameters": total}
+    if "parameters_without_stft" in found:  # the tables of the transform are listed, too
+        total = found["parameters_without_stft"]
+        keys = {k: shape for k, shape in found["keys"].items() if not k.startswith(("stft.", "istft."))}
+        return {"keys": keys, "n_keys": len(keys), "total_parameters": total, "trainable_parameters": total}
     return found
 
 
@@ -52,7 +57,14 @@ def test_the_large_tflocoformer_and_nothing_else_lacks_a_published_list():
 
 def reader(name):
     kind = name.split("-")[0]
-    return FORMATS[{"tflocoformer": "espnet", "sfc": "sfc"}.get(kind, "tuss")].read_weights
+    if kind == "asp":
+        return zeroshot.read_weights
+    formats = {"tflocoformer": "espnet", "sfc": "sfc"}
+    return FORMATS[formats.get(kind, "tuss")].read_weights
+
+
+def kind(key):
+    return torch.int64 if key.endswith("num_batches_tracked") else torch.float32
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED.keys() - ALIASES))
@@ -62,7 +74,7 @@ def test_every_published_key_is_used_once_and_fits(name, monkeypatch):
     take = _keys.Keys.take
     monkeypatch.setattr(_keys.Keys, "take", lambda self, key: (taken.append(key), take(self, key))[1])
     # Zeros without memory; stacked tensors are small enough.
-    state = {key: torch.zeros(()).expand(shape) for key, shape in keys.items()}
+    state = {key: torch.zeros((), dtype=kind(key)).expand(shape) for key, shape in keys.items()}
     model = fill(config, reader(name)(state, config), name)
     assert sorted(taken) == sorted(key.removeprefix("separator.") for key in keys)
     assert not any(value.any() for value in model.state_dict().values())

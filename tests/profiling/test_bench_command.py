@@ -12,6 +12,7 @@ from tiny import PROMPTS, RATE, STACK, UNCONDITIONAL, tiny_directory, tiny_model
 from ussfast import Separator
 from ussfast.cli.main import main
 from ussfast.errors import InputError
+from ussfast.models.asp_unet import AspUnetConfig
 from ussfast.models.bslocoformer import BsLocoformerConfig
 from ussfast.models.presets import PRESETS
 from ussfast.ops import rms_group_norm, use_reference
@@ -86,6 +87,14 @@ def test_presets(tmp_path, capsys, monkeypatch):
     assert facts(capsys, "tuss-of-tests")["model"] == "tuss-of-tests"
     tiny_directory(tmp_path).rename(tmp_path / "tuss-of-tests")  # a directory of that name comes first
     assert facts(capsys, "tuss-of-tests")["model"] == "tiny"
+
+
+def test_a_preset_whose_prompts_are_vectors_gets_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = AspUnetConfig(encoder_channels=(2, 3), center_channels=4, latent_dim=5)
+    monkeypatch.setitem(PRESETS, "asp-of-tests", config)
+    found = facts(capsys, "asp-of-tests")
+    assert found["gflop"] * 1e9 == model_flop(config, round(SECONDS * 32000), 1)
 
 
 def test_threads_are_set_and_given_back(directory, capsys):

@@ -134,7 +134,7 @@ with torch.inference_mode():
     torch.ones(2000, 2000) @ torch.ones(2000, 2000)  # on threads, whatever so small a model takes
 expected = one.separate(audio, RATE).stems
 if busy:  # as another thread would have left it
-    one.engine._knowing.acquire()
+    one.engine._conditionings._knowing.acquire()
     one.engine._batches._flying = 9
 child = os.fork()
 if child == 0:

@@ -51,7 +51,7 @@ class Shuffling:
     """In place of an engine: unmistakable sources for equal prompts, the last two in any order."""
 
     engine = SEPARATORS["tuss"].engine
-    model, check_channels, computing = engine.model, engine.check_channels, engine.computing
+    model, check_channels, computing, ask = engine.model, engine.check_channels, engine.computing, engine.ask
     rng = np.random.default_rng(2)
 
     def run(self, audio, vectors, sources, groups):

@@ -27,6 +27,7 @@ class ModelInfo:
         prompts: names of the prompts in the checkpoint; empty for an unconditional model.
         labels: names of an unconditional model's sources, source-1, ... where their order is free, or of what
             a detector knows; else empty.
+            A model without prompts and labels that detects nothing takes vectors and knows none of its own.
         path: its directory; None for a model that is not from a file.
         config: configuration dataclass of the architecture.
         fingerprint: SHA-256 of configuration and weights: two models with the same one separate alike, whatever they
@@ -79,8 +80,9 @@ def describe(config: Any, architecture: str, parameters: int, name: str) -> Mode
     """The ModelInfo of a model in memory; licence and source are left unknown."""
     prompts = tuple(getattr(config, "prompts", ()))
     labels: tuple[str, ...] = ()
-    if not prompts:
-        labels = config.labels or tuple(f"source-{i + 1}" for i in range(config.sources))
+    if not prompts:  # without sources either, prompts are vectors
+        count = getattr(config, "sources", 0)
+        labels = getattr(config, "labels", ()) or tuple(f"source-{i + 1}" for i in range(count))
     return ModelInfo(
         name=name,
         architecture=architecture,

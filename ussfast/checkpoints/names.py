@@ -17,7 +17,7 @@ EMBEDDED = Path(__file__).parents[1] / "weights"
 # As long as the Hub's own may be; no branch is called more than that.
 HUB_NAME = re.compile(r"(?=[^@]{3,96}(@|$))(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]{1,200}))?")
 # How names of presets begin: only for these is it worth importing torch to tell a preset from a mistake.
-PRESET_FAMILIES = ("conventional-", "sfc-", "tflocoformer-", "tuss-")
+PRESET_FAMILIES = ("asp-", "conventional-", "sfc-", "tflocoformer-", "tuss-")
 # Architectures that separate nothing.
 DETECTORS = ("cnn14", "htsat")
 
@@ -36,7 +36,7 @@ class Glance:
         directory: of the model.
         causal: whether it carries on from block to block, without windows.
         prompts: its prompts' names; empty for an unconditional model.
-        labels: names of an unconditional model's sources; else empty.
+        labels: names of an unconditional model's sources; else empty. Without either, its prompts are vectors.
         segment_seconds: what it was trained on.
         equal_prompts: that a causal model tells apart; None where only the model knows.
     """

@@ -142,7 +142,8 @@ def stem_labels(of: Glance | None, prompts: Sequence[str]) -> tuple[str, ...] | 
     """Labels of the stems, None where only the model knows; PromptError for prompts that it does not take."""
     if of is None:
         return None
-    names = check_prompts(prompts, of.prompts)
+    # A model with neither names nor sources of its own takes vectors.
+    names = check_prompts(prompts, of.prompts, vectors=not of.prompts and not of.labels)
     check_repeats(names, of.equal_prompts)
     return number_repeats(names) if of.prompts else of.labels
 

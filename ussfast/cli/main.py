@@ -64,6 +64,7 @@ class CheckpointFormat(StrEnum):
     tuss = "tuss"
     espnet = "espnet"
     sfc = "sfc"
+    zeroshot = "zeroshot"
     panns = "panns"
     htsat = "htsat"
 

@@ -32,8 +32,8 @@ def show(as_json: bool) -> None:
             latency = _duration(more["latency_seconds"])
             print(f"  {'causal' if more['causal'] else 'not causal'}, latency of a stream {latency}")
         print(f"  license: {m.license}")
-        kind = "labels" if m.detects else "prompts" if m.prompts else "sources"
-        print(f"  {kind}: {_few(m.prompts or m.labels)}")
+        kind = "labels" if m.detects else "sources" if m.labels else "prompts"
+        print(f"  {kind}: {_few(m.prompts or m.labels) or 'vectors, none of its own'}")
     if not found:
         print("no embedded or cached models")
     print("tasks (--task):")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.info import ModelInfo
-from ussfast.convert import espnet, htsat, panns, sfc, tuss
+from ussfast.convert import espnet, htsat, panns, sfc, tuss, zeroshot
 from ussfast.convert._files import file_record, find_yaml, read_average, read_yaml, weight_files
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models import DETECTORS, Network, architecture_of
@@ -58,6 +58,7 @@ FORMATS = {
 OWN_SETTINGS = {
     "panns": OwnSettings(panns.belongs, panns.find_settings, panns.configure, panns.read_weights),
     "htsat": OwnSettings(htsat.belongs, htsat.find_settings, htsat.configure, htsat.read_weights),
+    "zeroshot": OwnSettings(zeroshot.belongs, zeroshot.find_settings, zeroshot.configure, zeroshot.read_weights),
 }
 
 
@@ -76,9 +77,11 @@ def convert(
         src: a file (.pth, .pt, Lightning's .ckpt, .safetensors with published keys), or a directory with one. Several
             in its folder `checkpoints` are averaged (last.ckpt left out). hparams.yaml (TUSS), config.yaml
             (ESPnet) or merged_config.yaml (SFC) must lie beside the weights or up to two directories above. Files of
-            the PANNs and of HTS-AT need config.json beside them only where they are not called like the published ones.
+            the PANNs and of HTS-AT need config.json beside them only where they are not called like the published
+            ones, those of "zeroshot" where hop and rate are not the published ones.
         dst: the model directory to write; folders above it are made.
-        format: "tuss", "espnet", "sfc", "panns", "htsat", or "auto": by the name of the file, or by the settings found.
+        format: "tuss", "espnet", "sfc", "panns", "htsat", "zeroshot", or "auto": by the name of the file, or by the
+            settings found.
         name: by default that of the directory with the YAML file, or of the file.
         license: of the weights; ussfast does not guess it.
         overwrite: replace a model directory at `dst`.

@@ -70,7 +70,7 @@ class Detector:
     def _set_up(self, network: DetectorModel, info: ModelInfo, device: str) -> None:
         self.info, self.device = info, pick_device(device)
         with out_of_memory(self.device):
-            self.model = network.to(self.device).eval().prepare()
+            self.model = network.to(self.device).eval().fold()
         self._grid = max(1, round(network.frame_seconds * self.sample_rate))
         least = max(network.least_samples + self._grid, round(network.config.segment_seconds * self.sample_rate))
         self._window = least
@@ -79,7 +79,7 @@ class Detector:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Of pickles and copies: networks leave behind what they prepared."""
         self.__dict__.update(state)
-        self.model.prepare()
+        self.model.fold()
 
     def __repr__(self) -> str:
         return f"Detector({self.info.name}; {len(self.labels)} labels; {self.sample_rate} Hz on {self.device})"

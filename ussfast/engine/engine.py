@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
-from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from ussfast.engine import forks
 from ussfast.engine.batching import Batches, Ticket
 from ussfast.engine.chunks import CausalChunks
+from ussfast.engine.conditionings import Conditionings
 from ussfast.engine.copies import transfer_for
 from ussfast.engine.graphs import bucket, graphs_for
 from ussfast.engine.lack import out_of_memory
@@ -23,13 +23,14 @@ from ussfast.long_audio.alignment import Groups, align_channels
 from ussfast.long_audio.policy import SegmentPolicy
 from ussfast.long_audio.windows import Batch, separate_blocks
 from ussfast.models import SpectralModel
+from ussfast.models._base import Conditioning
 from ussfast.models._packed import prepare
+from ussfast.models.asp_unet import AspUnet
 from ussfast.models.causal import CausalModel, Modulation
 from ussfast.models.causal.step import fastest
 from ussfast.ops import use_reference
 from ussfast.prompts.bank import Plan
 
-KEPT_CONDITIONINGS = 32
 ITEMS = 2  # channels of a window that are computed together: more of them would need more memory than stereo
 
 T = TypeVar("T")
@@ -71,14 +72,14 @@ class Engine:
             prepare(self.model, "float32" if plain else self.precision, pack=self.backend == "native")
             if self.causal is not None and self.device.type == "cpu":
                 self.causal.use_precision(fastest(self.causal, self.precision))
-        self._known: dict[bytes, Modulation] = {}
+        self._conditionings = Conditionings()
         self.after_fork()
         forks.remember(self)
 
     def after_fork(self) -> None:
         """What threads share, as if there were none yet."""
         self._batches = Batches(self._begin, self.batch) if self.batch > 1 else None
-        self._knowing = Lock()
+        self._conditionings.after_fork()
 
     @property
     def causal(self) -> CausalModel | None:
@@ -88,16 +89,20 @@ class Engine:
     def condition(self, prompts: torch.Tensor) -> Modulation:
         """What a causal model computes from prompt vectors [sources, dim]: once, for every stream and file."""
         assert self.causal is not None
-        key = prompts.numpy(force=True).tobytes()
-        with self._knowing:
-            known = self._known.pop(key, None)
-            if known is None:
-                with self.computing():
-                    known = self.causal.condition(prompts.to(self.device))
-            self._known[key] = known  # the newest are last
-            if len(self._known) > KEPT_CONDITIONINGS:
-                self._known.pop(next(iter(self._known)))
-        return known
+        compute = self.causal.condition
+        return self._conditionings.of(prompts, lambda vectors: self._computed(compute, vectors))
+
+    def ask(self, prompts: torch.Tensor | None) -> torch.Tensor | None:
+        """What `run` wants for prompt vectors [sources, dim]: of models with `condition` a row of what it computes for
+        each, once for every stream and file; else the vectors."""
+        model = self.model
+        if prompts is None or not isinstance(model, AspUnet):
+            return prompts
+        return self._conditionings.of(prompts, lambda vectors: self._computed(model.condition, vectors)).rows
+
+    def _computed(self, compute: Callable[[torch.Tensor], T], vectors: torch.Tensor) -> T:
+        with self.computing():
+            return compute(vectors.to(self.device))
 
     def separate(self, blocks: Iterable[np.ndarray], plan: Plan, policy: SegmentPolicy) -> Iterator[np.ndarray]:
         """Blocks [channels, n] at the model's rate -> [sources, channels, m], gap-free, as many samples in all.
@@ -111,7 +116,7 @@ class Engine:
         blocks = map(bearable, blocks)
         if self.causal is not None and plan.vectors is not None:
             return self._carried_on(blocks, plan.vectors, policy.segment, self.linked or bool(plan.groups))
-        asked = plan.vectors, len(plan.labels), plan.groups
+        asked = self.ask(plan.vectors), len(plan.labels), plan.groups
 
         def run(window: np.ndarray) -> np.ndarray:
             return self.run(window, *asked)
@@ -213,6 +218,8 @@ class Engine:
     def run(self, audio: np.ndarray, prompts: torch.Tensor | None, sources: int, groups: Groups) -> np.ndarray:
         """One window: float32 [channels, samples] -> [sources, channels, samples]; silent channels give silence.
 
+        prompts: what `ask` made of the vectors.
+
         A model of several channels takes all of them as one item, which is silent if all are; to it, mono is the same
         in every channel, and the mean of what comes out. Linked channels are one item, too, without those that are
         silent.
@@ -282,7 +289,8 @@ class Engine:
             return self.transfer.down(out[: len(items)])
 
     def _separate(self, mixture: torch.Tensor, prompts: torch.Tensor | None) -> torch.Tensor:
-        return self.model.separate(mixture, prompts, self.autocast)
+        asked = Conditioning(prompts) if prompts is not None and isinstance(self.model, AspUnet) else prompts
+        return self.model.separate(mixture, asked, self.autocast)
 
 
 def _filled(rows: torch.Tensor, count: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ from typing import Any
 
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models._base import SpectralModel
+from ussfast.models.asp_unet import AspUnet, AspUnetConfig
 from ussfast.models.bslocoformer import BsLocoformer, BsLocoformerConfig
 from ussfast.models.causal import CausalConfig, CausalModel
 from ussfast.models.config import from_dict
@@ -16,6 +17,7 @@ ARCHITECTURES: dict[str, tuple[type, type[SpectralModel]]] = {
     "tuss": (TussConfig, Tuss),
     "causal": (CausalConfig, CausalModel),
     "bslocoformer": (BsLocoformerConfig, BsLocoformer),
+    "asp_unet": (AspUnetConfig, AspUnet),
     "tflocoformer": (TfLocoformerConfig, TfLocoformer),
 }
 """Those that separate; the ones in DETECTORS say what there is."""

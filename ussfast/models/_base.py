@@ -1,6 +1,7 @@
 """What all spectral separators share: level, STFT in front, inverse STFT behind."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,13 @@ from ussfast.stft import StftConfig
 TOGETHER = 2  # channels that share masks and are transformed back at once
 
 
+@dataclass(frozen=True)
+class Conditioning:
+    """All that a model computes from prompts alone: [sources, n], the same for the batch, or [batch, sources, n]."""
+
+    rows: Tensor
+
+
 class SpectralModel(nn.Module, ABC):
     """A network from one spectrum to one spectrum per source, and its waveform form.
 
@@ -23,6 +31,7 @@ class SpectralModel(nn.Module, ABC):
     channels: of the audio, which the network sees together. If there are several, waveforms are [batch, channels,
         samples] and spectra have an axis of channels behind that of the batch or the sources.
     masking: whether forward's result is to be multiplied with the mixture's spectrum.
+    prompt_size: numbers of a prompt's vector; None if unconditional. Without `prompt_names`, vectors are all it takes.
     equal_prompts: that can be told apart, at most; None for any number. Beyond, sources would be the same signal.
     """
 
@@ -30,6 +39,7 @@ class SpectralModel(nn.Module, ABC):
     prompt_names: tuple[str, ...] = ()
     channels = 1
     masking = True
+    prompt_size: int | None = None
     equal_prompts: int | None = None
 
     def prompt_vectors(self, names: tuple[str, ...]) -> Tensor | None:
@@ -47,13 +57,14 @@ class SpectralModel(nn.Module, ABC):
             [batch, sources, (channels,) frames, bins, 2] real and imaginary parts.
         """
 
-    def separate(self, audio: Tensor, prompts: Tensor | None, autocast: bool = False) -> Tensor:
+    def separate(self, audio: Tensor, prompts: Tensor | Conditioning | None, autocast: bool = False) -> Tensor:
         """Separates waveforms at the model's rate; the input is not modified.
 
         Args:
             audio: [batch, samples], or [batch, channels, samples] if the model has several channels, or if channels
                 are to get the same masks, see `linked`; float32, at least two samples and no item constant zero.
-            prompts: [sources, dim] (the same for the batch) or [batch, sources, dim]; None if unconditional.
+            prompts: [sources, dim] (the same for the batch) or [batch, sources, dim]; None if unconditional. A model
+                with `condition` also takes what that made of them.
             autocast: lets PyTorch run the network's matrix products in bfloat16; level and STFTs stay in float32.
         Returns:
             [batch, sources, samples] or [batch, sources, channels, samples] float32.

@@ -22,6 +22,9 @@ class Preparable(nn.Module):
 
     _prepared: Any = None
 
+    def prepare(self, precision: str, pack: bool = True) -> None:
+        """Makes ahead what only inference needs, where there is something; see `prepare` below."""
+
     def kept(self, make: Callable[[], T]) -> T:
         """What `make` gives, made once: always the same function for the same module."""
         if self._prepared is None:
@@ -92,5 +95,5 @@ class PackedModule(Preparable):
 def prepare(model: nn.Module, precision: str, pack: bool = True) -> None:
     """Prepares all parts of a model that can be."""
     for module in model.modules():
-        if isinstance(module, PackedModule):
+        if isinstance(module, Preparable):
             module.prepare(precision, pack)

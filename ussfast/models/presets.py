@@ -8,6 +8,7 @@ import torch
 
 from ussfast.errors import InputError
 from ussfast.models import SpectralModel, build
+from ussfast.models.asp_unet import AspUnetConfig
 from ussfast.models.bslocoformer import BsLocoformerConfig
 from ussfast.models.config import FfnConfig, LevelConfig, StackConfig
 from ussfast.models.sfc import SfcConfig
@@ -107,7 +108,9 @@ def _sfc(data: str, medium: bool = False, query: Literal["learnable", "adaptive"
 _WSJ0 = _tflocoformer(8000, 128, 64, sources=2, blocks=6, dim=128, hidden=384, kernel=4)
 _WHAMR_SMALL = _tflocoformer(8000, 256, 64, sources=2, blocks=4, dim=96, hidden=128, kernel=8)
 
-PRESETS: dict[str, TussConfig | BsLocoformerConfig | TfLocoformerConfig] = {
+Published = TussConfig | BsLocoformerConfig | TfLocoformerConfig | AspUnetConfig
+
+PRESETS: dict[str, Published] = {
     "tuss-medium": _tuss(dim=64, heads=4, blocks=4, extraction_blocks=2),
     "tuss-large": _tuss(dim=128, heads=8, blocks=6, extraction_blocks=3),
     "conventional-medium": _conventional(dim=64, heads=4, blocks=4),
@@ -125,11 +128,12 @@ PRESETS: dict[str, TussConfig | BsLocoformerConfig | TfLocoformerConfig] = {
     "sfc-musdb18hq-medium": _sfc("musdb18hq", medium=True),
     "sfc-dnr-small": _sfc("dnr"),
     "sfc-dnr-medium": _sfc("dnr", medium=True),
+    "asp-unet": AspUnetConfig(),
 }
 """Sizes s, m, l of the TF-Locoformer paper are the WHAMR! small, the WSJ0-2mix and the nine-block variant."""
 
 
-def preset(name: str) -> TussConfig | BsLocoformerConfig | TfLocoformerConfig:
+def preset(name: str) -> Published:
     """The configuration of that name; InputError with the nearest names if there is none."""
     return look_up(name, PRESETS, "preset")
 

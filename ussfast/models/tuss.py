@@ -55,7 +55,7 @@ class Tuss(BandModel):
         self.prompt_names = config.prompts
         # Attention without positions treats equal tokens alike.
         self.equal_prompts = None if config.cross_prompt.rope else 1
-        dim = config.cross_prompt.dim
+        dim = self.prompt_size = config.cross_prompt.dim
         self.encoder = self.make_encoder(config, dim)
         self.prompts = nn.Parameter(torch.randn(len(config.prompts), dim))
         self.sos = nn.Parameter(torch.randn(dim)) if config.sos else None

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ussfast.errors import InputError
-from ussfast.models import BsLocoformerConfig, CausalConfig, TfLocoformerConfig, TussConfig
+from ussfast.models import AspUnetConfig, BsLocoformerConfig, CausalConfig, TfLocoformerConfig, TussConfig
 from ussfast.models.band_split import tuss_bands
 from ussfast.models.config import FfnConfig, StackConfig
 from ussfast.models.sfc import SfcConfig, band_edges
@@ -28,6 +28,8 @@ def model_flop(config: Any, samples: int, sources: int, batch: int = 1) -> int:
         return _tuss(config, frames, sources, batch)
     if isinstance(config, CausalConfig):
         return _causal(config, frames, sources, batch)
+    if isinstance(config, AspUnetConfig):
+        return sources * _asp_unet(config, frames, batch)
     if sources != config.sources:
         raise InputError(f"sources {sources}: this model always returns {config.sources}")
     if isinstance(config, BsLocoformerConfig):
@@ -62,6 +64,23 @@ def _causal(config: CausalConfig, frames: int, sources: int, batch: int) -> int:
     head = ffn + decoder
     modulation = bands * dim * 2 * dim + dim * 2 * dim + bands * 2 * dim * 2 * dim
     return 2 * (rows * (trunk + sources * head) + sources * modulation)
+
+
+def _asp_unet(config: AspUnetConfig, frames: int, batch: int) -> int:
+    """For one prompt, whose biases are computed once for the batch. A transposed convolution has no products with the
+    zeros between pixels."""
+    channels, depth = config.encoder_channels, len(config.encoder_channels)
+    biases = 5 * sum(channels) + 2 * config.center_channels + 2 * channels[0]
+    pixels = -(-frames // config.factor) * config.factor * (config.stft.bins - 1)
+    taps = 0  # products of 3x3 convolutions, over 9
+    for level, (before, width) in enumerate(zip((1, *channels[:-1]), channels, strict=True)):
+        size = pixels >> 2 * level
+        below = channels[level + 1] if level + 1 < depth else config.center_channels
+        encoder, decoder, up = before * width + width**2, 2 * width**2 + width**2, below * width
+        taps += size * (encoder + decoder) + (size >> 2) * up
+    center = channels[-1] * config.center_channels + config.center_channels**2
+    taps += (pixels >> 2 * depth) * center + pixels * 2 * channels[0] ** 2
+    return 2 * (batch * (9 * taps + frames * (config.stft.bins - 1) * channels[0]) + biases * config.latent_dim)
 
 
 def _ends(

@@ -19,6 +19,7 @@ from ussfast.errors import InputError
 from ussfast.models.presets import PRESETS
 from ussfast.ops._op import OpCall, record_ops
 from ussfast.profiling.flops import model_flop
+from ussfast.prompts.bank import Prompt
 from ussfast.separator import Separator
 
 REST = "everything else"
@@ -108,7 +109,14 @@ def open_model(name: str, prompts: Sequence[str], **settings: Any) -> Separator:
 
 
 def prompts_of(separator: Separator) -> tuple[str, ...]:
-    """The separator's prompts, or the first two that it knows: for the time, only their number matters."""
+    """The separator's prompts, or the first two that it knows: for the time, only their number matters.
+
+    Where prompts are vectors without names, one is made up.
+    """
+    size = separator.prompts.prompt_size
+    if size is not None and not separator.prompts:
+        vector = torch.randn(size, generator=torch.Generator().manual_seed(0))
+        separator.prompts.add(Prompt("noise", vector, "enrolled"))
     return separator.default_prompts or tuple(separator.prompts)[:2]
 
 

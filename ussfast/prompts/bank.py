@@ -40,13 +40,13 @@ class Prompt:
 
 
 class PromptBank(Mapping[str, Prompt]):
-    """The prompts of one model by name; empty for unconditional models.
+    """The prompts of one model by name; empty for unconditional models, and at first for those whose prompts have none.
 
-    equal_prompts: of the model, see `SpectralModel`.
+    equal_prompts, prompt_size: of the model, see `SpectralModel`.
     """
 
     def __init__(self, model: SpectralModel):
-        self.equal_prompts = model.equal_prompts
+        self.equal_prompts, self.prompt_size = model.equal_prompts, model.prompt_size
         names = model.prompt_names
         vectors = model.prompt_vectors(names) if names else None
         self._prompts = (
@@ -57,7 +57,7 @@ class PromptBank(Mapping[str, Prompt]):
         try:
             return self._prompts[name]
         except KeyError:
-            raise PromptError(unknown_prompt(name, tuple(self._prompts))) from None
+            raise PromptError(unknown_prompt(name, tuple(self._prompts), self.prompt_size is not None)) from None
         except TypeError:
             raise PromptError(f"a prompt is looked up by its name, not by {type(name).__name__}") from None
 
@@ -76,7 +76,7 @@ class PromptBank(Mapping[str, Prompt]):
             PromptError: a name as for `check_name`, or a vector of another size or with numbers that are not finite.
         """
         self.check_name(prompt.name)
-        size = next((len(other.vector) for other in self._prompts.values()), None)
+        size = self.prompt_size
         if size is None:
             raise PromptError(f"{prompt.name!r} cannot be added: this model takes no prompts")
         if prompt.vector.shape != (size,):
@@ -119,8 +119,8 @@ def make_plan(prompts: Iterable[str] | str, bank: PromptBank, sources: tuple[str
     Args:
         sources: labels of a model without prompts; fixed: whether they always come out in that order.
     """
-    names = check_prompts(prompts, tuple(bank))
-    if bank:
+    names = check_prompts(prompts, tuple(bank), vectors=bank.prompt_size is not None)
+    if bank.prompt_size is not None:
         keys = tuple((name, names[:i].count(name)) for i, name in enumerate(names))
         vectors = torch.stack([bank[n].vector for n in names])
         # Two names may have been made of the same clip: to the model they are equal.

@@ -45,8 +45,13 @@ def _short(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
-def unknown_prompt(name: str, known: tuple[str, ...]) -> str:
-    """What to say about a name that the model does not know."""
+NONE_YET = "this model knows no prompts by name: add vectors with Separator.prompts.add"
+
+
+def unknown_prompt(name: str, known: tuple[str, ...], vectors: bool = False) -> str:
+    """What to say about a name that the model does not know; vectors: whether it takes them."""
+    if not known and vectors:
+        return f"unknown prompt {_short(name)}; {NONE_YET}"
     if not known:
         return f"prompt {_short(name)} was given, but this model takes no prompts: it always returns its own sources"
     near = difflib.get_close_matches(name.lower()[:LONGEST], known, n=3, cutoff=0.5)
@@ -58,12 +63,19 @@ def unknown_prompt(name: str, known: tuple[str, ...]) -> str:
     )
 
 
-def check_prompts(prompts: Iterable[str] | str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The prompts as a tuple; PromptError for an unknown one or for none at all, where the model needs them."""
+def check_prompts(
+    prompts: Iterable[str] | str, known: tuple[str, ...], vectors: bool = False
+) -> tuple[str, ...]:
+    """The prompts as a tuple; PromptError for an unknown one or for none at all, where the model needs them.
+
+    vectors: whether the model takes prompts, also if it knows none so far.
+    """
     names = as_names(prompts)
     for name in names:
         if name not in known:
-            raise PromptError(unknown_prompt(name, known))
+            raise PromptError(unknown_prompt(name, known, vectors))
+    if vectors and not known and not names:
+        raise PromptError(f"no prompts given; {NONE_YET}")
     if known and not names:
         raise PromptError(f"no prompts given; name at least one of: {', '.join(known)}")
     return names

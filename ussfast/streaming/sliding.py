@@ -95,14 +95,14 @@ class SlidingCore:
             InputError: slots that repeat or do not exist.
         """
         model = self.engine.model
-        if (vectors is None) == bool(model.prompt_names):
+        if (vectors is None) == (model.prompt_size is not None):
             raise PromptError(f"this model takes {'vectors of prompts' if vectors is None else 'no prompts'}")
         count = model.config.sources if vectors is None else len(vectors)
         if len(slots) != count:
             raise PromptError(f"{count} sources need as many slots, got {list(slots)}")
         if len(set(slots)) != count or not all(0 <= slot < self.slot_count for slot in slots):
             raise InputError(f"slots must be different and from 0 to {self.slot_count - 1}, got {list(slots)}")
-        self._vectors, self._slots, self._groups = vectors, slots, groups
+        self._asked, self._slots, self._groups = self.engine.ask(vectors), slots, groups
         self._stitcher.groups = tuple(tuple(slots[source] for source in group) for group in groups)
 
     def push(self, audio: np.ndarray) -> np.ndarray:
@@ -159,7 +159,7 @@ class SlidingCore:
     def _run(self, window: np.ndarray) -> np.ndarray:
         out = np.zeros((self.slot_count, *window.shape), np.float32)
         with self.engine.computing(self.threads):
-            out[list(self._slots)] = self.engine.run(window, self._vectors, self.sources, self._groups)
+            out[list(self._slots)] = self.engine.run(window, self._asked, self.sources, self._groups)
         return out
 
     def _joined(self, parts: list[np.ndarray]) -> np.ndarray:

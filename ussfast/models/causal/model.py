@@ -63,6 +63,7 @@ class CausalModel(Preparable, SpectralModel):
         super().__init__()
         self.config, self.prompt_names, self.equal_prompts = config, config.prompts, config.repeats
         dim, bands = config.dim, len(config.bands)
+        self.prompt_size = dim
         self.prompts = nn.Parameter(torch.randn(len(config.prompts), dim))
         self.repeats = nn.Parameter(torch.randn(config.repeats, dim) * 0.5)
         self.band_rows = nn.Parameter(torch.randn(bands, dim) * 0.5)

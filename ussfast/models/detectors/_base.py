@@ -79,7 +79,7 @@ class DetectorModel(nn.Module, ABC):
         """[clips, samples] -> [clips, embedding_dim]; raises like `forward`."""
         return self(audio).embedding
 
-    def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
+    def fold(self, dtype: torch.dtype = torch.float32) -> Self:
         """Folds norms into convolutions for calls in evaluation mode without gradients.
 
         Training, loading weights and moving or copying the model undo it. dtype: of the folded convolutions; bfloat16

@@ -131,12 +131,12 @@ class Htsat(Preparable, DetectorModel):
     def embedding_dim(self) -> int:
         return self.config.embedding_dim
 
-    def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
+    def fold(self, dtype: torch.dtype = torch.float32) -> Self:
         """dtype: of the Swin transformer's matrix products; norms and what blocks add up stay as they are."""
         for module in self.modules():
             if isinstance(module, Matrix):
                 module.narrow(dtype)
-        return super().prepare(dtype)
+        return super().fold(dtype)
 
     def forward(self, audio: Tensor) -> Detection:
         """Clips of at most `config.most_samples`, as embeddings of queries are published: short ones are repeated."""
