@@ -142,7 +142,7 @@ def test_the_level_is_one_of_an_item_and_undone():
         louder = model.separate(audio * torch.tensor([4.0, 0.5])[:, None, None], None)
     assert_close(louder, wave * torch.tensor([4.0, 0.5]).view(2, 1, 1, 1), 1e-5)
     waveform = tiny_model(replace(STEREO, level=replace(STEREO.level, domain="waveform", eps=0.0))).eval()
-    scale = waveform._analyze(audio)[1]
+    scale = waveform.analyze(audio)[1]
     assert_close(scale, audio.flatten(1).std(1), 1e-6)
 
 

@@ -99,7 +99,7 @@ def test_waveforms_and_levels(implementation):  # noqa: F811
     wave, seen = record(model, ("",), lambda: model.separate(audio, None))
     assert torch.equal(audio, before) and want.keys() == {"short_wav", "short_scale", "css_wav"}
     assert seen[""][0].shape == (2, 2, audio.shape[-1] // 128, 257)
-    assert_close(model._analyze(audio)[1], want["short_scale"], TOLERANCE)
+    assert_close(model.analyze(audio)[1], want["short_scale"], TOLERANCE)
     # The tail too, which is made of fewer frames than the rest.
     assert_close(wave, want["short_wav"], TOLERANCE)
 
@@ -123,8 +123,8 @@ def test_band_edges():
 def test_a_scaled_spectrum_is_that_of_the_scaled_waveform():
     """The published wrapper transforms the divided waveform again."""
     model, audio = sfc_model(WRAPPER), arrays(WRAPPER, "inputs")["short"]
-    spec, scale = model._analyze(audio)
+    spec, scale = model.analyze(audio)
     plain = build(replace(model.config, level=replace(model.config.level, enabled=False)))
-    again, none = plain._analyze(audio / scale[:, None, None])
+    again, none = plain.analyze(audio / scale[:, None, None])
     assert none is None
     assert_close(torch.view_as_real(spec), torch.view_as_real(again), 1e-6)

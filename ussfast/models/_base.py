@@ -57,6 +57,14 @@ class SpectralModel(nn.Module, ABC):
             [batch, sources, (channels,) frames, bins, 2] real and imaginary parts.
         """
 
+    def ahead(self, spec: Tensor) -> tuple[Tensor, ...]:
+        """What of `forward` no prompt has a part in, each [batch, ...]: by default nothing but the spectrum itself."""
+        return (spec,)
+
+    def behind(self, ahead: tuple[Tensor, ...], prompts: Tensor) -> Tensor:
+        """What `forward` gives of the spectrum that `ahead` was made of."""
+        return self(ahead[0], prompts)
+
     def separate(self, audio: Tensor, prompts: Tensor | Conditioning | None, autocast: bool = False) -> Tensor:
         """Separates waveforms at the model's rate; the input is not modified.
 
@@ -79,7 +87,7 @@ class SpectralModel(nn.Module, ABC):
             raise InputError(f"the model separates audio {expected}, got {list(audio.shape)}")
         # Transforms go channel by channel, what is in between item by item.
         batch, samples, channels = audio.shape[0], audio.shape[-1], audio.shape[1] if several else 1
-        spec, scale = self._analyze(audio)
+        spec, scale = self.analyze(audio)
         net_spec = spec.unflatten(0, (batch, channels)) if several else spec
         if several and self.channels == 1:
             net_spec = linked(net_spec, 1)
@@ -99,7 +107,7 @@ class SpectralModel(nn.Module, ABC):
             out = out.unflatten(0, (batch, channels)).transpose(1, 2) if several else out
         return out if scale is None else out * scale.view(-1, *[1] * (out.dim() - 1))
 
-    def _analyze(self, audio: Tensor) -> tuple[Tensor, Tensor | None]:
+    def analyze(self, audio: Tensor) -> tuple[Tensor, Tensor | None]:
         """Spectra [batch * channels, frames, bins] at the level that the network wants, and the items' own [batch]."""
         config: StftConfig = self.config.stft
         level: LevelConfig = self.config.level

@@ -73,7 +73,15 @@ class Tuss(BandModel):
         """[batch, frames, bins] complex, prompts [(batch,) sources, dim] -> masks [batch, sources, frames, bins, 2]."""
         if prompts is None:
             raise PromptError(f"a TUSS model needs prompts; it knows {list(self.prompt_names)}")
-        frames, bin_tokens = self.encode(spec)  # [batch, frames, bands, dim]
+        return self.behind(self.ahead(spec), prompts)
+
+    def ahead(self, spec: Tensor) -> tuple[Tensor, ...]:
+        """Band tokens [batch, frames, bands, dim], and those of bins where the decoder needs them."""
+        frames, bin_tokens = self.encode(spec)
+        return (frames,) if bin_tokens is None else (frames, bin_tokens)
+
+    def behind(self, ahead: tuple[Tensor, ...], prompts: Tensor) -> Tensor:
+        frames, bin_tokens = ahead[0], ahead[1] if len(ahead) > 1 else None
         batch, _, bands, dim = frames.shape
         sources = prompts.shape[-2]
         rows = prompts.to(frames.dtype).expand(batch, sources, dim)

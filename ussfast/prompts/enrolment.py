@@ -85,7 +85,7 @@ def enroll(
     """A prompt with the average of the clips' vectors, on `device`; see `Separator.enroll`."""
     how = AVERAGE if how is None else cast(Average, one_of(how, "average", get_args(Average)))
     vectors, kept, called, seconds = [], [], [], 0.0
-    for number, clip in enumerate(_listed(clips), 1):
+    for number, clip in enumerate(listed(clips), 1):
         clip = given_file(clip) if is_file(clip) else clip
         where = str(clip) if is_file(clip) else f"clip {number}"
         vector, loudest, length = _one(source, clip, where, sample_rate)
@@ -101,9 +101,9 @@ def enroll(
 def _one(source: Source, clip: Any, where: str, sample_rate: Any) -> tuple[Tensor, Loudest, float]:
     """Vector, loudest part and seconds of a clip."""
     vector, loudest, samples, rate = source.begin(), None, 0, 1
-    for piece, rate in _pieces(clip, where, sample_rate, source.rate):
+    for piece, rate in pieces(clip, where, sample_rate, source.rate):
         loudest = loudest or Loudest(rate)
-        one = _mono(piece)
+        one = mono_of(piece)
         samples += len(one)
         loudest.push(one)
         try:
@@ -119,7 +119,7 @@ def _one(source: Source, clip: Any, where: str, sample_rate: Any) -> tuple[Tenso
         raise InputError(f"{where}: {error}") from None
 
 
-def _pieces(clip: Any, where: str, sample_rate: Any, model_rate: int) -> Iterator[tuple[np.ndarray, int]]:
+def pieces(clip: Any, where: str, sample_rate: Any, model_rate: int) -> Iterator[tuple[np.ndarray, int]]:
     """(float32 [channels, samples], rate in Hz) of a path or open file, or of an array or tensor."""
     if not is_file(clip):
         audio = validate(clip, where)
@@ -146,7 +146,7 @@ def _piece(channels: int, rate: int) -> int:
     return rate * min(PIECE_SECONDS, max(STEP_SECONDS, fitting))
 
 
-def _listed(clips: Any) -> list[Any]:
+def listed(clips: Any) -> list[Any]:
     """The clips of any collection; InputError for one clip by itself, which is a collection, too, of what is none."""
     one = is_file(clips) or hasattr(clips, "__array__") or isinstance(clips, (bytes, bytearray, memoryview))
     listed = list(clips) if isinstance(clips, Iterable) and not one else []
@@ -155,7 +155,7 @@ def _listed(clips: Any) -> list[Any]:
     return listed
 
 
-def _mono(audio: np.ndarray) -> np.ndarray:
+def mono_of(audio: np.ndarray) -> np.ndarray:
     """[channels, samples] -> [samples], without what would be infinite."""
     peak = float(np.abs(audio).max())
     return mono(audio / np.float32(peak) if peak > LOUD else audio)

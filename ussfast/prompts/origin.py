@@ -103,6 +103,11 @@ class Loudest:
             self._best = held[starts[best] : starts[best] + self._most].copy()
         self._held = held[last:].copy()
 
+    @property
+    def samples(self) -> np.ndarray:
+        """float32 [samples], so far."""
+        return self._best
+
     def encoded(self) -> bytes:
         """As Ogg Vorbis; what is beyond full scale becomes softer as a whole."""
         samples, rate = self._best, self.rate

@@ -125,6 +125,13 @@ class CausalModel(Preparable, SpectralModel):
             raise PromptError(f"the model needs prompts; it knows {list(self.prompt_names)}")
         return self.advance(spec, self.condition(prompts), self.initial_state(len(spec)))[0]
 
+    def ahead(self, spec: Tensor) -> tuple[Tensor, ...]:
+        """The trunk's frames, and the features of bins."""
+        return self.trunk(spec, self.initial_state(len(spec)))[:2]
+
+    def behind(self, ahead: tuple[Tensor, ...], prompts: Tensor) -> Tensor:
+        return self.masks(ahead[0], ahead[1], self.condition(prompts))
+
     def initial_state(self, batch: int) -> TrunkState:
         """Before the first frame or chunk of frames."""
         new, config = self.band_rows.new_zeros, self.config

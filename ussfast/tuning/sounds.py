@@ -1,0 +1,88 @@
+"""The clips that a prompt learns from, and what is mixed with them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ussfast.audio import is_file, resample
+from ussfast.audio.held import given_file
+from ussfast.errors import InputError
+from ussfast.prompts.enrolment import SHORTEST, SILENCE, listed, mono_of, pieces
+from ussfast.prompts.origin import Loudest
+
+KEPT_SECONDS = 30.0  # of a clip or background: where it is loudest
+MOST_CLIPS = 2000  # of each kind
+CLIPPED = 0.01  # share of samples at full scale from which a clip is distorted
+
+
+class Sound:
+    """One clip at the model's rate. audio: float32 [samples]; called: as errors name it."""
+
+    def __init__(self, audio: np.ndarray, called: str):
+        self.audio, self.called = audio, called
+
+    def __repr__(self) -> str:
+        return f"Sound({self.called}: {len(self.audio)} samples)"
+
+
+def read_sounds(clips: Iterable[Any], sample_rate: int | None, rate: int, what: str = "clip") -> list[Sound]:
+    """Mono sounds at `rate`, KEPT_SECONDS of each at most; the rest of a long one is read, and forgotten.
+
+    Args:
+        clips: paths, open files or arrays [samples] or [channels, samples].
+        sample_rate: of arrays.
+    Raises:
+        InputError: none, too many, or one that is too short or silent; AudioError: a file that cannot be read.
+    """
+    found = []
+    given = listed(clips)
+    if len(given) > MOST_CLIPS:
+        raise InputError(f"{len(given)} {what}s are too many: give {MOST_CLIPS} at most")
+    for number, clip in enumerate(given, 1):
+        clip = given_file(clip) if is_file(clip) else clip
+        called = str(clip) if is_file(clip) else f"{what} {number}"
+        found.append(Sound(_loudest(clip, called, sample_rate, rate), called))
+    return found
+
+
+def _loudest(clip: Any, called: str, sample_rate: int | None, rate: int) -> np.ndarray:
+    best, samples, own = None, 0, 1
+    for piece, own in pieces(clip, called, sample_rate, rate):
+        best = best or Loudest(own, KEPT_SECONDS)
+        one = mono_of(piece)
+        samples += len(one)
+        best.push(one)
+    if best is None or samples < SHORTEST * own:
+        raise InputError(f"{called}: {samples / own:.3f} s are too short; give at least {SHORTEST} s")
+    audio = best.samples if own == rate else resample(best.samples[None], own, rate)[0]
+    if float(np.square(audio, dtype=np.float64).mean()) < SILENCE**2:
+        raise InputError(f"{called} is silent; give a clip with the sound")
+    return np.ascontiguousarray(audio, np.float32)
+
+
+def clipped(sounds: Sequence[Sound]) -> list[str]:
+    """Those whose samples stop at their own peak again and again."""
+    found = []
+    for sound in sounds:
+        peak = float(np.abs(sound.audio).max())
+        if float((np.abs(sound.audio) > 0.999 * peak).mean()) > CLIPPED:
+            found.append(sound.called)
+    return found
+
+
+def split(sounds: Sequence[Sound], rate: int, seconds: float) -> tuple[list[Sound], list[Sound]]:
+    """What is learned from, and what decides how far: every fourth clip, of few clips the last part of each.
+
+    Where a single clip is too short to be cut, it is on both sides: only what it is mixed with differs then.
+    """
+    if len(sounds) >= 4:
+        held = [sound for i, sound in enumerate(sounds) if i % 4 == 3]
+        return [sound for i, sound in enumerate(sounds) if i % 4 != 3], held
+    learned, held = [], []
+    for sound in sounds:
+        cut = round(0.65 * len(sound.audio))
+        long = len(sound.audio) > 1.5 * seconds * rate
+        learned.append(Sound(sound.audio[:cut], sound.called) if long else sound)
+        held.append(Sound(sound.audio[cut:], sound.called) if long else sound)
+    return learned, held
