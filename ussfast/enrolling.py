@@ -2,10 +2,10 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +19,9 @@ from ussfast.prompts.bank import Prompt, PromptBank, as_names
 from ussfast.prompts.bank_file import Saved, find, read_saved, save
 from ussfast.prompts.enrolment import Source, can_embed, enroll, own_source
 from ussfast.prompts.origin import Average, Mark
+
+if TYPE_CHECKING:
+    from ussfast.tuning.tuner import TuneStep
 
 
 class Enrolling:
@@ -75,6 +78,45 @@ class Enrolling:
             self.prompts.check_name(name)
         return enroll(self._source(), name, clips, sample_rate, average, self.engine.device)
 
+    def tune(
+        self,
+        name: str,
+        clips: Iterable[Any],
+        backgrounds: Iterable[Any] | None = None,
+        sample_rate: int | None = None,
+        start: str | Prompt = "enrolled",
+        *,
+        steps: int | None = None,
+        minutes: float | None = None,
+        on_step: "Callable[[TuneStep], None] | None" = None,
+        **settings: Any,
+    ) -> Prompt:
+        """A prompt that learns from example clips of a sound, stored in `prompts`; the model stays as it is.
+
+        Args:
+            name: of the prompt; one of that name that is no class prompt is replaced.
+            clips: as for `enroll`, of at least 0.1 s.
+            backgrounds: sounds that it is to be told from, as clips; by default two minutes of effects and ambience
+                that come with the package, and the clips of other prompts in `prompts`.
+            sample_rate: of arrays among them, in Hz.
+            start: "enrolled", the name of a prompt, or a Prompt: what it begins with.
+            steps, minutes: that it takes at most; by default those of `TuneConfig`.
+            on_step: called after every step.
+            settings: see `ussfast.tuning.config.TuneConfig`.
+        Returns:
+            the tuned prompt, or that which it began with where that is better on held-out clips; `origin.tuning` says.
+        Raises:
+            PromptError: the model takes no prompts, or cannot enroll and `start` names none; names as for `enroll`.
+            InputError, AudioError: as for `enroll`, and wrong settings.
+            KeyboardInterrupt: after the best prompt so far was stored.
+        Source: Liu et al., "Audio prompt tuning for universal sound separation", ICASSP 2024.
+        """
+        from ussfast.tuning.prompts import tune_prompt
+
+        given = {"steps": steps, "minutes": minutes} | settings
+        chosen = {key: value for key, value in given.items() if value is not None}
+        return tune_prompt(self, name, clips, backgrounds, sample_rate, start, on_step, chosen)
+
     def _source(self) -> Source:
         model = self.engine.model
         if can_embed(model):
@@ -106,7 +148,7 @@ class Enrolling:
             PromptError: no enrolled prompts, an unknown name or that of a class prompt.
             InputError: more than a bank holds. OutputError: it could not be written.
         """
-        chosen = [p for p in self.prompts.values() if p.kind == "enrolled"]
+        chosen = [p for p in self.prompts.values() if p.kind != "class"]
         if names is not None:
             chosen = [self.prompts[name] for name in dict.fromkeys(as_names(names))]
         if taken := [prompt.name for prompt in chosen if prompt.kind == "class"]:
@@ -142,7 +184,7 @@ class Enrolling:
                     f"{info.path}: the vector of {one.name!r} is that of detector {theirs}, not of {own}: {REFRESH}"
                 )
         device = self.engine.device
-        made = [Prompt(s.name, torch.from_numpy(s.vector.copy()).to(device), "enrolled", s.origin) for s in wanted]
+        made = [Prompt(s.name, torch.from_numpy(s.vector.copy()).to(device), s.kind, s.origin) for s in wanted]
         for prompt in made:
             try:
                 self.prompts.check(prompt)
@@ -158,7 +200,8 @@ REFRESH = "'ussfast prompts refresh' makes one for this model of the clips that 
 
 def saved(prompt: Prompt, clips: bool = True) -> Saved:
     """As a bank has it."""
-    origin = prompt.origin
+    origin, kind = prompt.origin, prompt.kind
+    assert kind != "class"
     if origin is not None and not clips:
         origin = replace(origin, clips=())
-    return Saved(prompt.name, prompt.vector.detach().float().cpu().numpy(), origin)
+    return Saved(prompt.name, prompt.vector.detach().float().cpu().numpy(), origin, kind)

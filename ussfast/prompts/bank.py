@@ -29,13 +29,14 @@ __all__ = [
 class Prompt:
     """vector: float32 [dim] in the model's prompt space.
 
-    kind: "class" prompts come with the checkpoint, "enrolled" ones are made from example clips.
-    origin: what an enrolled one was made of; None for a vector from elsewhere.
+    kind: "class" prompts come with the checkpoint, "enrolled" ones are made from example clips, "tuned" ones learned
+        from them.
+    origin: what an enrolled or tuned one was made of; None for a vector from elsewhere.
     """
 
     name: str
     vector: Tensor
-    kind: Literal["class", "enrolled"] = "class"
+    kind: Literal["class", "enrolled", "tuned"] = "class"
     origin: Origin | None = None
 
     def __repr__(self) -> str:

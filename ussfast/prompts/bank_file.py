@@ -34,7 +34,7 @@ class PromptInfo(Checked):
     """
 
     name: str
-    kind: Literal["enrolled"]
+    kind: Literal["enrolled", "tuned"]
     average: Average | None
     count: Annotated[int, Range(0, 1e6)]
     seconds: Annotated[float, Range(0, 1e10)]
@@ -63,6 +63,7 @@ class Saved:
     name: str
     vector: np.ndarray
     origin: Origin | None
+    kind: Literal["enrolled", "tuned"] = "enrolled"
 
 
 def read_bank(path: str | os.PathLike[str]) -> BankInfo:
@@ -97,7 +98,7 @@ def read_saved(path: str | os.PathLike[str]) -> tuple[BankInfo, list[Saved]]:
         origin = None
         if prompt.average is not None:
             origin = Origin(prompt.count, prompt.seconds, prompt.average, tuple(kept), prompt.detector)
-        found.append(Saved(prompt.name, vector, origin))
+        found.append(Saved(prompt.name, vector, origin, prompt.kind))
     return info, found
 
 
@@ -151,7 +152,7 @@ def _info(prompt: Saved) -> PromptInfo:
     origin = prompt.origin or Origin(0, 0.0, "mean")
     return PromptInfo(
         prompt.name,
-        "enrolled",
+        prompt.kind,
         None if prompt.origin is None else origin.average,
         origin.count,
         origin.seconds,

@@ -10,7 +10,7 @@ import soundfile
 from ussfast.audio import resample
 from ussfast.audio.ogg import encode
 from ussfast.errors import InputError
-from ussfast.plain import Checked, Word
+from ussfast.plain import Checked, Range, Word
 
 Average = Literal["mean", "robust"]
 AVERAGE: Average = "mean"  # where nothing else is asked for
@@ -57,13 +57,23 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class Tuning(Checked):
+    """How a prompt was tuned: steps, and the SDR in dB on held-out mixtures before and after."""
+
+    steps: Annotated[int, Range(0, 1e9)]
+    before: Annotated[float, Range(-1000, 1000)]
+    after: Annotated[float, Range(-1000, 1000)]
+
+
+@dataclass(frozen=True)
 class Origin:
-    """What an enrolled prompt was made of.
+    """What an enrolled or tuned prompt was made of.
 
     count: of the clips. seconds: of all of them. average: that was taken of their vectors.
     clips: each as Ogg Vorbis, mono, KEPT_SECONDS at most; empty where none were kept.
     detector: that made the vectors; None if the model itself did.
     agreement: of three clips or more; prompts from a file do not have it.
+    tuning: None where none took place.
     """
 
     count: int
@@ -72,6 +82,7 @@ class Origin:
     clips: tuple[bytes, ...] = ()
     detector: Mark | None = None
     agreement: Agreement | None = None
+    tuning: Tuning | None = None
 
 
 class Loudest:

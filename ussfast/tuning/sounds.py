@@ -13,7 +13,7 @@ from ussfast.prompts.origin import Loudest
 
 KEPT_SECONDS = 30.0  # of a clip or background: where it is loudest
 MOST_CLIPS = 2000  # of each kind
-CLIPPED = 0.01  # share of samples at full scale from which a clip is distorted
+CLIPPED = 0.005  # share of samples that stay at the peak, from which a clip is distorted
 
 
 class Sound:
@@ -62,11 +62,12 @@ def _loudest(clip: Any, called: str, sample_rate: int | None, rate: int) -> np.n
 
 
 def clipped(sounds: Sequence[Sound]) -> list[str]:
-    """Those whose samples stop at their own peak again and again."""
+    """Those whose samples stay where their own peak is again and again."""
     found = []
     for sound in sounds:
-        peak = float(np.abs(sound.audio).max())
-        if float((np.abs(sound.audio) > 0.999 * peak).mean()) > CLIPPED:
+        level, peak = np.abs(sound.audio), float(np.abs(sound.audio).max())
+        stays = (level[1:] > 0.99 * peak) & (np.abs(np.diff(sound.audio)) < 1e-5 * peak)
+        if float(stays.mean()) > CLIPPED:
             found.append(sound.called)
     return found
 

@@ -1,0 +1,193 @@
+"""Audio prompt tuning: what a prompt learns, and that nothing else changes."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import CAUSAL, noise, tiny_model
+
+import ussfast
+from ussfast import InputError, PromptError
+from ussfast.models import build
+from ussfast.tuning.bundled import FILES, backgrounds
+from ussfast.tuning.config import TuneConfig
+from ussfast.tuning.frozen import Ahead, Frozen, twin
+from ussfast.tuning.mixtures import Mixtures
+from ussfast.tuning.sounds import Sound, clipped, read_sounds, split
+from ussfast.tuning.tuner import loss_of, sdr, tune
+
+RATE = CAUSAL.sample_rate
+
+
+def tones(seed, seconds=1.5):
+    """A low tone: easy to tell from noise above it."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * RATE)) / RATE
+    return np.sin(2 * np.pi * rng.uniform(180, 240) * time + rng.uniform(0, 6)).astype(np.float32) * 0.3
+
+
+def hiss(seed, seconds=1.5):
+    return np.diff(np.random.default_rng(seed).standard_normal(round(seconds * RATE) + 1)).astype(np.float32) * 0.2
+
+
+@pytest.fixture
+def separator():
+    torch.manual_seed(0)
+    return ussfast.Separator.from_model(build(CAUSAL))
+
+
+SHORT = {"seconds": 0.5, "mixtures": 16, "held": 8, "every": 10, "batch": 4}
+
+
+def test_a_prompt_learns_and_nothing_else_changes(separator):
+    model = separator.engine.model
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    mixture = (tones(9) + hiss(9))[None]
+    names = tuple(separator.prompts)[:2]
+    other = separator.separate(mixture, RATE, prompts=names).stems
+    needed = [p.requires_grad for p in model.parameters()]
+    steps = []
+    clips, around = [tones(i) for i in range(5)], [hiss(i) for i in range(4)]
+    enrolled = separator.prompt_of("tone", clips, RATE)
+    prompt = separator.tune("tone", clips, around, RATE, steps=60, on_step=steps.append, lr=0.05, **SHORT)
+    assert separator.prompts["tone"] is prompt and prompt.kind == "tuned"
+    assert len(steps) == 60 and steps[-1].best > steps[0].before + 0.5
+    assert prompt.origin.tuning.after == steps[-1].best and prompt.origin.tuning.before == steps[0].before
+    assert not torch.equal(prompt.vector, enrolled.vector)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert [p.requires_grad for p in model.parameters()] == needed
+    assert np.array_equal(separator.separate(mixture, RATE, prompts=names).stems, other)
+
+    def quality(vector):
+        separator.prompts.add(ussfast.Prompt("it", vector, "enrolled"))
+        found = separator.separate(mixture, RATE, prompts=("it",)).stems[0]
+        return float(sdr(torch.from_numpy(found), torch.from_numpy(tones(9)[None]))[0])
+
+    assert quality(prompt.vector) > quality(enrolled.vector) + 0.5
+
+
+def test_what_is_computed_once_gives_what_the_model_gives():
+    for model in (tiny_model(), build(CAUSAL)):
+        model.eval()
+        audio = torch.from_numpy(noise(2, 4001)) * 0.2
+        vector = model.prompt_vectors(model.prompt_names[:1])
+        with torch.no_grad():
+            want = model.separate(audio, vector)[:, 0]
+            frozen = Frozen(model)
+            ahead = frozen.ahead(audio)
+            assert torch.allclose(frozen.estimate(ahead, vector[0]), want, atol=1e-5)
+            again = Ahead.join([ahead.pick(torch.tensor([1])), ahead.pick(torch.tensor([0]))])
+            assert torch.allclose(frozen.estimate(again, vector[0]), want.flip(0), atol=1e-5)
+        asked = vector[0].detach().clone().requires_grad_()
+        frozen.estimate(ahead, asked).square().sum().backward()
+        assert asked.grad.abs().max() > 0
+        assert all(p.grad is None for p in [*model.parameters(), *frozen.model.parameters()])
+
+
+def test_a_twin_shares_memory_and_has_nothing_prepared(separator):
+    model = separator.engine.model
+    shared = twin(model)
+    for (name, mine), theirs in zip(model.named_parameters(), shared.parameters(), strict=True):
+        assert theirs.data_ptr() == mine.data_ptr() and not theirs.requires_grad, name
+    assert all(getattr(module, "_prepared", None) is None for module in shared.modules())
+
+
+def test_stopping_keeps_the_best(separator):
+    clips = [tones(i) for i in range(5)]
+
+    def stop(step):
+        if step.step == 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        separator.tune("tone", clips, [hiss(1)], RATE, lr=0.05, on_step=stop, **SHORT)
+    kept = separator.prompts["tone"]
+    assert kept.origin.tuning.steps == 30 and kept.origin.tuning.after > kept.origin.tuning.before
+
+
+def test_no_better_prompt_no_other_prompt(separator):
+    clips = [tones(i) for i in range(5)]
+    enrolled = separator.prompt_of("tone", clips, RATE)
+    prompt = separator.tune("tone", clips, [hiss(1)], RATE, lr=1e-6, steps=10, **SHORT)
+    assert prompt.kind == "enrolled" and torch.equal(prompt.vector.cpu(), enrolled.vector.cpu().float())
+
+
+def test_steps_are_the_same_again(separator):
+    clips = [tones(i) for i in range(4)]
+    first, second = (separator.tune("tone", clips, None, RATE, steps=10, **SHORT).vector for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_start(separator):
+    clips, own = [tones(1)], tuple(separator.prompts)[0]
+    steps = []
+    for start in (own, separator.prompts[own]):
+        separator.tune("tone", clips, [hiss(1)], RATE, start, steps=1, on_step=steps.append, **SHORT)
+    assert steps[0].before == steps[1].before
+    for wrong, error in (("nothing", PromptError), (3, InputError), (ussfast.Prompt("x", torch.ones(3)), PromptError)):
+        with pytest.raises(error):
+            separator.tune("tone", clips, [hiss(1)], RATE, wrong, steps=1, **SHORT)
+
+
+@pytest.mark.parametrize(
+    ("clips", "says"),
+    [
+        ([], "needs a list of clips"),
+        ([np.zeros(RATE, np.float32)], "clip 1 is silent"),
+        ([tones(1)[:100]], "clip 1: 0.0.* too short"),
+        ([np.full(RATE, np.nan, np.float32)], "clip 1: contains NaN"),
+    ],
+)
+def test_clips_that_cannot_be(separator, clips, says):
+    with pytest.raises(InputError, match=says):
+        separator.tune("tone", clips, [hiss(1)], RATE, steps=1, **SHORT)
+    assert "tone" not in separator.prompts
+
+
+def test_names_and_settings_that_cannot_be(separator):
+    own = tuple(separator.prompts)[0]
+    with pytest.raises(PromptError, match="is a class prompt"):
+        separator.tune(own, [tones(1)], [hiss(1)], RATE, steps=1)
+    for wrong in ({"loss": "mse"}, {"batch": 0}, {"lr": -1.0}, {"nothing": 1}):
+        with pytest.raises(InputError):
+            separator.tune("tone", [tones(1)], [hiss(1)], RATE, steps=1, **wrong)
+
+
+def test_losses():
+    sounds = torch.from_numpy(noise(3, 2000))
+    assert float(loss_of(sounds, sounds, "snr")) == pytest.approx(-30, abs=1e-3)
+    assert float(loss_of(0 * sounds, sounds, "l1")) == pytest.approx(1)
+    assert float(loss_of(2 * sounds, sounds, "snr")) == pytest.approx(0, abs=0.01)
+    assert float(loss_of(1.1 * sounds, sounds, "l1")) == pytest.approx(0.1, rel=1e-4)
+
+
+def test_mixtures():
+    sounds, others = [Sound(tones(i, 0.3), f"{i}") for i in range(3)], [Sound(hiss(1, 2.0), "hiss")]
+    mixtures, alone = Mixtures(sounds, others, 0.5, RATE, np.random.default_rng(0)).draw(9)
+    assert mixtures.shape == alone.shape == (9, RATE // 2) and mixtures.dtype == torch.float32
+    beside = (mixtures - alone).square().sum(1)
+    ratio = 10 * torch.log10(beside / alone.square().sum(1))
+    assert ((ratio > -8.1) & (ratio < 8.1)).all() and ratio.std() > 1
+
+
+def test_what_decides_is_not_what_is_learned():
+    many = [Sound(tones(i), f"{i}") for i in range(9)]
+    learned, held = split(many, RATE, 0.5)
+    assert len(held) == 2 and not {s.called for s in learned} & {s.called for s in held}
+    learned, held = split(many[:1], RATE, 0.5)
+    assert len(learned[0].audio) + len(held[0].audio) == len(many[0].audio)
+    learned, held = split([Sound(tones(1, 0.4), "short")], RATE, 0.5)
+    assert learned[0] is held[0]
+
+
+def test_long_clips_are_cut_and_clipped_ones_are_known():
+    long = np.concatenate([0.01 * tones(1, 20.0), tones(2, 31.0)])
+    [sound] = read_sounds([long], RATE, RATE)
+    assert len(sound.audio) == 30 * RATE and np.square(sound.audio).mean() > 0.04
+    assert clipped([Sound(np.clip(3 * tones(1), -0.5, 0.5), "loud"), Sound(tones(1), "fine")]) == ["loud"]
+
+
+def test_bundled_backgrounds():
+    found = backgrounds(16000)
+    assert len(found) == sum(number for _, number, _ in FILES.values())
+    assert all(np.square(s.audio).mean() > 1e-4 and np.abs(s.audio).max() <= 1.1 for s in found)
+    assert TuneConfig().batch == 4 and tune is not None
