@@ -86,6 +86,14 @@ class Finding(Enrolling):
         found: Any = self.find(audio, sample_rate, **asked)
         return one.separate(audio, sample_rate, prompts=found)
 
+    def _own_plan(self, plan: Plan) -> Plan:
+        """What another call found; PromptError where that was with another model."""
+        size = self.prompts.prompt_size
+        if plan.vectors is None or plan.vectors.shape[1] != size:
+            raise PromptError(f"model {self.info.name!r} did not find these sounds: {', '.join(plan.labels)}")
+        device = self.engine.device
+        return plan if plan.vectors.device == device else replace(plan, vectors=plan.vectors.to(device))
+
     def _listener(self, given: str | Path | Detector | None) -> Detector:
         if isinstance(given, Detector):
             return given
@@ -149,12 +157,27 @@ def _add(
             _join(made, known.labels[loudest], sound)
             return
         pieces = rest
-    prompt = separator.prompt_of(UNNAMED, pieces, rate)
+    prompt = _prompt(separator, pieces, rate)
     same = next((one.label for one, other in made if torch.equal(other.vector, prompt.vector)), None)
     if same is not None:
         _join(made, same, sound)
     else:
         made.append((sound, prompt))
+
+
+def _prompt(separator: "Separator", pieces: list[np.ndarray], rate: int) -> Prompt:
+    try:
+        return separator.prompt_of(UNNAMED, pieces, rate)
+    except InputError:  # a piece in which nothing can be heard is no reason to leave out the others
+        return separator.prompt_of(UNNAMED, [piece for piece in pieces if _audible(separator, piece, rate)], rate)
+
+
+def _audible(separator: "Separator", piece: np.ndarray, rate: int) -> bool:
+    try:
+        separator.prompt_of(UNNAMED, [piece], rate)
+    except InputError:
+        return False
+    return True
 
 
 def _join(made: list[tuple[Sound, Prompt]], label: str, sound: Sound) -> None:

@@ -140,7 +140,6 @@ def told(quiet: bool = False) -> Iterator[None]:
         warnings.simplefilter("always", PromptWarning)
         show = warnings.showwarning
 
-
         def tell(message: Warning | str, *rest: Any, **more: Any) -> None:
             if not isinstance(message, PromptWarning):
                 show(message, *rest, **more)

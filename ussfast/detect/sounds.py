@@ -57,7 +57,8 @@ def sounds(events: Sequence[Event], most: int) -> list[Sound]:
             also[same].append(label)
         elif len(also) < most:
             also[label] = []
-    left, found = list(also), []
+    left = list(also)
+    found: list[Sound] = []
 
     def without(label: str, others: Iterable[str]) -> list[Span]:
         rest = spans[label]
@@ -114,7 +115,8 @@ def _length(spans: Iterable[Span]) -> float:
 
 def _without(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
     """The parts of spans that are in no other; both in order."""
-    found, at = [], 0
+    found: list[Span] = []
+    at = 0
     for start, end in spans:
         while at < len(others) and others[at][1] <= start:
             at += 1
