@@ -16,9 +16,8 @@ from ussfast.engine.engine import Engine
 from ussfast.errors import PromptError, PromptWarning
 from ussfast.models import SpectralModel
 from ussfast.prompts.bank import Prompt, PromptBank, as_names
-from ussfast.prompts.bank_file import Saved, read_saved, save
+from ussfast.prompts.bank_file import Saved, find, read_saved, save
 from ussfast.prompts.enrolment import Source, can_embed, enroll, own_source
-from ussfast.prompts.names import unknown_prompt
 from ussfast.prompts.origin import Average, Mark
 
 
@@ -134,11 +133,7 @@ class Enrolling:
             )
         wanted = bank
         if names is not None:
-            there = {one.name: one for one in bank}
-            asked = dict.fromkeys(as_names(names))
-            if missing := [name for name in asked if name not in there]:
-                raise PromptError(f"{info.path}: {unknown_prompt(missing[0], tuple(there))}")
-            wanted = [there[name] for name in asked]
+            wanted = [find(info, bank, name) for name in dict.fromkeys(as_names(names))]
         own = None if self._detector is None else self._detector.mark
         for one in wanted:
             theirs = None if one.origin is None else one.origin.detector

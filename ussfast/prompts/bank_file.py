@@ -117,20 +117,34 @@ def save(path: str | os.PathLike[str], model: Mark, prompts: Sequence[Saved]) ->
         "model": json.dumps(dataclasses.asdict(model), ensure_ascii=False),
         "prompts": json.dumps(table, ensure_ascii=False),
     }
-    if len(prompts) > MOST_PROMPTS or len(json.dumps(metadata)) > MOST_HEADER - 1000:
-        raise InputError(f"{path}: {len(prompts)} prompts are too many for a bank, make several")
-    tensors = {
-        "vectors": np.stack([prompt.vector for prompt in prompts]).astype(np.float32),
-        "clips": np.frombuffer(b"".join(kept), np.uint8),
+    vectors = np.stack([prompt.vector for prompt in prompts]).astype("<f4")
+    sizes = [vectors.nbytes, sum(map(len, kept))]
+    # Not by the library, which writes metadata in another order each time.
+    header = {
+        "__metadata__": metadata,
+        "vectors": {"dtype": "F32", "shape": list(vectors.shape), "data_offsets": [0, sizes[0]]},
+        "clips": {"dtype": "U8", "shape": sizes[1:], "data_offsets": [sizes[0], sum(sizes)]},
     }
-    data = safetensors.numpy.save(tensors, metadata)
-    if len(data) > MOST_BYTES:
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    if len(prompts) > MOST_PROMPTS or len(text) > MOST_HEADER:
+        raise InputError(f"{path}: {len(prompts)} prompts are too many for a bank, make several")
+    if (size := 8 + len(text) + sum(sizes)) > MOST_BYTES:
         raise InputError(
-            f"{path}: the bank would have {len(data) >> 20} MiB, {MOST_BYTES >> 20} are the most: save it "
-            "without clips, or make several"
+            f"{path}: the bank would have {size >> 20} MiB, {MOST_BYTES >> 20} are the most: save it without clips, or "
+            "make several"
         )
+    data = b"".join((len(text).to_bytes(8, "little"), text, vectors.tobytes(), *kept))
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
+
+
+def find(info: BankInfo, prompts: Sequence[Saved], name: str) -> Saved:
+    """The prompt of this name; PromptError that lists those there are."""
+    for prompt in prompts:
+        if prompt.name == name:
+            return prompt
+    raise PromptError(f"{info.path}: no prompt {shown(name)} in it; there are {', '.join(p.name for p in prompts)}")
 
 
 def _info(prompt: Saved) -> PromptInfo:
@@ -156,8 +170,8 @@ def _place(path: str | os.PathLike[str]) -> Path:
 def _read(path: Path, most: int) -> tuple[bytes, int]:
     """(the first `most` bytes, size of the file)."""
     try:
-        if path.is_dir():
-            raise CheckpointError(f"{path}: a folder; {WHAT}")
+        if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait
+            raise CheckpointError(f"{path}: {'a folder' if os.path.isdir(path) else 'no regular file'}; {WHAT}")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > MOST_BYTES:

@@ -9,8 +9,8 @@ from typing import Any
 
 from ussfast.audio import resample
 from ussfast.errors import InputError, PromptError
-from ussfast.prompts.bank_file import BankInfo, PromptInfo, Saved, read_bank, read_saved, save
-from ussfast.prompts.names import check_name, unknown_prompt
+from ussfast.prompts.bank_file import BankInfo, PromptInfo, Saved, find, read_bank, read_saved, save
+from ussfast.prompts.names import check_name
 from ussfast.prompts.origin import Mark, decoded
 
 __all__ = ["BankInfo", "PromptInfo", "merge", "read_bank", "refresh", "rename"]
@@ -65,12 +65,10 @@ def rename(path: Place, old: str, new: str) -> BankInfo:
     """
     check_name(new)
     info, prompts = read_saved(path)
-    names = [prompt.name for prompt in prompts]
-    if old not in names:
-        raise PromptError(f"{info.path}: {unknown_prompt(old, tuple(names))}")
-    if new in names and new != old:
+    chosen = find(info, prompts, old)
+    if any(prompt.name == new for prompt in prompts) and new != old:
         raise PromptError(f"{info.path}: there is a prompt {new!r} already")
-    save(path, info.model, [replace(p, name=new) if p.name == old else p for p in prompts])
+    save(path, info.model, [replace(prompt, name=new) if prompt is chosen else prompt for prompt in prompts])
     return read_bank(path)
 
 
