@@ -153,9 +153,11 @@ def detector(name: str) -> None:
 
 
 def makes_prompts(of: Glance | None, detector: str | None) -> None:
-    """PromptError for a model that makes no prompts of clips, by itself or with a detector."""
+    """PromptError for a model that makes no prompts of clips, by itself or with a detector; or that needs none."""
     if of is None:
         return
+    if of.causal and detector is not None:
+        raise PromptError(f"model {of.name!r} makes prompts of clips itself: leave out --detector")
     if of.labels:
         raise PromptError(f"model {of.name!r} takes no prompts: it always returns its own sources")
     if of.prompts and not of.causal and detector is None:

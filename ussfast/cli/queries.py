@@ -82,7 +82,7 @@ class Queries:
         """
         added = [*(name for names in self.banks.values() for name in names), *self.clips]
         # Of names in two banks, only what is asked for matters.
-        wanted = {*prompts, *self.clips}
+        wanted = dict.fromkeys((*prompts, *self.clips))
         for name in dict.fromkeys(added):
             if name in wanted and added.count(name) > 1:
                 raise PromptError(f"{name!r} is {' and '.join(self._places(name))}: {self._advice(name)}")
@@ -93,7 +93,7 @@ class Queries:
             raise PromptError(f"{name!r} is a prompt of model {of.name!r} itself, and {place}: {self._advice(name)}")
         vectors = not of.prompts and not of.labels  # a model with neither names nor sources of its own takes vectors
         takes = bool(of.prompts) or vectors
-        if self.clips:
+        if self.clips or self.detector is not None:
             checks.makes_prompts(of, self.detector)
         known = (*of.prompts, *dict.fromkeys(added)) if takes else ()
         if not prompts and (vectors or of.causal):
