@@ -30,7 +30,7 @@ def list_(banks: Banks, as_json: AsJson = False) -> None:
         print(json.dumps([_as_dict(info) for info in found], indent=1))
         return
     for info in found:
-        print(f"{info.path}  (model {info.model}, {info.bytes / 1024:.0f} KiB)")
+        print(f"{info.path}: model {info.model}, {info.bytes / 1024:.1f} KiB")
         width = max(len(prompt.name) for prompt in info.prompts)
         for prompt in info.prompts:
             print(f"  {prompt.name:{width}}  {_made_of(prompt)}")
