@@ -263,6 +263,7 @@ def test_tensors_that_overlap(bank):
         lambda t: t[0].update(name=7),
         lambda t: t[0].update(kind="class"),
         lambda t: t[0].update(average="median"),
+        lambda t: t[0].update(average=None),
         lambda t: t[0].update(count=-1),
         lambda t: t[0].update(seconds=1e300),
         lambda t: t[0].update(clips=[-5]),

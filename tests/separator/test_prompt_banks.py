@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 import torch
 from tiny import (
-    ASP, CAUSAL, DETECTOR, PROMPTS, RATE, TUSS, files_in, noise, tiny_detector, tiny_detector_directory, tiny_directory,
+    ASP,
+    CAUSAL,
+    DETECTOR,
+    PROMPTS,
+    RATE,
+    TUSS,
+    files_in,
+    noise,
+    tiny_detector,
+    tiny_detector_directory,
+    tiny_directory,
     tiny_model,
 )  # fmt: skip
 
@@ -91,9 +101,10 @@ def test_another_model_is_named(tmp_path):
     one.enroll("dog", CLIPS[:1], RATE)
     one.save_prompts(tmp_path / "bank")
     for other in (causal(seed=1), asp(), Separator.from_model(tiny_model(TUSS), name="tuss", device="cpu")):
-        with pytest.raises(PromptError, match=rf"'causal-0' \(\w+\), not of '{other.info.name}' .*prompts refresh") as e:
+        says = rf"bank: .*'causal-0' \(\w+\), not of '{other.info.name}' .*prompts refresh"
+        with pytest.raises(PromptError, match=says) as caught:
             other.load_prompts(tmp_path / "bank")
-        assert "\n" not in str(e.value) and "dog" not in other.prompts
+        assert "\n" not in str(caught.value) and "dog" not in other.prompts
 
 
 def test_another_detector_is_named(tmp_path):

@@ -225,6 +225,8 @@ def _info_of(path: Path, facts: dict[str, Any], vectors: Any, size: int) -> Bank
             check_name(prompt.name)
         except PromptError as error:
             raise InputError(f"damaged: {error}") from None
+        if prompt.average is None and (prompt.count or prompt.clips):
+            raise InputError(f"damaged: {prompt.name!r} has clips but no average of them")
     shape = vectors.get("shape") if isinstance(vectors, dict) else None
     dim = shape[1] if isinstance(shape, list) and len(shape) == 2 and shape[0] == len(prompts) else None
     if type(dim) is not int or not 1 <= dim <= MOST_SIZE:
