@@ -68,8 +68,7 @@ class Finding(Enrolling):
             CheckpointError: there is no detector.
         """
         top = whole(top, "top", 1, MOST_SOUNDS)
-        if not self.can_enroll and self.prompts:
-            raise PromptError(f"model {self.info.name!r} makes no prompts of clips: it cannot be shown what was found")
+        self._source()  # a model that makes no prompts of clips is an error before the work
         audio = given_file(audio) if is_file(audio) else audio
         listener = self._listener(detector)
         heard = sounds(listener.detect(audio, sample_rate, threshold=threshold), top)
@@ -168,8 +167,12 @@ def _add(
 def _prompt(separator: "Separator", pieces: list[np.ndarray], rate: int) -> Prompt:
     try:
         return separator.prompt_of(UNNAMED, pieces, rate)
-    except InputError:  # a piece in which nothing can be heard is no reason to leave out the others
-        return separator.prompt_of(UNNAMED, [piece for piece in pieces if _audible(separator, piece, rate)], rate)
+    except InputError:
+        # A piece in which nothing can be heard is no reason to leave out the others.
+        audible = [piece for piece in pieces if _audible(separator, piece, rate)]
+        if not audible:
+            raise
+        return separator.prompt_of(UNNAMED, audible, rate)
 
 
 def _audible(separator: "Separator", piece: np.ndarray, rate: int) -> bool:
