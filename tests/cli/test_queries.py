@@ -76,7 +76,11 @@ def test_nothing_becomes_of_a_bank_when_a_clip_is_bad(models, clips, capsys):
     soundfile.write("short.wav", noise(1, 100)[0], RATE)
     soundfile.write("nan.wav", np.full(9000, np.nan), RATE, subtype="FLOAT")
     asked = ("-o", "my.bank", "-m", models / "causal")
-    for name, says in (("silent", "silent.wav: it is silent"), ("short", "too short"), ("nan", "nan.wav: contains NaN")):
+    for name, says in (
+        ("silent", "silent.wav: it is silent"),
+        ("short", "too short"),
+        ("nan", "nan.wav: contains NaN"),
+    ):
         code, out, err = run(capsys, "enroll", "dog", "dog.wav", f"{name}.wav", *asked)
         assert code == 2 and out == "" and says in err and len(err.splitlines()) == 1
         code, out, err = run(capsys, "separate", "a.wav", "--query", f"{name}.wav", "-m", models / "causal")
@@ -110,7 +114,9 @@ def test_how_clips_are_averaged(models, clips, capsys):
 def test_queries_and_examples(models, clips, capsys):
     model = models / "causal"
     examples = [word for name in ("one", "two") for word in ("--example", f"hound=dogs/{name}.wav")]
-    code, out, err = run(capsys, "separate", "a.wav", "--query", "cat.wav", *examples, "--query", "dog.wav", "-m", model)
+    code, out, err = run(
+        capsys, "separate", "a.wav", "--query", "cat.wav", *examples, "--query", "dog.wav", "-m", model
+    )
     assert (code, err) == (0, "") and out.split() == [f"separated/a/{name}.wav" for name in ("cat", "dog", "hound")]
     found = enrolled(model, cat=["cat.wav"], dog=["dog.wav"], hound=["dogs/one.wav", "dogs/two.wav"])
     for name in found:

@@ -195,7 +195,11 @@ def test_what_cannot_be_found(causal, monkeypatch, tmp_path):
         (lambda: causal.find(audio, RATE, detector=heard, threshold=0.8), InputError, "no sound that detector 'the d"),
         (lambda: causal.find(audio, RATE), CheckpointError, "no detector comes with ussfast yet"),
         (lambda: causal.find(audio, RATE, detector="nowhere"), CheckpointError, "no model 'nowhere'"),
-        (lambda: causal.find(audio, RATE, detector=heard, top=0), InputError, "top must be a whole number from 1 to 64"),
+        (
+            lambda: causal.find(audio, RATE, detector=heard, top=0),
+            InputError,
+            "top must be a whole number from 1 to 64",
+        ),
         (lambda: causal.find(audio, detector=heard), InputError, "sample_rate is missing"),
         (lambda: tuss.find(audio, RATE, detector=heard), PromptError, "makes no prompts"),
         (lambda: fixed.find(audio, RATE, detector=heard), PromptError, "makes no prompts"),
