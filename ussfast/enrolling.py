@@ -71,9 +71,9 @@ class Enrolling:
         self, name: str, clips: Iterable[Any], sample_rate: int | None = None, *, average: Average | None = None
     ) -> Prompt:
         """The prompt that `enroll` makes, which is stored nowhere; arguments and errors are the same, nothing warns."""
-        source = self._source()
-        self.prompts.check_name(name)
-        return enroll(source, name, clips, sample_rate, average, self.engine.device)
+        if self.can_enroll:  # before a detector is loaded
+            self.prompts.check_name(name)
+        return enroll(self._source(), name, clips, sample_rate, average, self.engine.device)
 
     def _source(self) -> Source:
         model = self.engine.model

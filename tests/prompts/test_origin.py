@@ -67,13 +67,23 @@ def test_the_same_clip_is_the_same_bytes():
     assert first.encoded() == second.encoded()
 
 
-def flac():
+def another(format, channels, rate=RATE):
     file = io.BytesIO()
-    soundfile.write(file, noise(2, 900).T, RATE, format="FLAC")
+    soundfile.write(file, noise(channels, 900).T, rate, format=format)
     return file.getvalue()
 
 
-@pytest.mark.parametrize("data", [b"", b"rubbish", flac(), encode(noise(1, 900)[0], RATE, 0.5)[:300]])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"rubbish",
+        another("FLAC", 1),
+        another("OGG", 2),
+        another("OGG", 1, 2 * MOST_RATE),
+        encode(noise(1, 900)[0], RATE, 0.5)[:300],
+    ],
+)
 def test_what_is_no_clip(data):
     with pytest.raises(InputError, match="clip 3 cannot be decoded") as caught:
         decoded(data, "clip 3")

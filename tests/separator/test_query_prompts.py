@@ -211,6 +211,8 @@ def test_a_detector_by_its_place_is_loaded_when_it_is_needed(directory, tmp_path
     monkeypatch.chdir(tmp_path)
     separator = Separator("m", device="cpu", detector="detector")
     monkeypatch.chdir("/")
+    with pytest.raises(PromptError, match="'residual'"):
+        separator.enroll("residual", [noise(1, LENGTH)], RATE)
     assert separator.can_enroll and not made
     for _ in range(2):
         separator.enroll("dog", [noise(1, LENGTH)], RATE)

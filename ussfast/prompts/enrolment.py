@@ -134,8 +134,9 @@ def _pieces(clip: Any, where: str, sample_rate: Any, model_rate: int) -> Iterato
             count += block.shape[1]
             while count >= most:
                 joined = np.concatenate(held, 1)
+                held, count = [joined[:, most:].copy()], count - most
                 yield joined[:, :most], reader.sample_rate
-                held, count = [joined[:, most:]], count - most
+                del joined
         if count:
             yield np.concatenate(held, 1), reader.sample_rate
 

@@ -116,8 +116,8 @@ def decoded(data: bytes, where: str) -> tuple[np.ndarray, int]:
     """(float32 [1, samples], rate in Hz) of a kept clip, KEPT_SECONDS at most; InputError if it is none."""
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            if file.channels != 1 or file.samplerate > MOST_RATE:
-                raise ValueError(f"{file.channels} channels at {file.samplerate} Hz, where one is kept")
+            if (file.format, file.channels) != ("OGG", 1) or file.samplerate > MOST_RATE:
+                raise ValueError(f"{file.format}, {file.channels} channels at {file.samplerate} Hz")
             rate = file.samplerate
             samples = file.read(round(KEPT_SECONDS * rate), dtype="float32")
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
