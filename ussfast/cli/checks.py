@@ -22,6 +22,7 @@ from ussfast.checkpoints.names import (
 from ussfast.cli.telling import note
 from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError, PromptError
 from ussfast.long_audio.policy import default_policy
+from ussfast.prompts.names import check_name
 from ussfast.prompts.tasks import task as find_task
 from ussfast.train.recipe_file import recipe_file
 
@@ -167,6 +168,20 @@ def makes_prompts(of: Glance | None, detector: str | None) -> None:
             f"model {of.name!r} needs a detector to make prompts of clips: name the one that it was trained with by "
             "--detector DIR"
         )
+
+
+def new_name(name: str) -> None:
+    """PromptError for a name that a prompt cannot have, or that -p cannot ask for."""
+    check_name(name)
+    if "," in name or name != name.strip():
+        raise PromptError(f"a prompt called {name!r} could not be named with -p, where commas stand between names")
+
+
+def new_bank(path: Path, inputs: Sequence[Path]) -> None:
+    """Errors for a bank that cannot be written, or would take the place of a file that is not one of its inputs."""
+    text_file(path, [])
+    if os.path.exists(path) and not any(os.path.exists(given) and path.samefile(given) for given in inputs):
+        raise InputError(f"{path}: is there already, and would be replaced: choose another name")
 
 
 def windows(

@@ -41,9 +41,8 @@ def enroll(
     from ussfast.cli import checks
     from ussfast.cli.queries import told
     from ussfast.prompts.files import read_bank
-    from ussfast.prompts.names import check_name
 
-    check_name(name)
+    checks.new_name(name)
     facts = checks.model(model, device)
     checks.makes_prompts(facts, detector)
     if facts is not None and name in facts.prompts:

@@ -59,8 +59,10 @@ def merge(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="May be one of them.")],
 ) -> None:
     """Put the prompts of several banks of one model into one."""
+    from ussfast.cli import checks
     from ussfast.prompts.files import merge as run
 
+    checks.new_bank(output, banks)
     info = run(banks, output)
     print(f"{output}: {', '.join(prompt.name for prompt in info.prompts)}")
 
@@ -72,8 +74,10 @@ def rename(
     new: Annotated[str, typer.Argument(metavar="NEW", help="What it is called from now on.")],
 ) -> None:
     """Give a prompt of a bank another name."""
+    from ussfast.cli import checks
     from ussfast.prompts.files import rename as run
 
+    checks.new_name(new)
     run(bank, old, new)
 
 
@@ -97,7 +101,7 @@ def refresh(
         checks.detector(detector)
     read_bank(bank)
     if output is not None:
-        checks.text_file(output, [])
+        checks.new_bank(output, [bank])
 
     from ussfast.separator import Separator
 
