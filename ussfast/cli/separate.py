@@ -59,7 +59,7 @@ def separate(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="A model directory: makes prompts of clips where the model cannot, and hears what --everything separates.",
+            help="A model directory: makes prompts of clips where the model cannot, hears for --everything.",
         ),
     ] = None,
     stem: Annotated[
