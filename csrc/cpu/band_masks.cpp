@@ -173,10 +173,11 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& x, const Tensor& featur
 
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-// Of x, features, norm, inner, weigh, outer, bias.
+// Of x, features, norm, inner, weigh, outer, bias. frozen: of x alone, the others are empty.
 Gradients backward(const Tensor& grad, const Tensor& saved, const Tensor& weights, const Tensor& x,
                    const Tensor& features, const Tensor& norm, const Tensor& inner, const Tensor& weigh,
-                   const Tensor& outer, const Tensor& bias, IntArrayRef bands, double eps, c10::string_view precision) {
+                   const Tensor& outer, const Tensor& bias, IntArrayRef bands, double eps, c10::string_view precision,
+                   bool frozen) {
   BandMasksCall call(x, features, norm, inner, weigh, outer, bias, bands, eps, precision);
   auto& args = call.args;
   const auto of_y = dense(grad);
@@ -185,8 +186,10 @@ Gradients backward(const Tensor& grad, const Tensor& saved, const Tensor& weight
                   weights.numel() == call.rows * 2 * args.count + call.panel,
               "band_masks: the gradient ", grad.sizes(), " or what was kept ", saved.sizes(), ", ", weights.sizes(),
               " does not fit x ", x.sizes());
-  const auto like = [&](const Tensor& t) { return at::empty(t.sizes(), of_y.options()); };
-  auto of_x = result(x.sizes()), of_features = result(features.sizes());
+  const auto like = [&](const Tensor& t) {
+    return at::empty(frozen ? IntArrayRef({0}) : t.sizes(), of_y.options());
+  };
+  auto of_x = result(x.sizes()), of_features = like(features);
   auto of_norm = like(norm), of_inner = like(inner), of_weigh = like(weigh), of_outer = like(outer), of_bias = like(bias);
   Gradients all = {of_x, of_features, of_norm, of_inner, of_weigh, of_outer, of_bias};
   of_norm.zero_();
@@ -200,12 +203,14 @@ Gradients backward(const Tensor& grad, const Tensor& saved, const Tensor& weight
   for (int64_t b = 0; b < args.bands; ++b)
     sums_at.push_back(sums_at.back() + args.parts * MaskSums(args, b, call.lanes).size);
   auto sums = result({sums_at.back()});
+  args.frozen = frozen;
   args.sums = sums.mutable_data_ptr<float>(), args.sums_at = sums_at.data();
   args.grad = of_y.const_data_ptr<float>();
   args.saved = const_cast<char*>(reinterpret_cast<const char*>(saved.const_data_ptr<float>()));
   args.weights = const_cast<float*>(weights.const_data_ptr<float>());
   args.grad_x = of_x.mutable_data_ptr<float>(), args.grad_features = of_features.mutable_data_ptr<float>();
   run_blocks(kernels().band_masks_backward[int(call.precision)], args);
+  if (frozen) return all;
 
   at::parallel_for(0, args.bands, 1, [&](int64_t first, int64_t last) {
     for (int64_t b = first; b < last; ++b) {
@@ -246,7 +251,7 @@ TORCH_LIBRARY_FRAGMENT(ussfast, m) {
       &forward);
   m.def(
       "_band_masks_backward(Tensor grad, Tensor saved, Tensor weights, Tensor x, Tensor features, Tensor norm, "
-      "Tensor inner, Tensor weigh, Tensor outer, Tensor bias, int[] bands, float eps, str precision) -> "
+      "Tensor inner, Tensor weigh, Tensor outer, Tensor bias, int[] bands, float eps, str precision, bool frozen) -> "
       "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
       &backward);
 }

@@ -140,10 +140,11 @@ std::tuple<Tensor, Tensor> forward(const Tensor& x, const std::optional<Tensor>&
 
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-// Of x, past (empty without it), norm, inner, inner_bias, outer, outer_bias.
+// Of x, past (empty without it), norm, inner, inner_bias, outer, outer_bias. frozen: without those of the weights, which
+// are zero.
 Gradients backward(const Tensor& grad, const Tensor& saved, const Tensor& x, const std::optional<Tensor>& past,
                    const Tensor& norm, const Tensor& inner, const Tensor& inner_bias, const Tensor& outer,
-                   const Tensor& outer_bias, int64_t axis, double eps, c10::string_view precision) {
+                   const Tensor& outer_bias, int64_t axis, double eps, c10::string_view precision, bool frozen) {
   ConvFfnCall call(x, past, norm, inner, inner_bias, outer, outer_bias, axis, eps, precision);
   const auto of_y = dense(grad);
   TORCH_CHECK(of_y.sizes() == x.sizes() && saved.is_contiguous() && saved.scalar_type() == at::kFloat &&
@@ -169,7 +170,9 @@ Gradients backward(const Tensor& grad, const Tensor& saved, const Tensor& x, con
   args.saved = const_cast<char*>(reinterpret_cast<const char*>(saved.const_data_ptr<float>()));
   args.grad_x = of_x.mutable_data_ptr<float>();
   args.grad_past = past ? of_past.mutable_data_ptr<float>() : nullptr;
+  args.frozen = frozen;
   run_blocks(kernels().conv_ffn_backward[int(call.precision)], args);
+  if (frozen) return all;
 
   float* const sum = args.sums;
   at::parallel_for(0, place.size, 4096, [&](int64_t first, int64_t last) {
@@ -200,7 +203,7 @@ TORCH_LIBRARY_FRAGMENT(ussfast, m) {
       &forward);
   m.def(
       "_conv_ffn_backward(Tensor grad, Tensor saved, Tensor x, Tensor? past, Tensor norm, Tensor inner, "
-      "Tensor inner_bias, Tensor outer, Tensor outer_bias, int axis, float eps, str precision) -> "
+      "Tensor inner_bias, Tensor outer, Tensor outer_bias, int axis, float eps, str precision, bool frozen) -> "
       "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
       &backward);
 }

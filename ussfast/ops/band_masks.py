@@ -171,7 +171,8 @@ def _forward(args: tuple[Any, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
 def _backward(
     grad: Tensor, args: list[Any], kept: tuple[Tensor, ...], need: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
-    return *torch.ops.ussfast._band_masks_backward(grad, *kept, *args), None, None, None
+    frozen = not any(need[1:])  # a prompt is tuned: the weights stay as they are
+    return *torch.ops.ussfast._band_masks_backward(grad, *kept, *args, frozen), None, None, None
 
 
 TRAINING[SPEC.name] = Training(_takes, _forward, _backward)

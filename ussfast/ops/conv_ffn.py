@@ -160,7 +160,8 @@ def _forward(args: tuple[Any, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
 def _backward(
     grad: Tensor, args: list[Any], kept: tuple[Tensor, ...], need: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
-    return *torch.ops.ussfast._conv_ffn_backward(grad, *kept, *args), None, None, None
+    frozen = not any(need[2:])
+    return *torch.ops.ussfast._conv_ffn_backward(grad, *kept, *args, frozen), None, None, None
 
 
 TRAINING[SPEC.name] = Training(_takes, _forward, _backward)

@@ -54,6 +54,8 @@ class Frozen:
 
     def __init__(self, model: SpectralModel):
         self.model = twin(model).eval()
+        if cpu_isa() == "avx512_bf16" and hasattr(self.model, "use_precision"):
+            self.model.use_precision("bfloat16")  # of products alone: half the time
 
     @property
     def device(self) -> torch.device:

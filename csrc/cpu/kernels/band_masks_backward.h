@@ -93,7 +93,7 @@ struct BandMasksBackward : BandMasksBlock<P> {
     if constexpr (kPairs)
       for (int64_t i = 0; i < space * heads; i += kLanes) put(b.heads + i, load(b.grad + i));
     units_backward(p, heads, panels, base, b);
-    weights_backward(p, heads, at, b, sums);
+    if (!a.frozen) weights_backward(p, heads, at, b, sums);
     for (int64_t c = 0; c < channels; c += kPanel)
       product<P, 2, false>(p.rows, b.grad_units, unit_pitch * sizeof(Element), 4,
                            base + (panels.inner_back + c * panels.unit_words) * 4, kPanel * 4, panels.unit_words,
@@ -135,6 +135,7 @@ struct BandMasksBackward : BandMasksBlock<P> {
     for (int64_t n = 0; n < 2 * sources; ++n)
       for (int64_t f = 0; f < count; f += kLanes)
         store_first(grad + n * half + p.width + f, load(b.found + n * feature_width + f), count - f);
+    if (a.frozen) return;
     const float* weights = a.weights + (p.row + t * sources) * 2 * count;
     for (int64_t f = 0; f < feature_width; f += kLanes)
       product<Float32, 1, false>(p.width, grad, 4, half * 4, weights + f, count * 4, 2 * sources, b.found + f,

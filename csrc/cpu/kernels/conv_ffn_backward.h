@@ -73,7 +73,7 @@ struct ConvFfnBackward : ConvFfnBlock<P> {
       b.kept[n] = n < rows && l < length ? (const Element*)a.saved + ((first + s) * length + l) * units : nullptr;
     }
     units_backward(rows, b, sums);
-    weights_backward(rows, b, sums);
+    if (!a.frozen) weights_backward(rows, b, sums);
     // A row's gradient is the window of rows that begins two rows before it, times the taps from the last to the first.
     const int64_t words = 3 * units / P::kGroup;
     for (int64_t c = 0; c < width; c += kPanel)

@@ -27,6 +27,7 @@ struct BandMasksArgs {
   float* sums;  // gradients of the weights: MaskSums of every band, each `parts` times
   const int64_t* sums_at;  // in floats, of the first
   int64_t parts;
+  bool frozen;  // only grad_x is wanted: nothing depends on the weights and features
 
   int64_t bins() const { return edges[bands]; }
   int64_t width(int64_t band) const { return edges[band + 1] - edges[band]; }

@@ -59,6 +59,7 @@ struct ConvFfnArgs {
   float *grad_x, *grad_past;  // the latter may be null
   float* sums;  // gradients of the weights, a ConvFfnSums for each of `chunks` runs of blocks
   int64_t chunks;
+  bool frozen;  // no gradients of the weights are wanted
 };
 
 // Where the gradients of the weights lie, in floats: inner [units][3 taps][out_width], outer [channels and a few
