@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ussfast.checkpoints.names import EXPECTED, PRESET_FAMILIES, Glance, glance, is_preset, resolve
+from ussfast.checkpoints.names import (
+    DETECTOR,
+    EXPECTED,
+    PRESET_FAMILIES,
+    Glance,
+    another_detector,
+    glance,
+    is_preset,
+    resolve,
+)  # fmt: skip
 from ussfast.cli.telling import note
 from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError
 from ussfast.long_audio.policy import default_policy
@@ -120,6 +129,16 @@ def model(name: str, device: str = "auto", dtype: str = "auto", backend: str = "
     if found is not None:
         engine(device, dtype, backend, found.causal)
     return found
+
+
+def detector(name: str | None, device: str = "auto") -> str:
+    """The name of the detector that is meant, the embedded one's if None is given; raises what finding it raises, and
+    CheckpointError for a model that separates."""
+    engine(device, "auto", "auto")
+    name = DETECTOR if name is None else name
+    if glance(resolve(name), name) is not None:
+        raise CheckpointError(f"{name}: a model that separates, not a detector: {another_detector()}")
+    return name
 
 
 def model_or_preset(name: str) -> None:

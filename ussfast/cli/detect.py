@@ -6,19 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ussfast.cli.options import AsJson, Device
+from ussfast.cli.options import AsJson, DetectorModel, Device, Gap, Low, Minimum, Threshold
 from ussfast.cli.silence import silent_libraries
 from ussfast.cli.telling import complain, note
-from ussfast.errors import CheckpointError, InputError, UssfastError
+from ussfast.errors import InputError, UssfastError
 
 if TYPE_CHECKING:
     from ussfast.cli.detected import Found
     from ussfast.detect.detector import Detector
-
-NO_MODEL = (
-    "no detector comes with ussfast yet: convert a published one ('ussfast convert "
-    "Cnn14_DecisionLevelMax_mAP=0.385.pth DIR') and name it with --model DIR"
-)
 
 
 class Precision(StrEnum):
@@ -32,17 +27,13 @@ class Precision(StrEnum):
 def detect(
     context: typer.Context,
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Audio files, or folders to search.")],
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="A detector: a model directory, or owner/name on the Hub.")
-    ] = None,
+    model: DetectorModel = None,
     device: Device = "auto",
     dtype: Annotated[Precision, typer.Option(help="auto is float32; bfloat16 is faster.")] = Precision.auto,
-    threshold: Annotated[float, typer.Option(help="An event begins where the score is above this.")] = 0.5,
-    low: Annotated[
-        float | None, typer.Option(help="It goes on while the score is above this; half of --threshold if not given.")
-    ] = None,
-    minimum: Annotated[float, typer.Option(metavar="SECONDS", help="Drop events that are shorter.")] = 0.1,
-    gap: Annotated[float, typer.Option(metavar="SECONDS", help="Fill gaps that are shorter, before that.")] = 0.25,
+    threshold: Threshold = 0.5,
+    low: Low = None,
+    minimum: Minimum = 0.1,
+    gap: Gap = 0.25,
     label: Annotated[
         list[str] | None, typer.Option("--label", "-l", metavar="NAME", help="Only this label; repeat for more.")
     ] = None,
@@ -73,10 +64,7 @@ def detect(
     rules = Rules(threshold, low, minimum, gap)
     if top is not None and (audacity or plot is not None):
         raise InputError(f"--top {top}: gives no events, which {'--audacity' if audacity else '--plot'} needs")
-    if model is None:
-        raise CheckpointError(NO_MODEL)
-    if checks.model(model, device) is not None:
-        raise CheckpointError(f"{model}: a model that separates, not a detector: {NO_MODEL.partition(': ')[2]}")
+    name = checks.detector(model, device)
     files = find([checks.file_argument(text) for text in inputs])
     if audacity and len(files) > 1:
         raise InputError(f"--audacity: a label track belongs to one file, and here are {len(files)}")
@@ -89,7 +77,7 @@ def detect(
     if any(file.error is None for file in files):
         from ussfast.detect.detector import Detector
 
-        detector = Detector(model, device=device, dtype=dtype.value)
+        detector = Detector(name, device=device, dtype=dtype.value)
         columns = detector.columns(label)  # an unknown label is an error before any file is read
         for file in files:
             if file.error is None:

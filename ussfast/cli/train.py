@@ -2,25 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
+from ussfast.cli.groups import usually
 from ussfast.cli.options import Device
 
-
-class _RecipeOrCommand(TyperGroup):
-    """`train RECIPE ...` is `train run RECIPE ...`: whatever does not begin with a command belongs to `run`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
-    cls=_RecipeOrCommand,
+    cls=usually("run"),
     no_args_is_help=True,
     subcommand_metavar="RECIPE --data MANIFEST ... | COMMAND [ARGS]...",
     help="Train a model, or prepare the audio for it. RECIPE alone means the command run.",
