@@ -33,8 +33,9 @@ def parsed(arguments):
     command, rest = typer.main.get_command(app), list(arguments)
     while rest and rest[0] in getattr(command, "commands", ()):
         command = command.commands[rest.pop(0)]
-        if command.name == "train" and rest and rest[0] not in command.commands:
-            rest.insert(0, "run")  # as the command line does
+        usual = getattr(command, "usual", None)
+        if usual and rest and rest[0] not in command.commands:
+            rest.insert(0, usual)  # as the command line does
     assert not rest or rest[0].startswith("-") or not hasattr(command, "commands"), f"no such command: {rest[0]}"
     return command.make_context(command.name, rest)
 

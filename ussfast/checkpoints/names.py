@@ -96,11 +96,11 @@ def resolve(name: str | os.PathLike[str]) -> Path:
         return EMBEDDED / text
     if text == "default":
         raise CheckpointError("this installation has no embedded weights: give a directory or a Hugging Face model")
+    if text == DETECTOR:
+        raise CheckpointError(NO_DETECTOR)
     path = Path(os.path.expanduser(text))
     if text and os.path.isdir(path):
         return path
-    if text == DETECTOR:
-        raise CheckpointError(NO_DETECTOR)
     if os.path.isfile(path):
         hint = f": run 'ussfast convert {path} DESTINATION' first" if path.suffix in (".pth", ".ckpt", ".pt") else ""
         raise CheckpointError(f"{path}: a file, not a model directory{hint}")

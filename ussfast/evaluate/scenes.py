@@ -35,7 +35,7 @@ class Scene:
 def scenes(
     sounds: Sequence[tuple[Item, str]], backgrounds: Sequence[Item], rate: int, count: int, seed: int = 0
 ) -> Iterator[Scene]:
-    """`count` scenes of SECONDS; the first k do not depend on `count`, nor times and sounds on `rate`.
+    """`count` scenes of SECONDS; the first k do not depend on `count`, nor, to 20 ms, on `rate`.
 
     Each is a background (a place in a random one, repeated where it is too short; silence where there are none) and one
     to MOST_SOUNDS sounds of different labels, each anywhere in the scene, so that they may overlap. Every label is as
