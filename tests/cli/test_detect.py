@@ -131,6 +131,34 @@ def test_errors_stay_with_their_file(models, folder, threshold, capsys):
     assert (code, out) == (2, "") and err.startswith("ussfast: a.wav: ") and "tags whole clips" in err
 
 
+def test_silence_and_files_that_break_off(model, folder, threshold, capsys):
+    soundfile.write(folder / "silent.wav", np.zeros((3 * RATE, 2)), RATE)
+    whole = (folder / "more/b.wav").read_bytes()
+    (folder / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    (folder / "other.wav").write_bytes(b"no audio at all, but some text")
+    files = ("silent.wav", "cut.wav", "other.wav", "a.wav")
+    code, out, err = run(capsys, "detect", *files, "-m", model, "--threshold", threshold, "--json", "-o", "x.json")
+    found = {file["input"]: file for file in json.loads((folder / "x.json").read_text())}
+    assert (code, out) == (2, "") and list(found) == list(files)
+    alone = Detector(model).detect(np.zeros((2, 3 * RATE), np.float32), RATE, threshold=threshold)
+    assert found["silent.wav"]["events"] == [vars(event) for event in alone]
+    assert [bool(file["error"]) for file in found.values()] == [False, True, True, False]
+    assert "truncated" in found["cut.wav"]["error"] and not found["cut.wav"]["events"]
+    assert found["a.wav"]["events"] and len(err.splitlines()) == 2
+
+
+def test_progress_on_a_terminal(models, folder, threshold, capsys, monkeypatch):
+    asked = ("detect", "a.wav", "more", "-m", models / LEVEL, "--threshold", threshold)
+    _, expected, err = run(capsys, *asked)
+    assert err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    code, out, err = run(capsys, *asked)
+    assert (code, out) == (0, expected) and "detecting: 100%" in err and "4/4 s of audio" in err
+    assert "4/4 s of audio" in run(capsys, "detect", "a.wav", "more", "-m", models / TAGS, "--top", 1)[2]
+    for quiet in ("-q", "--json"):
+        assert run(capsys, *asked, quiet)[2] == ""
+
+
 def test_nothing_waits_for_torch_that_can_be_told_before(folder):
     code = "import sys, ussfast.cli.main as c\ntry: c.main(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
     for wrong in (("a.wav", "-m", "nowhere"), ("a.wav", "-m", "default"), ("a.wav", "--low", "2")):
@@ -171,8 +199,9 @@ def test_the_embedded_detector_is_the_one_that_is_meant(models, folder, threshol
         Detector(tiny_directory(folder))
     shutil.copytree(models / LEVEL, folder / "weights/detector")
     code, out, err = run(capsys, "detect", "a.wav", "--threshold", threshold)
-    assert (code, err) == (0, "") and out == run(capsys, "detect", "a.wav", "-m", "detector", "--threshold", threshold)[1]
-    assert out == run(capsys, "detect", "a.wav", "-m", models / LEVEL, "--threshold", threshold)[1] != ""
+    assert (code, err) == (0, "") and out
+    for name in ("detector", models / LEVEL):
+        assert run(capsys, "detect", "a.wav", "-m", name, "--threshold", threshold)[1] == out
     clip = noise(1, RATE)
     assert np.array_equal(Detector().tag(clip, RATE), Detector(models / LEVEL).tag(clip, RATE))
     with pytest.raises(CheckpointError, match="a model that separates .*; the embedded detector is 'detector'"):

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -266,6 +267,46 @@ def test_results_that_are_not_finite_are_an_error():
         model.out.bias.fill_(float("nan"))
     with pytest.raises(UssfastError, match="not finite"):
         ussfast.Detector.from_model(model).tag(noise(1, 20_000), RATE)
+
+
+def test_memory_does_not_grow_with_the_duration(monkeypatch):
+    detector = ussfast.Detector.from_model(shortened())
+    peaks = []
+
+    def blocks(audio, rate):
+        for number in range(400):
+            if number % 100 == 0:
+                peaks.append(tracemalloc.get_traced_memory()[1])
+                tracemalloc.reset_peak()
+            yield noise(2, RATE // 10, seed=number)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+
+    monkeypatch.setattr(detector, "_native", blocks)
+    for call in (detector.tag, lambda audio: detector.detect(audio, threshold=1)):
+        peaks.clear()
+        tracemalloc.start()
+        try:
+            call(None)
+        finally:
+            tracemalloc.stop()
+        # A hundred blocks are 2.5 MB.
+        assert len(peaks) == 5 and peaks[4] < peaks[2] + 300_000, peaks
+
+
+def test_progress(detector, tmp_path):
+    audio, told = noise(1, 100_123, seed=1), []
+    assert detector.detect(audio, RATE, progress=told.append) == detector.detect(audio, RATE)
+    assert len(told) == 4 and told == sorted(told) and told[-1] == pytest.approx(100_123 / RATE)
+    soundfile.write(tmp_path / "a.wav", audio.T, RATE)
+    told.clear()
+    detector.tag(tmp_path / "a.wav", progress=told.append)
+    assert len(told) == 4 and told[-1] == pytest.approx(100_123 / RATE)
+
+    def stop(seconds):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        detector.detect(audio, RATE, progress=stop)
 
 
 def test_memory_is_that_of_a_window(detector, monkeypatch):

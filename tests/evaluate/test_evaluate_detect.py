@@ -182,7 +182,7 @@ def test_bad_input_is_one_line(folder, recorded, command, capsys, tmp_path):
         ("--data", tmp_path / "empty.json", *model): "no items of the split 'dev'",
         ("--data", unknown, *model): "is not a manifest",
         ("--references", "gone.tsv", *model): "gone.tsv: no such table of events",
-        ("--references", unknown, "--audio", folder, *model): "no label in it is one of the detector's: there are 'cat'",
+        ("--references", unknown, "--audio", folder, *model): "no label in it is one of the detector's: there are",
         ("--references", gone, *model): "gone.wav, a file of",
         ("--data", data, "-m", tags): "tags whole clips",
         ("--data", data, "-m", tiny_directory(tmp_path)): "a model that separates, not a detector",

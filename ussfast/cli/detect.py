@@ -1,8 +1,11 @@
 """`ussfast detect`. Heavy imports happen inside, after everything that can be checked without them."""
 
+from collections.abc import Callable
+from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +17,7 @@ from ussfast.errors import InputError, UssfastError
 if TYPE_CHECKING:
     from ussfast.cli.detected import Found
     from ussfast.detect.detector import Detector
+    from ussfast.detect.events import Rules
 
 
 class Precision(StrEnum):
@@ -56,6 +60,7 @@ def detect(
     context.with_resource(silent_libraries(quiet))
     from ussfast.cli import checks
     from ussfast.cli.detected import Found, as_text, find, lines, write
+    from ussfast.cli.progress import Bar
     from ussfast.detect.events import Rules
 
     forms = {"--json": as_json, "--csv": as_csv, "--audacity": audacity}
@@ -79,11 +84,15 @@ def detect(
 
         detector = Detector(name, device=device, dtype=dtype.value)
         columns = detector.columns(label)  # an unknown label is an error before any file is read
-        for file in files:
-            if file.error is None:
-                _analyse(detector, file, rules, columns, top)
-                if at_once and file.error is None:
-                    print(lines(file, len(files) > 1), end="", flush=True)
+        bar = Bar(files, "detecting", quiet or as_json)
+        try:
+            for file in files:
+                if file.error is None:
+                    _analyse(detector, file, rules, columns, top, partial(bar.update, file.path))
+                    if at_once and file.error is None:
+                        bar.print(lines(file, len(files) > 1))
+        finally:
+            bar.close()
     if plot is not None and files[0].error is None:
         _draw(files[0], plot)
     done: list[Found] = [file for file in files if file.error is None]
@@ -100,18 +109,23 @@ def detect(
         raise typer.Exit(max(error.exit_code for error in failures))
 
 
-def _analyse(detector: "Detector", file: "Found", rules: Any, columns: list[int], top: int | None) -> None:
+def _analyse(
+    detector: "Detector",
+    file: "Found",
+    rules: "Rules",
+    columns: list[int],
+    top: int | None,
+    progress: Callable[[float], object],
+) -> None:
     """Fills in what is in a file; what goes wrong is this file's error."""
     names = [detector.labels[c] for c in columns]
     try:
         if top is not None:
-            scores = detector.tag(file.path)[columns]
+            scores = detector.tag(file.path, progress=progress)[columns]
             best = sorted(range(len(names)), key=lambda c: -scores[c])[:top]
             file.tags = [(names[c], float(scores[c])) for c in best]
         else:
-            file.events = detector.detect(
-                file.path, threshold=rules.threshold, low=rules.low, minimum=rules.minimum, gap=rules.gap, labels=names
-            )
+            file.events = detector.detect(file.path, **asdict(rules), labels=names, progress=progress)
     except UssfastError as error:
         told = str(file.path) in str(error)
         file.error = error if told else type(error)(f"{file.path}: {error}")

@@ -1,7 +1,7 @@
 """The public class for detection: a model that says which sounds are in a recording, and when."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -110,11 +110,13 @@ class Detector:
         """From one row of `frames` to the next."""
         return self.model.frame_seconds
 
-    def tag(self, audio: Any, sample_rate: int | None = None) -> np.ndarray:
+    def tag(
+        self, audio: Any, sample_rate: int | None = None, *, progress: Callable[[float], object] | None = None
+    ) -> np.ndarray:
         """float32 [labels], from 0 to 1: how sure it is that a sound is somewhere in the recording, the highest score
-        of its windows."""
+        of its windows; progress: as for `detect`."""
         tags = np.zeros(len(self.labels), np.float32)
-        for piece in self._pieces(audio, sample_rate):
+        for piece in self._pieces(audio, sample_rate, progress):
             np.maximum(tags, piece.tags, out=tags)
         return tags
 
@@ -143,6 +145,7 @@ class Detector:
         minimum: float = 0.1,
         gap: float = 0.25,
         labels: Sequence[str] | str | None = None,
+        progress: Callable[[float], object] | None = None,
     ) -> list[Event]:
         """What is in the recording, and when, in order of onsets.
 
@@ -151,12 +154,13 @@ class Detector:
                 (half of it by default); then gaps shorter than `gap` are filled, and after that events shorter than
                 `minimum` dropped, both in seconds.
             labels: only these; by default all.
+            progress: called with the seconds that are done after each window; what it raises stops the work.
         Raises:
             InputError: also for a label that the model does not know, or a model that tags whole clips only.
         """
         rules, columns = Rules(threshold, low, minimum, gap), self.columns(labels)
         events, mean, end = Events([self.labels[c] for c in columns], rules, self.frame_seconds), Mean(len(columns)), 0
-        for piece in self._pieces(audio, sample_rate):
+        for piece in self._pieces(audio, sample_rate, progress):
             events.push(mean.push(piece.first, self._timed(piece)[:, columns]))
             end = piece.end
         events.push(mean.flush())
@@ -183,12 +187,16 @@ class Detector:
             raise InputError(f"{self.info.name!r} tags whole clips (`tag`, --top): it has no scores over time")
         return piece.frames
 
-    def _pieces(self, audio: Any, sample_rate: int | None) -> Iterator[Piece]:
+    def _pieces(
+        self, audio: Any, sample_rate: int | None, progress: Callable[[float], object] | None = None
+    ) -> Iterator[Piece]:
         """What every window gives, in order; at least one."""
         some = False
         for start, window in cut(self._native(audio, sample_rate), self._window, self._step, self._grid):
             some = True
             yield self._analysed(start, mono(bearable(window)))
+            if progress is not None:
+                progress((start + window.shape[1]) / self.sample_rate)
         if not some:
             raise AudioError(f"the audio is too short: no sample of it is left at {self.sample_rate} Hz")
 
