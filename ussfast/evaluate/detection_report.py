@@ -7,7 +7,9 @@ from typing import Any
 
 import ussfast
 from ussfast.audio.atomic import atomic_write
-from ussfast.evaluate.detection import Detection
+from ussfast.detect.events import Rules
+from ussfast.errors import InputError
+from ussfast.evaluate.detection import Detection, LabelScore, Measure
 from ussfast.evaluate.event_scores import F
 from ussfast.evaluate.tables import table_head, table_row
 from ussfast.separation import make_folders
@@ -33,6 +35,24 @@ def write(found: Detection, directory: Path) -> list[Path]:
 def as_dict(found: Detection) -> dict[str, Any]:
     """Everything, as JSON can hold it."""
     return {"ussfast": ussfast.__version__, "kind": "detection"} | dataclasses.asdict(found)
+
+
+def from_dict(data: Any) -> Detection:
+    """What `as_dict` made, read from its JSON; InputError for something else."""
+    try:
+        if data["kind"] != "detection":
+            raise KeyError("kind")
+        content = {f.name: data[f.name] for f in dataclasses.fields(Detection)}
+        for name in ("event_micro", "event_macro", "segment_micro", "segment_macro"):
+            content[name] = F(**data[name])
+        labels = []
+        for row in data["labels"]:
+            both = {name: row[name] and F(**row[name]) for name in ("event_based", "segment_based")}
+            labels.append(LabelScore(**(row | both)))
+        rules, measure = Rules(**data["rules"]), Measure(**data["measure"])
+        return Detection(**(content | {"labels": tuple(labels), "rules": rules, "measure": measure}))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"not an evaluation of a detector (ussfast evaluate detect): {error!r}") from None
 
 
 def summary(found: Detection) -> dict[str, Any]:
