@@ -212,6 +212,23 @@ def test_the_table_is_that_of_the_measurement(first_screen):
     assert first_screen.readme(text, json.loads((ROOT / first_screen.PEERS).read_text())) == text, "make first-screen"
 
 
+def test_what_is_detected_is_shown(first_screen):
+    page = f"a\n{first_screen.BEGIN_DETECTED}\nold\n{first_screen.END_DETECTED}\nb\n"
+    said = "".join(f"    0.{i}0     1.00  0.50  speech\n" for i in range(9))
+    lines = first_screen.detected(page, said).splitlines()
+    assert (lines[0], lines[-1]) == ("a", "b") and "old" not in lines
+    assert "    ussfast detect talk.wav --plot what.png" in lines
+    assert "    0.70     1.00  0.50  speech" in lines and "    ..." in lines
+    assert not any("0.80" in line for line in lines)
+    assert any(f"({first_screen.DETECTED})" in line for line in lines)
+    with pytest.raises(ValueError, match="nothing is detected"):
+        first_screen.detected(page, "")
+    with pytest.raises(ValueError, match="no place"):
+        first_screen.detected("a\n", said)
+    text = (ROOT / "README.md").read_text()
+    assert text.count(first_screen.BEGIN_DETECTED) == text.count(first_screen.END_DETECTED) == 1
+
+
 def test_the_table_by_hand(first_screen):
     rows = [("cinematic", "late", 1.0, 0.01), ("cinematic", "late", 2.0, 0.03), ("cinematic", "default", -1.0, 0.5)]
     scores = [dict(zip(("task", "system", "si_sdr_improvement", "cpu_per_second"), row, strict=True)) for row in rows]
