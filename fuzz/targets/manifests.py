@@ -24,8 +24,8 @@ ROWS = [
 TABLE = "\n".join(
     "\t".join(row)
     for row in (
-        ("filename", "onset", "offset", "event_label"), ("a.wav", "0.5", "1.25", "dog"), ("b/c.flac", "0", "1e1", "bell"),
-        ("a.wav", "2", "3", "rain, light"), ("d.wav",),
+        ("filename", "onset", "offset", "event_label"), ("a.wav", "0.5", "1.25", "dog"), ("d.wav",),
+        ("b/c.flac", "0", "1e1", "bell"), ("a.wav", "2", "3", "rain, light"),
     )
 ).encode()  # fmt: skip
 
