@@ -48,7 +48,7 @@ def validated_anew(directory: Path, work: Work, say: Say) -> list[tuple[int, flo
         mean = work.validate(model)
         checkpoints.save_weights(folder, recipe, weights, facts | {"mean": mean, "dev": work.dev_set})
         found.append((facts["step"], mean))
-        before = facts.get("mean", facts.get("best"))
+        before = float(facts.get("mean", facts.get("best", 0.0)))
         lines.append(f"step {facts['step']} {measure.shown(mean)} (was {measure.shown(before, unit=False)})")
     say(f"other development {measure.data} than before; the best weights on these: {', '.join(lines) or 'none'}")
     return sorted(found, key=lambda pair: (-pair[1], -pair[0]))[: recipe.run.keep_best]

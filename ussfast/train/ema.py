@@ -18,7 +18,7 @@ class Ema:
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
-        averaged = dict(model.named_parameters())
+        averaged: dict[str, Tensor] = dict(model.named_parameters())
         averaged |= {name: b for name, b in model.named_buffers() if name.endswith((".running_mean", ".running_var"))}
         self.names, self.live = list(averaged), list(averaged.values())
         self.mean: list[Tensor] = [p.detach().clone() for p in self.live]

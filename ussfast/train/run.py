@@ -116,11 +116,19 @@ def train_recipe(
 
 
 def carry_out(
-    job: Job, work: Work, accelerator: "Accelerator", used: list[Item], finish: Callable[[Path], None] | None = None
+    job: Job,
+    work: Work,
+    accelerator: "Accelerator",
+    used: list[Item],
+    finish: Callable[[Path], None] | None = None,
+    licences: str | None = None,
 ) -> None:
     """Trains and exports.
 
-    used: the audio that is trained on, for the credits. finish: puts more into the model directory.
+    Args:
+        used: the audio that is trained on, for the credits.
+        finish: puts more into the model directory.
+        licences: what the model records of its licence, if not the classes of the recipe.
     """
     recipe, output, max_minutes = work.recipe, job.output, job.max_minutes
     trainer = Trainer(work, output, accelerator, job.start)
@@ -137,7 +145,7 @@ def carry_out(
     finished = trainer.run(max_minutes, console.row, console.step) if console else trainer.run(max_minutes)
     if console:
         console.close()
-        about = f"weights of a model trained on {', '.join(recipe.license_classes)} audio"
+        about = licences or f"weights of a model trained on {', '.join(recipe.license_classes)} audio"
         fallen = finished and recipe.optim.schedule == "wsd"
         compare = work.dev_set is not None and recipe.run.average
         export(

@@ -53,7 +53,7 @@ class Separation(Work):
             )
 
     @property
-    def rng(self) -> np.random.Generator:  # type: ignore[override]
+    def rng(self) -> np.random.Generator:
         return self.mixer.rng
 
     @rng.setter

@@ -26,6 +26,7 @@ class Cnn14Config(Checked):
 
     pooling: "clip" pools over time before the classifier and tags whole clips (Cnn14); "max" and "mean" classify every
         step and take the clip's score from them (Cnn14_DecisionLevelMax, Cnn14_DecisionLevelAvg).
+    dropout: in training, behind each block and around the hidden layer; much less is right for few channels.
     """
 
     labels: Labels
@@ -33,6 +34,7 @@ class Cnn14Config(Checked):
     channels: Annotated[tuple[Width, ...], Range(2, 8)] = CHANNELS
     pooling: Literal["clip", "max", "mean"] = "clip"
     segment_seconds: Seconds = 10.0
+    dropout: Annotated[tuple[Annotated[float, Range(0, 0.99)], ...], Range(2, 2)] = (0.2, 0.5)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,7 +103,7 @@ class Cnn14(DetectorModel):
         # Zeros beyond the ends count in the average, as published.
         x = F.max_pool1d(x, 3, stride=1, padding=1) + F.avg_pool1d(x, 3, stride=1, padding=1)
         hidden = self._hide(x.transpose(1, 2))
-        steps = self._score(F.dropout(hidden, 0.5, self.training))
+        steps = self._score(F.dropout(hidden, self.config.dropout[1], self.training))
         tags = steps.amax(1) if self.config.pooling == "max" else steps.mean(1)
         # Frames that fill no step of their own have the scores of the last one.
         at = torch.arange(frames, device=steps.device).div(step, rounding_mode="floor").clamp(max=steps.shape[1] - 1)
@@ -114,11 +116,11 @@ class Cnn14(DetectorModel):
             x = block(x)
             if i + 1 < len(self.blocks):
                 x = F.avg_pool2d(x, 2)
-            x = F.dropout(x, 0.2, self.training)
+            x = F.dropout(x, self.config.dropout[0], self.training)
         return x.mean(3, dtype=self.dtype)
 
     def _hide(self, x: Tensor) -> Tensor:
-        return self.hidden(F.dropout(x, 0.5, self.training)).relu()
+        return self.hidden(F.dropout(x, self.config.dropout[1], self.training)).relu()
 
     def _score(self, hidden: Tensor) -> Tensor:
         return self.out(hidden).to(self.dtype).sigmoid()
