@@ -21,7 +21,7 @@ def trainer_in(folder, pool, dev=(), **changes):
 
 def steps(trainer, count):
     batches = trainer.recipe.optim.accumulate
-    return [trainer.train_step(*(trainer.work.mixer.batch() for _ in range(batches))) for _ in range(count)]
+    return [trainer.train_step(*(trainer.work.batch() for _ in range(batches))) for _ in range(count)]
 
 
 def exactly(one, other):
@@ -33,7 +33,7 @@ def same(one, other):
     exactly(one.model.state_dict(), other.model.state_dict())
     exactly(one.optimizer.state_dict(), other.optimizer.state_dict())
     exactly(one.ema.state(), other.ema.state())
-    assert one.work.mixer.rng.bit_generator.state == other.work.mixer.rng.bit_generator.state
+    assert one.work.rng.bit_generator.state == other.work.rng.bit_generator.state
     assert (one.step, one.kept) == (other.step, other.kept)
     assert (one.autoclip and one.autoclip.history) == (other.autoclip and other.autoclip.history)
     return True

@@ -9,6 +9,7 @@ from ussfast.data.pool import AudioPool
 from ussfast.errors import InputError
 
 QUIET = 1e-8  # mean square of a crop that counts as silent
+FAINT = 0.01  # the same, as a share of its item's
 TRIES = 8
 
 
@@ -17,14 +18,12 @@ class ClipSet:
 
     def __init__(self, pool: AudioPool, labels: Sequence[str | None]):
         self.pool, self.labels = pool, list(labels)
+        self._power = [pool.power(i, 0, int(length)) for i, length in enumerate(pool.length)]
         self.by_label: dict[str | None, np.ndarray] = {}
         for label in dict.fromkeys(self.labels):
-            own = [i for i, other in enumerate(self.labels) if other == label and self._heard(i)]
+            own = [i for i, other in enumerate(self.labels) if other == label and self._power[i] > QUIET]
             if own:
                 self.by_label[label] = np.array(own, np.int64)
-
-    def _heard(self, index: int) -> bool:
-        return self.pool.power(index, 0, int(self.pool.length[index])) > QUIET
 
     def check(self, names: Sequence[str], split: str, least: int = 1) -> None:
         """InputError unless there are clips of all these labels, and `least` labels."""
@@ -42,9 +41,9 @@ class ClipSet:
         for _ in range(TRIES):
             index = int(own[rng.integers(len(own))])
             offset = round(rng.random() * (int(self.pool.length[index]) - count))
-            if self.pool.power(index, offset, count) > QUIET:
-                break
-        return index, offset
+            if self.pool.power(index, offset, count) > max(QUIET, FAINT * self._power[index]):
+                return index, offset
+        return index, self.loudest(index, count)
 
     def loudest(self, index: int, count: int) -> int:
         """Where the crop of `count` samples begins that has most energy, in steps of a quarter of it."""

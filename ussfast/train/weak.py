@@ -46,13 +46,30 @@ class Held(NamedTuple):
 
 
 class WaveformLoss(nn.Module):
-    """Mean absolute error of waveforms as a module, so that several processes can share its gradients."""
+    """Mean absolute error of waveforms as a module, so that several processes can share its gradients.
+
+    Running statistics of batch norms, which follow slowly, are plain means as long as there are few batches: a short
+    run would else be validated with those that the norms began with.
+    """
 
     def __init__(self, model: SpectralModel, log: bool, bfloat16: bool = False):
         super().__init__()
         self.model, self.log, self.narrow = model, log, bfloat16
+        self._norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        self._slowest = [norm.momentum or 0.0 for norm in self._norms]
+        self._seen: int | None = None
+
+    def _settle(self) -> None:
+        if self._seen is None:  # asked once: the device may be far behind
+            counts = [norm.num_batches_tracked for norm in self._norms if norm.num_batches_tracked is not None]
+            self._seen = min(map(int, counts), default=0)
+        self._seen += 1
+        for norm, slowest in zip(self._norms, self._slowest, strict=True):
+            norm.momentum = max(slowest, 1 / self._seen)
 
     def forward(self, batch: Triplets) -> Tensor:
+        if self.model.training:
+            self._settle()
         with use_reference():
             found = self.model.separate(batch.mixture, batch.vector[:, None], autocast=self.narrow)[:, 0]
         error = (found - batch.source).abs().mean()
