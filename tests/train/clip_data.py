@@ -53,13 +53,16 @@ UNET = {
 }
 
 
+SMALL = {"dropout": [0.1, 0.1], "pooling": "linear", "channels": [8, 16, 8]}
+
+
 def plain_detector(model=None, **changes):
     """A detector's recipe in its plain form; `changes` go into its tables, or take their place."""
     own = {k: v for k, v in json.loads(json.dumps(to_dict(DETECTOR))).items() if k != "labels"}
     recipe = {
         "kind": "detector",
         "name": "tiny",
-        "model": {"architecture": "cnn14", **own, "dropout": [0.1, 0.1], "pooling": "linear", "channels": [8, 16, 8]} if model is None else model,
+        "model": {"architecture": "cnn14", **own, **SMALL} if model is None else model,
         "labels": list(TONES),
         "clips": {"seconds": 0.5, "batch": 6, "sums": 0.5, "unlabelled": 0.2, "time_frames": 8, "mel_bands": 2},
         "optim": {"steps": 6, "lr": 0.01, "warmup": 1, "ema": 0.5},

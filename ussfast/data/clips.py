@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -75,8 +75,12 @@ def _item(path: Path, label: str, split: str) -> Item:
 
 def rules_of(items: Sequence[Item]) -> tuple[LabelRule, ...]:
     """A rule for every label of the training items."""
-    found = sorted({str(item.label) for item in items if item.split == "train" and item.label is not None})
-    return tuple(LabelRule(name) for name in found)
+    return tuple(LabelRule(name) for name in known_labels(item for item in items if item.split == "train"))
+
+
+def known_labels(items: Iterable[Item]) -> list[str]:
+    """All labels that items have by themselves, in order."""
+    return sorted({str(item.label) for item in items if item.label is not None})
 
 
 def labels_of(items: Sequence[Item], rules: Sequence[LabelRule]) -> list[str | None]:

@@ -1,11 +1,12 @@
 """Recipes of what is trained on weakly labelled clips: a detector, and a separator that asks one."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ussfast.data.clips import LabelRule, check_rules
+from ussfast.data.clips import LabelRule, check_rules, unknown_label
 from ussfast.errors import InputError
 from ussfast.models import DETECTORS, architecture_of
 from ussfast.models.config import Seconds
@@ -91,6 +92,14 @@ class WeakRecipe(ClipRecipe):
     detector: str | None = None
     held_out: tuple[str, ...] = ()
     pairs: PairsConfig = PairsConfig()
+
+    def trained(self, rules: Sequence[LabelRule]) -> tuple[str, ...]:
+        """The labels of these rules that are not held out; InputError for one held out that is none of them."""
+        names = [rule.name for rule in rules]
+        for held in self.held_out:
+            if held not in names:
+                raise unknown_label(held, names, f"held_out: recipe {self.name} has")
+        return tuple(name for name in names if name not in self.held_out)
 
 
 def detector_from_dict(data: Plain) -> DetectorRecipe:

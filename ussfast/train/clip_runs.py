@@ -13,7 +13,7 @@ from ussfast.audio.temporary import temporary_name
 from ussfast.checkpoints.info import read
 from ussfast.checkpoints.names import CONFIG, WEIGHTS, resolve
 from ussfast.checkpoints.store import load_detector
-from ussfast.data.clips import LabelRule, labels_of, read_clips, rules_of
+from ussfast.data.clips import LabelRule, known_labels, labels_of, read_clips, rules_of, unknown_label
 from ussfast.data.pool import Item
 from ussfast.errors import CheckpointError, InputError
 from ussfast.train.clip_recipes import ClipRecipe, load_detector_recipe, load_weak_recipe
@@ -32,6 +32,7 @@ def train_detector(job: Job) -> None:
     recipe = job.stepped(load_detector_recipe(job.source))
     items, rules = _clips(job, recipe)
     recipe = recipe.knowing(rules)
+    _check(items, rules, recipe.model.labels)
     accelerator, target = job.processes()
     train, dev = _sets(items, rules, recipe.model.sample_rate, target, accelerator.is_main_process)
     carry_out(job, Tagging(recipe, train, dev), accelerator, train.pool.items, licences=_licences(job))
@@ -56,6 +57,7 @@ def train_weak(job: Job, detector: str | None = None) -> None:
     if os.path.isdir(own) and _digest(own) != digest:
         raise InputError(f"{job.output}: the run was begun with another detector than {given}: its own is {own}")
     items, rules = _clips(job, recipe)
+    _check(items, rules, recipe.trained(rules))
     accelerator, target = job.processes()
     train, dev = _sets(items, rules, recipe.model.sample_rate, target, accelerator.is_main_process)
     work = Weak(recipe, rules, train, dev, model, info.name, digest)
@@ -82,13 +84,21 @@ def _licences(job: Job) -> str | None:
     return f"weights of a model trained on audio of {job.data.name}" if os.path.isdir(job.data) else None
 
 
+def _check(items: list[Item], rules: tuple[LabelRule, ...], trained: tuple[str, ...]) -> None:
+    """InputError, before anything is decoded, where there are no clips of a label or none to validate on."""
+    found = {split: [item for item in items if item.split == split] for split in ("train", "dev")}
+    there = {split: set(labels_of(own, rules)) for split, own in found.items()}
+    for name in trained:
+        if name not in there["train"]:
+            raise unknown_label(name, known_labels(found["train"]), "the training data has")
+    if trained and not there["dev"] & set(trained):
+        some = ", ".join(trained[:5])
+        raise InputError(f"the data has no items of split dev to validate on with one of the labels ({some})")
+
+
 def _sets(
     items: list[Item], rules: tuple[LabelRule, ...], rate: int, target: torch.device, main: bool
 ) -> tuple[ClipSet, ClipSet]:
-    for split, what in (("train", "to train on"), ("dev", "to validate on")):
-        if not any(item.split == split and label for item, label in zip(items, labels_of(items, rules), strict=True)):
-            names = ", ".join(rule.name for rule in rules[:5])
-            raise InputError(f"the data has no items of split {split} {what} with one of the recipe's labels ({names})")
     train, dev = decoded(items, "train", rate, target, main), decoded(items, "dev", rate, "cpu", main)
     return ClipSet(train, labels_of(train.items, rules)), ClipSet(dev, labels_of(dev.items, rules))
 

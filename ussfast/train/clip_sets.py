@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ussfast.data.clips import unknown_label
+from ussfast.data.clips import known_labels, unknown_label
 from ussfast.data.pool import AudioPool
 from ussfast.errors import InputError
 
@@ -27,11 +27,9 @@ class ClipSet:
 
     def check(self, names: Sequence[str], split: str, least: int = 1) -> None:
         """InputError unless there are clips of all these labels, and `least` labels."""
-        known = sorted(label for label in self.by_label if label is not None)
         for name in names:
             if name not in self.by_label:
-                known = known or sorted({str(item.label) for item in self.pool.items if item.label is not None})
-                raise unknown_label(name, known, f"the {split} data has")
+                raise unknown_label(name, known_labels(self.pool.items), f"the {split} data has")
         if len(names) < least:
             raise InputError(f"training needs clips of {least} labels at least, got {', '.join(names) or 'none'}")
 

@@ -112,11 +112,7 @@ class Weak(Work):
                 f"embeddings of detector {name} have {detector.embedding_dim} numbers, and the recipe's model takes "
                 f"{config.latent_dim}: set its latent_dim to {detector.embedding_dim}"
             )
-        names = [rule.name for rule in rules]
-        for held in recipe.held_out:
-            if held not in names:
-                raise unknown_label(held, names, f"held_out: recipe {recipe.name} has")
-        self.labels = tuple(label for label in names if label not in recipe.held_out)
+        self.labels = recipe.trained(rules)
         train.check(self.labels, "training", least=2)
         for label in self.labels:
             if label not in detector.labels:
@@ -126,7 +122,7 @@ class Weak(Work):
             round(seconds * config.sample_rate) for seconds in (config.segment_seconds, recipe.pairs.clip_seconds)
         )
         self.segments, held_out = (Segments(part, detector, length, longest, self.device) for part in (train, dev))
-        self.held = self._held(held_out, names)
+        self.held = self._held(held_out, [rule.name for rule in rules])
         if not any(not one.new for one in self.held):
             raise InputError(
                 f"recipe {recipe.name}: there are no clips of split dev to validate on, of two labels at least"
