@@ -15,7 +15,7 @@ import torch
 import typer
 from docs_pages import ROOT
 from golden_detectors import LEVEL, golden_detector
-from tiny import tiny_directory
+from tiny import ASP, tiny_detector_directory, tiny_directory
 
 from ussfast.checkpoints.store import save_model
 from ussfast.cli.main import app, main
@@ -101,6 +101,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     tiny_directory(tmp_path / "models").rename(tmp_path / CONVERTED)
+    tiny_directory(tmp_path / "models", ASP).rename(tmp_path / "models/zeroshot")
+    tiny_detector_directory(tmp_path / "models").rename(tmp_path / "models/htsat")
     model = golden_detector(LEVEL)
     save_model(tmp_path / DETECTOR, model, name="detector", license="CC0-1.0", source={"made": "at random"})
     return tmp_path

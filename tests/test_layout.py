@@ -79,3 +79,10 @@ def test_files_of_tests_have_names_of_their_own():
     """pytest imports them by their name alone, and of two it collects one."""
     names = [path.name for path in ROOT.glob("tests/**/test_*.py")]
     assert sorted(names) == sorted(set(names))
+
+
+def test_no_merge_is_left_half_done():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "bench" / "NOTES.md"]
+    for path in [*ours(), *pages]:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        assert not re.search(r"^(<{7}|>{7}) ", text, re.MULTILINE), path

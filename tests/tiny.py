@@ -9,6 +9,7 @@ import torch
 
 from ussfast.checkpoints.store import save_model
 from ussfast.models import build, build_detector
+from ussfast.models.asp_unet import AspUnetConfig
 from ussfast.models.bslocoformer import BsLocoformerConfig
 from ussfast.models.causal import CausalConfig
 from ussfast.models.config import FfnConfig, LevelConfig, StackConfig, to_dict
@@ -60,6 +61,16 @@ DETECTOR = Cnn14Config(
     front=LogMelConfig(sample_rate=RATE, n_fft=256, hop=80, mels=16, fmin=20.0, fmax=4000.0),
     channels=(4, 8, 8),
     pooling="max",
+)
+
+
+# Takes the vectors that DETECTOR makes.
+ASP = AspUnetConfig(
+    sample_rate=RATE,
+    stft=replace(STFT, window="hann", padding="reflect"),
+    latent_dim=DETECTOR.embedding_dim,
+    encoder_channels=(4, 8),
+    center_channels=8,
 )
 
 

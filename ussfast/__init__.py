@@ -19,6 +19,7 @@ from ussfast.errors import (
     OutOfMemoryError,
     OutputError,
     PromptError,
+    PromptWarning,
     UssfastError,
 )
 
@@ -60,6 +61,7 @@ __all__ = [
     "Prompt",
     "PromptBank",
     "PromptError",
+    "PromptWarning",
     "SegmentPolicy",
     "Separation",
     "Separator",

@@ -49,3 +49,7 @@ class OutputError(UssfastError):
 
 class OutOfMemoryError(UssfastError):
     """The window did not fit into memory, even after one retry with a shorter one."""
+
+
+class PromptWarning(UserWarning):
+    """A prompt that may be worse than it could be, such as one of clips that have little in common."""

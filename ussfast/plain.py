@@ -162,7 +162,11 @@ def read_json(path: Readable, most: int | None = MOST_JSON) -> Any:
     Raises:
         InputError: what it is instead, or that it cannot be read, in one line without the path.
     """
-    data = _content(path, "JSON", most)
+    return parse_json(_content(path, "JSON", most))
+
+
+def parse_json(data: bytes | str) -> Any:
+    """What `read_json` reads, from memory: as large as it is."""
     try:
         value = json.loads(data, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:

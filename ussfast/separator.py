@@ -11,17 +11,18 @@ from ussfast.audio import OutputFormat, Written, given_file, is_file, known_rate
 from ussfast.audio.naming import stem_paths
 from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.info import ModelInfo, describe
+from ussfast.detect.detector import Detector
 from ussfast.engine.engine import Engine
 from ussfast.engine.moving import moved, reduced
 from ussfast.engine.recordings import separate_recording, separate_whole
 from ussfast.engine.settings import Settings
-from ussfast.errors import InputError, PromptError
+from ussfast.enrolling import Enrolling
+from ussfast.errors import InputError
 from ussfast.long_audio.pipeline import Progress
 from ussfast.long_audio.policy import SegmentPolicy
 from ussfast.models import SpectralModel, architecture_of
 from ussfast.models.presets import random_model
-from ussfast.prompts.bank import Plan, Prompt, PromptBank, as_names, check_prompts, make_plan
-from ussfast.prompts.enrolment import can_embed, enroll
+from ussfast.prompts.bank import Plan, PromptBank, as_names, check_prompts, make_plan
 from ussfast.prompts.names import check_repeats
 from ussfast.separation import Separation, choose, output_labels
 from ussfast.streaming import opening as live
@@ -29,13 +30,15 @@ from ussfast.streaming.pool import SessionPool
 from ussfast.streaming.session import Session
 
 
-class Separator:
+class Separator(Enrolling):
     """Separates audio into named sources.
 
     Args:
         model: "default" (embedded), a model directory, or "owner/name" on the Hugging Face Hub.
         prompts: what to separate, names in `separator.prompts`; repeats allowed. May be left out here and given to
             `separate`. Models without prompts take none and return all their sources.
+        detector: for a model whose prompts are vectors: what makes these of clips, see `enroll`. A Detector, or a model
+            as above. By default the folder "query" of the model's directory, if there is one.
         device and all that follow: see `ussfast.engine.settings.Settings`.
     Raises:
         CheckpointError, PromptError, DeviceError, InputError (all of them UssfastErrors and ValueErrors).
@@ -57,13 +60,14 @@ class Separator:
         max_attenuation: float | None = None,
         sum_to_mixture: bool = False,
         channels: Literal["linked", "independent"] = "independent",
+        detector: str | Path | Detector | None = None,
     ):
         network, info = checkpoint.load_model(checkpoint.resolve(str(model)))
         settings = Settings(
             device, dtype, backend, segment, overlap, stitch, look_ahead, batch, max_attenuation, sum_to_mixture,
             channels,
         )  # fmt: skip
-        self._set_up(network, info, prompts, settings)
+        self._set_up(network, info, prompts, settings, detector)
 
     @classmethod
     def from_preset(cls, name: str, prompts: Sequence[str] | str = (), *, seed: int = 0, **settings: Any) -> Self:
@@ -72,20 +76,26 @@ class Separator:
         Args:
             name: one of ussfast.models.presets.PRESETS, such as "tuss-medium".
             seed: of the weights.
-            settings: as for the constructor.
+            settings: as for the constructor, `detector` too.
         """
         return cls.from_model(random_model(name, seed), prompts, name=name, **settings)
 
     @classmethod
     def from_model(
-        cls, network: SpectralModel, prompts: Sequence[str] | str = (), *, name: str = "model", **settings: Any
+        cls,
+        network: SpectralModel,
+        prompts: Sequence[str] | str = (),
+        *,
+        name: str = "model",
+        detector: str | Path | Detector | None = None,
+        **settings: Any,
     ) -> Self:
         """Wraps a network that is already in memory; settings as for the constructor."""
         if not isinstance(network, SpectralModel):
             raise InputError(f"a Separator is made of a model that separates, got a {type(network).__name__}")
         info = describe(network.config, architecture_of(network.config), network.parameter_count(), name)
         separator = cls.__new__(cls)
-        separator._set_up(network, info, prompts, Settings.of(settings))
+        separator._set_up(network, info, prompts, Settings.of(settings), detector)
         return separator
 
     def to(self, device: str | torch.device) -> "Separator":
@@ -111,13 +121,21 @@ class Separator:
         form = f"{self.sample_rate} Hz on {self.engine.device}"
         return f"Separator({'; '.join(part for part in (self.info.name, asked, form) if part)})"
 
-    def _set_up(self, network: SpectralModel, info: ModelInfo, prompts: Sequence[str] | str, chosen: Settings) -> None:
+    def _set_up(
+        self,
+        network: SpectralModel,
+        info: ModelInfo,
+        prompts: Sequence[str] | str,
+        chosen: Settings,
+        detector: str | Path | Detector | None = None,
+    ) -> None:
         self.info, self.settings = info, chosen
         self.default_prompts = as_names(prompts)
         if self.default_prompts:
             vectors = network.prompt_size is not None
             known = check_prompts(self.default_prompts, network.prompt_names, vectors)
             check_repeats(known, network.equal_prompts)
+        self._find_detector(network, detector)
         self.engine = Engine(network, chosen)
         self.prompts = PromptBank(network)
 
@@ -262,31 +280,6 @@ class Separator:
         """
         rate = known_rate(sample_rate, self.sample_rate)
         return live.open_pool(self.engine, self._plan, size, rate, channels, max_prompts, on_bad, threads)
-
-    @property
-    def can_enroll(self) -> bool:
-        """Whether the model makes prompts from example clips."""
-        return can_embed(self.engine.model)
-
-    def enroll(self, name: str, clips: Iterable[Any], sample_rate: int | None = None) -> Prompt:
-        """A prompt from example clips of a sound, stored in `prompts` and usable like any other.
-
-        Args:
-            name: of the prompt; an enrolled one of that name is replaced.
-            clips: each as `audio` of `separate`, with the sound and little else; level and length do not matter.
-                Several are averaged.
-            sample_rate: of arrays among the clips, in Hz; needed if there are any.
-        Raises:
-            PromptError: the model cannot enroll, or the name is that of a class prompt or cannot be a file's.
-            InputError, AudioError: no clip, an array without a rate, a clip that is silent or shorter than 0.1 s, a
-                file that cannot be read.
-        """
-        if not self.can_enroll:
-            raise PromptError(f"model {self.info.name!r} makes no prompts from clips; it knows {list(self.prompts)}")
-        self.prompts.check_name(name)
-        prompt = enroll(self.engine.model, self.sample_rate, name, clips, sample_rate)
-        self.prompts.add(prompt)
-        return prompt
 
     def _plan(self, prompts: Sequence[str] | str | None = None) -> Plan:
         fixed = bool(getattr(self.engine.model.config, "labels", ()))

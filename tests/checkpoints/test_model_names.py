@@ -80,7 +80,7 @@ def test_presets_have_no_weights(embedded):
     refused("tuss-medium", r"preset without weights: use Separator.from_preset\('tuss-medium'\)")
 
 
-def test_hub_names_download_two_files(monkeypatch, saved):
+def test_hub_names_download_a_model_and_its_detector(monkeypatch, saved):
     asked = []
 
     def download(repo, **settings):
@@ -89,7 +89,7 @@ def test_hub_names_download_two_files(monkeypatch, saved):
 
     monkeypatch.setattr(hf, "snapshot_download", download)
     assert resolve("me/tiny") == resolve("me/tiny@v1.0") == saved
-    patterns = ["config.json", "model.safetensors"]
+    patterns = ["config.json", "model.safetensors", "query/config.json", "query/model.safetensors"]
     assert asked == [
         ("me/tiny", {"revision": None, "allow_patterns": patterns}),
         ("me/tiny", {"revision": "v1.0", "allow_patterns": patterns}),

@@ -114,10 +114,14 @@ def test_weights_that_cannot_be_stored(tmp_path, directory):
 def test_overwriting(tmp_path, directory):
     model = golden_model("tflocoformer_tiny")
     (directory / "README.md").write_text("card")
+    (directory / "query").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (directory / "query" / name).write_text("of a detector")
     with pytest.raises(InputError, match="there is a model already"):
         save_model(directory, model, **FACTS)
     save_model(directory, model, **FACTS | {"name": "again"}, overwrite=True)
     assert read_info(directory).name == "again" and (directory / "README.md").read_text() == "card"
+    assert sorted(path.read_text() for path in (directory / "query").iterdir()) == ["of a detector"] * 2
 
     other = tmp_path / "photos"
     other.mkdir()

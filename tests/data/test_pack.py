@@ -8,9 +8,9 @@ import pytest
 import soundfile
 from tiny import STEMS, TONE, tiny_manifest
 
+from ussfast.audio.ogg import BLOCK_FRAMES, encode
 from ussfast.data import pack as packing
 from ussfast.data.manifest import read_rows, write_rows
-from ussfast.data.ogg import BLOCK_FRAMES, encode
 from ussfast.data.pack import LOSSES, PackSettings, pack, parse_size
 from ussfast.data.pack_order import keep_order, units_of
 from ussfast.data.pool import AudioPool, read_manifest

@@ -18,6 +18,7 @@ from ussfast import AudioError, CheckpointError, DeviceError, InputError, Ussfas
 from ussfast.audio import resample
 from ussfast.checkpoints.store import fill_detector, save_model
 from ussfast.detect.windows import cut
+from ussfast.models._folded import has_bfloat16
 
 RATE = 32000
 SECOND = 0.99  # window of the models here: 100 frames of 10 ms, but for the last sample
@@ -54,6 +55,21 @@ def test_a_clip_that_fits_gives_what_the_model_gives(detector):
         assert np.array_equal(detector.embed(clip[0], RATE), expected.embedding[0].numpy())
         assert detector.frames(clip, RATE).shape == (1 + samples // 320, len(detector.labels))
         assert detector.tag(clip, RATE).dtype == detector.frames(clip, RATE).dtype == np.float32
+
+
+@pytest.mark.parametrize("name", [LEVEL, HTSAT])
+def test_bfloat16_is_near_stays_so_in_copies_and_is_not_the_default(name):
+    clip = noise(1, RATE // 2)
+    wide = ussfast.Detector.from_model(golden_copy(name, segment_seconds=SECOND))
+    narrow = ussfast.Detector.from_model(golden_copy(name, segment_seconds=SECOND), dtype="bf16")
+    want, found = wide.tag(clip, RATE), narrow.tag(clip, RATE)
+    assert np.abs(found - want).max() < 0.02
+    if has_bfloat16(narrow.device):
+        assert not np.array_equal(found, want)
+    assert np.array_equal(pickle.loads(pickle.dumps(narrow)).tag(clip, RATE), found)
+    for wrong in ("int8", None, "half"):
+        with pytest.raises(InputError, match="dtype must be one of auto, float32, fp32, bfloat16, bf16, got"):
+            ussfast.Detector.from_model(golden_copy(name), dtype=wrong)
 
 
 def test_published_outputs():

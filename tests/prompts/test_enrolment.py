@@ -119,7 +119,7 @@ def test_names_that_cannot_be_used(separator, name):
         (["x" * 300], "x{300}: could not be opened: File name too long"),
         (["a\0b"], "could not be opened: no file can have this name"),
         ([np.ones((1, 4000), np.int64)], "int64 has no full scale"),
-        ([np.zeros((1, 4000), np.float32)], "clip 1 is silent"),
+        ([np.zeros((1, 4000), np.float32)], "clip 1: it is silent; give a clip"),
         ([noise(1, 4000), noise(1, 700)], "clip 2: 0.087 s are too short; give at least 0.1 s"),
     ],
 )

@@ -148,7 +148,7 @@ def test_what_is_wrong_is_said_in_a_line(separator):
         (lambda: separator.separate(audio(999), RATE), "no prompts given; name at least one of: q, r"),
         (lambda: bare.prompts.add(ussfast.Prompt("q", torch.ones(13), "enrolled")), "vector of 12 numbers is needed"),
         (lambda: bare.prompts.add(ussfast.Prompt("q", torch.full((12,), torch.nan), "enrolled")), "not finite"),
-        (lambda: bare.enroll("q", [audio()], RATE), "makes no prompts from clips"),
+        (lambda: bare.enroll("q", [audio()], RATE), "'model' needs a detector to make prompts of clips"),
         (lambda: bare.session(RATE), f"no prompts given; {NONE_YET}"),
     ]
     for call, says in cases:

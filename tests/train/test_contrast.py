@@ -15,6 +15,7 @@ from ussfast.models.config import to_dict
 from ussfast.train.contrast import contrast_loss, draw_pairs
 from ussfast.train.queries import QueryPicker
 from ussfast.train.recipe import LossConfig, recipe_from_dict
+from ussfast.train.rendering import AugmentConfig
 from ussfast.train.separation import Separation
 from ussfast.train.trainer import Trainer
 
@@ -39,6 +40,18 @@ def test_pairs_are_of_one_kind_and_of_two_items():
     # "once" and "shy" have one item each: nothing that could be found together.
     several = {key for key, items in PICKER.alike.items() if len(items) > 1}
     assert seen == several and ("sfx", "once") not in seen and ("sfx", "bell") in seen
+
+
+def test_both_of_a_pair_are_moved_alike():
+    picker, rng, augment = QueryPicker(POOL, 0.3, 1.0), np.random.default_rng(0), AugmentConfig(speed=1.0)
+    seen = set()
+    for _ in range(10):
+        clips = draw_pairs(picker, 4, rng, augment)
+        half = len(clips) // 2
+        assert [c.change for c in clips[:half]] == [c.change for c in clips[half:]]
+        seen |= {(c.change.pitch, c.change.stretch) for c in clips}
+    assert len(seen) > 20
+    assert not any(c.change.moves for c in draw_pairs(PICKER, 4, rng, augment))
 
 
 def test_batches_have_them():

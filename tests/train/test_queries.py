@@ -207,6 +207,24 @@ def test_every_way_to_a_clip():
     assert picker.absent("musicbg", [Crop(numbers["jazz"][0], 0, 1, 1.0, 0, Change())], rng) is None
 
 
+def test_clips_move_in_pitch_and_duration_with_their_source():
+    change = Change(1.3, 0.8, gains_db=(1.0,) * 6, room=(0.2, -6.0), edge=0.5)
+    always, never, rng = QueryPicker(POOL, 0.5, 1.0), QueryPicker(POOL, 0.5), np.random.default_rng(0)
+    bell = next(i for i, item in enumerate(POOL.items) if item.label == "bell")
+    jazz = next(i for i, item in enumerate(POOL.items) if item.label == "jazz")
+    for item, offset in ((bell, 0), (jazz, 7500)):  # of another item, of another place of the same one
+        crop = Crop(item, offset, 5000, 1.0, 0, change)
+        clip = always.present(crop, [crop], rng)
+        assert clip.change == Change(1.3, 0.8) and clip.span == clip.change.span(4000, POOL.rate) > 4000
+        assert clip.item != item or clip.offset + clip.span <= offset or clip.offset >= offset + 5000
+        assert never.present(crop, [crop], rng).change == Change()
+        sound = always.render([clip], AugmentConfig(), 0.0, rng)
+        assert sound.shape == (1, 4000) and float(sound.square().mean()) == pytest.approx(1, rel=1e-3)
+    some = QueryPicker(POOL, 0.5, 0.5)
+    moved = [some.present(crop, [crop], rng).change.moves for _ in range(200)]
+    assert 60 < sum(moved) < 140
+
+
 def test_backgrounds_that_are_built_are_never_queried():
     sets = (PromptSet(("sfxbg", "musicbg"), 1.0),)
     assert mixer(query=1.0, sets=sets, built_background=1.0).batch().queries is None

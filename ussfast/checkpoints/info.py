@@ -136,6 +136,20 @@ def fingerprint(architecture: str, config: Any, weights: str) -> str:
     return hashlib.sha256(facts.encode()).hexdigest()
 
 
+def fingerprint_of(info: ModelInfo, tensors: Mapping[str, Any]) -> str:
+    """That of the info; for a model in memory one of its own, of configuration and weights.
+
+    tensors: its state dictionary, float32.
+    """
+    if info.fingerprint:
+        return info.fingerprint
+    digest = hashlib.sha256()
+    for key, tensor in sorted(tensors.items()):
+        digest.update(f"{key} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy())
+    return fingerprint(info.architecture, info.config, digest.hexdigest())
+
+
 def _without_config(directory: Path) -> str:
     published = ("hparams.yaml", "config.yaml", "merged_config.yaml", "checkpoints", "*.pth", "*.ckpt", "*.pt")
     if any(next(directory.glob(pattern), None) for pattern in published):

@@ -13,6 +13,7 @@ from ussfast.plain import read_json, shown
 FORMAT, VERSION = "ussfast-model", 1
 MOST_SOURCES = 256
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+QUERY = "query"  # a folder of a model that takes vectors: the detector that makes them
 EMBEDDED = Path(__file__).parents[1] / "weights"
 # As long as the Hub's own may be; no branch is called more than that.
 HUB_NAME = re.compile(r"(?=[^@]{3,96}(@|$))(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]{1,200}))?")
@@ -92,7 +93,8 @@ def resolve(name: str | os.PathLike[str]) -> Path:
         hint = f": run 'ussfast convert {path} DESTINATION' first" if path.suffix in (".pth", ".ckpt", ".pt") else ""
         raise CheckpointError(f"{path}: a file, not a model directory{hint}")
     if isinstance(name, str) and (parts := HUB_NAME.fullmatch(text)):
-        return hub.download(parts["repo"], parts["revision"], (CONFIG, WEIGHTS))
+        own = (CONFIG, WEIGHTS)
+        return hub.download(parts["repo"], parts["revision"], (*own, *(f"{QUERY}/{file}" for file in own)))
     if is_preset(text):
         raise CheckpointError(f"{text!r} is a preset without weights: use Separator.from_preset({text!r})")
     raise CheckpointError(f"no model {shown(text, 200)}; a model is {EXPECTED}")

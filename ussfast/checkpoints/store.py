@@ -7,6 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,7 +89,7 @@ def save_model(
     fresh = temporary_name(directory)
     try:
         if directory.is_dir():
-            shutil.copytree(directory, fresh, ignore=shutil.ignore_patterns(CONFIG, WEIGHTS), symlinks=True)
+            shutil.copytree(directory, fresh, ignore=partial(_replaced, str(directory)), symlinks=True)
         else:
             fresh.mkdir()
         (fresh / WEIGHTS).write_bytes(data)
@@ -99,6 +100,11 @@ def save_model(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return read_info(directory)
+
+
+def _replaced(top: str, folder: str, _: list[str]) -> list[str]:
+    """What is written anew: files of the folder itself, none of a detector inside."""
+    return [CONFIG, WEIGHTS] if os.fspath(folder) == top else []
 
 
 def place(directory: str | os.PathLike[str]) -> Path:

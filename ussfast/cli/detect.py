@@ -1,5 +1,6 @@
 """`ussfast detect`. Heavy imports happen inside, after everything that can be checked without them."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,14 @@ NO_MODEL = (
 )
 
 
+class Precision(StrEnum):
+    auto = "auto"
+    float32 = "float32"
+    fp32 = "fp32"
+    bfloat16 = "bfloat16"
+    bf16 = "bf16"
+
+
 def detect(
     context: typer.Context,
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Audio files, or folders to search.")],
@@ -27,6 +36,7 @@ def detect(
         str | None, typer.Option("--model", "-m", help="A detector: a model directory, or owner/name on the Hub.")
     ] = None,
     device: Device = "auto",
+    dtype: Annotated[Precision, typer.Option(help="auto is float32; bfloat16 is faster.")] = Precision.auto,
     threshold: Annotated[float, typer.Option(help="An event begins where the score is above this.")] = 0.5,
     low: Annotated[
         float | None, typer.Option(help="It goes on while the score is above this; half of --threshold if not given.")
@@ -79,7 +89,7 @@ def detect(
     if any(file.error is None for file in files):
         from ussfast.detect.detector import Detector
 
-        detector = Detector(model, device=device)
+        detector = Detector(model, device=device, dtype=dtype.value)
         columns = detector.columns(label)  # an unknown label is an error before any file is read
         for file in files:
             if file.error is None:

@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from ussfast import audio
 from ussfast.audio.atomic import write_failure
+from ussfast.audio.ogg import encode
 from ussfast.audio.resampling import resample
 from ussfast.audio.temporary import sweep, temporary_name
 from ussfast.data.manifest import LICENSE_CLASSES, PROMPTS, SPLITS, Row, manifest_text, moved, read_rows, row_text
-from ussfast.data.ogg import encode
 from ussfast.data.pack_order import Unit, keep_order, units_of
 from ussfast.errors import AudioError, InputError, OutputError
 

@@ -20,9 +20,12 @@ from ussfast.engine.levels import bearable
 from ussfast.engine.settings import pick_device
 from ussfast.errors import AudioError, InputError, UssfastError
 from ussfast.models import architecture_of
+from ussfast.models._folded import has_bfloat16
 from ussfast.models.detectors import DetectorModel
+from ussfast.values import one_of
 
 OVERLAP = 0.25  # of a window
+DTYPES = {"auto": "float32", "float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16"}
 ARRAY_BLOCK = 1 << 16
 
 
@@ -49,28 +52,34 @@ class Detector:
     Args:
         model: a model directory, or "owner/name" on the Hugging Face Hub.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        dtype: "auto" or "float32" for published scores, or "bfloat16" for large matrix products and convolutions in
+            that, on devices that have such: two to three times as fast on a CPU, scores differ by about 0.01.
     Raises:
         CheckpointError, DeviceError (both UssfastErrors and ValueErrors); what takes audio also raises AudioError,
             InputError, and OutOfMemoryError.
     """
 
-    def __init__(self, model: str | Path, *, device: str = "auto"):
-        self._set_up(*checkpoint.load_detector(checkpoint.resolve(str(model))), device)
+    def __init__(self, model: str | Path, *, device: str = "auto", dtype: str = "auto"):
+        self._set_up(*checkpoint.load_detector(checkpoint.resolve(str(model))), device, dtype)
 
     @classmethod
-    def from_model(cls, network: DetectorModel, *, name: str = "model", device: str = "auto") -> Self:
+    def from_model(
+        cls, network: DetectorModel, *, name: str = "model", device: str = "auto", dtype: str = "auto"
+    ) -> Self:
         """Wraps a network that is already in memory, which is moved to the device and into evaluation mode."""
         if not isinstance(network, DetectorModel):
             raise InputError(f"a Detector is made of a model that detects, got a {type(network).__name__}")
         info = describe(network.config, architecture_of(network.config), network.parameter_count(), name)
         detector = cls.__new__(cls)
-        detector._set_up(network, info, device)
+        detector._set_up(network, info, device, dtype)
         return detector
 
-    def _set_up(self, network: DetectorModel, info: ModelInfo, device: str) -> None:
+    def _set_up(self, network: DetectorModel, info: ModelInfo, device: str, dtype: str) -> None:
         self.info, self.device = info, pick_device(device)
+        narrow = DTYPES[one_of(dtype, "dtype", tuple(DTYPES))] == "bfloat16" and has_bfloat16(self.device)
+        self._dtype = torch.bfloat16 if narrow else torch.float32
         with out_of_memory(self.device):
-            self.model = network.to(self.device).eval().fold()
+            self.model = network.to(self.device).eval().fold(self._dtype)
         self._grid = max(1, round(network.frame_seconds * self.sample_rate))
         least = max(network.least_samples + self._grid, round(network.config.segment_seconds * self.sample_rate))
         self._window = least
@@ -79,7 +88,7 @@ class Detector:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Of pickles and copies: networks leave behind what they prepared."""
         self.__dict__.update(state)
-        self.model.fold()
+        self.model.fold(self._dtype)
 
     def __repr__(self) -> str:
         return f"Detector({self.info.name}; {len(self.labels)} labels; {self.sample_rate} Hz on {self.device})"

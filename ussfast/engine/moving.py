@@ -15,6 +15,7 @@ from ussfast.errors import CheckpointError, UssfastError
 from ussfast.long_audio.policy import SegmentPolicy
 from ussfast.models import SpectralModel
 from ussfast.prompts.bank import Prompt
+from ussfast.prompts.origin import Origin
 
 T = TypeVar("T")
 
@@ -26,28 +27,29 @@ OWN = ("info", "settings", "default_prompts", "engine", "prompts")
 class Parts:
     """All that makes a separator of a model; nothing in it belongs to a process or a device.
 
-    enrolled: name, and the vector as safetensors. more: attributes that a subclass added.
+    enrolled: name, the vector as safetensors, and what it was made of. more: attributes that a subclass added, and the
+        detector.
     """
 
     settings: Settings
     prompts: tuple[str, ...]
     policy: SegmentPolicy
-    enrolled: tuple[tuple[str, bytes], ...]
+    enrolled: tuple[tuple[str, bytes, Origin | None], ...]
     more: dict[str, Any]
 
     @classmethod
     def of(cls, separator: Any) -> "Parts":
         bank = separator.prompts.values()
-        enrolled = tuple((p.name, _bytes({"vector": p.vector})) for p in bank if p.kind == "enrolled")
+        enrolled = tuple((p.name, _bytes({"vector": p.vector}), p.origin) for p in bank if p.kind == "enrolled")
         more = {name: value for name, value in vars(separator).items() if name not in OWN}
         return cls(separator.settings, separator.default_prompts, separator.policy, enrolled, more)
 
     def give(self, separator: Any) -> None:
         """To a separator that has model and settings already."""
         separator.default_prompts, separator.policy = self.prompts, self.policy
-        for name, data in self.enrolled:
+        for name, data, origin in self.enrolled:
             vector = safetensors.torch.load(data)["vector"].to(separator.engine.device)
-            separator.prompts.add(Prompt(name, vector, "enrolled"))
+            separator.prompts.add(Prompt(name, vector, "enrolled", origin))
         vars(separator).update(self.more)
 
 

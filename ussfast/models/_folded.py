@@ -15,10 +15,11 @@ FEW = 64  # rows and columns of the images that weights are laid out for; others
 
 @torch.no_grad()
 def as_scale(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What a channel is multiplied with, and what is added, in evaluation."""
+    """What a channel is multiplied with, and what is added, in evaluation; rounded once, to the norm's own type."""
     assert norm.running_var is not None and norm.running_mean is not None
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    return scale, norm.bias - norm.running_mean * scale
+    scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
+    shift = norm.bias.double() - norm.running_mean.double() * scale
+    return scale.to(norm.weight.dtype), shift.to(norm.weight.dtype)
 
 
 class NormedConv(Preparable):
@@ -72,13 +73,13 @@ class NormedConv(Preparable):
         else:
             weight = self.weight * scale[:, None, None, None]
         weight, padding = weight.to(dtype).contiguous(memory_format=torch.channels_last), 1
-        run = _packed(weight, padding) if device.type == "cpu" else None
+        run = laid_out(weight, padding)
         fold = _Folded(self.channels, self.up, shift, dtype)
-        return lambda x, bias: fold(run or (lambda x, b: F.conv2d(x, weight, b, padding=padding)), x, bias)
+        return lambda x, bias: fold(run, x, bias)
 
     def __getstate__(self) -> dict[str, Any]:
         # Weights in a layout of oneDNN cannot be copied: copies prepare again.
-        return {**self.__dict__, "_prepared": None}
+        return self.__dict__ | {"_prepared": None}
 
 
 class _Folded:
@@ -114,18 +115,31 @@ def _phases(weight: Tensor) -> Tensor:
     return taps.permute(3, 5, 1, 0, 2, 4).flip(-2, -1).reshape(4 * channels_out, channels_in, 2, 2)
 
 
-def _packed(weight: Tensor, padding: int) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The convolution with weights laid out once for oneDNN; None if this torch cannot do that."""
+def laid_out(weight: Tensor, padding: int, relu: bool = False) -> Callable[[Tensor, Tensor], Tensor]:
+    """(x, bias) -> the convolution, with its weight laid out once for oneDNN, which otherwise does so in every call.
+
+    Where this torch cannot do that, or this CPU not in the weight's type, and on other devices: the plain one.
+    """
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    packed = _packed(weight, padding)
+    if packed is None:
+        act = F.relu_ if relu else lambda y: y
+        return lambda x, bias: act(F.conv2d(x, weight, bias, padding=padding))
+    around, one, after = [padding, padding], [1, 1], "relu" if relu else "none"
+    conv = torch.ops.mkldnn._convolution_pointwise
+    return lambda x, bias: conv(x, packed, bias, around, one, one, 1, after, [], "")
+
+
+def _packed(weight: Tensor, padding: int) -> Tensor | None:
     ops = torch.ops.mkldnn
+    if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
+        return None
     if not torch.backends.mkldnn.is_available() or not hasattr(ops, "_convolution_pointwise"):
         return None
-    around, one, shape = [padding, padding], [1, 1], [1, weight.shape[1], FEW, FEW]
-    packed = ops._reorder_convolution_weight(weight, around, one, one, 1, shape)
-
-    def run(x: Tensor, bias: Tensor) -> Tensor:
-        return ops._convolution_pointwise(x, packed, bias, around, one, one, 1, "none", [], "")
-
-    return run
+    if weight.dtype == torch.bfloat16 and not has_bfloat16(weight.device):
+        return None
+    shape = [1, weight.shape[1], FEW, FEW]
+    return ops._reorder_convolution_weight(weight, [padding, padding], [1, 1], [1, 1], 1, shape)
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -18,6 +18,7 @@ from ussfast.prompts.names import (
     number_repeats,
     unknown_prompt,
 )  # fmt: skip
+from ussfast.prompts.origin import Origin
 
 __all__ = [
     "Plan", "Prompt", "PromptBank", "as_names", "check_prompts", "equal_groups", "make_plan", "number_repeats",
@@ -29,11 +30,13 @@ class Prompt:
     """vector: float32 [dim] in the model's prompt space.
 
     kind: "class" prompts come with the checkpoint, "enrolled" ones are made from example clips.
+    origin: what an enrolled one was made of; None for a vector from elsewhere.
     """
 
     name: str
     vector: Tensor
     kind: Literal["class", "enrolled"] = "class"
+    origin: Origin | None = None
 
     def __repr__(self) -> str:
         return f"Prompt({self.name}: {self.kind}, {len(self.vector)} numbers)"
@@ -75,6 +78,11 @@ class PromptBank(Mapping[str, Prompt]):
         Raises:
             PromptError: a name as for `check_name`, or a vector of another size or with numbers that are not finite.
         """
+        self.check(prompt)
+        self._prompts[prompt.name] = prompt
+
+    def check(self, prompt: Prompt) -> None:
+        """Raises what `add` would."""
         self.check_name(prompt.name)
         size = self.prompt_size
         if size is None:
@@ -83,7 +91,6 @@ class PromptBank(Mapping[str, Prompt]):
             raise PromptError(f"{prompt.name!r}: a vector of {size} numbers is needed, not {list(prompt.vector.shape)}")
         if not torch.isfinite(prompt.vector).all():
             raise PromptError(f"{prompt.name!r}: its vector has numbers that are not finite")
-        self._prompts[prompt.name] = prompt
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self._prompts

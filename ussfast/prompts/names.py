@@ -45,7 +45,10 @@ def _short(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
-NONE_YET = "this model knows no prompts by name: add vectors with Separator.prompts.add"
+NONE_YET = (
+    "this model knows no prompts by name: make some of clips with Separator.enroll, or add vectors with "
+    "Separator.prompts.add"
+)
 
 
 def unknown_prompt(name: str, known: tuple[str, ...], vectors: bool = False) -> str:

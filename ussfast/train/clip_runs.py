@@ -11,7 +11,7 @@ import torch
 from ussfast.audio.atomic import write_failure
 from ussfast.audio.temporary import temporary_name
 from ussfast.checkpoints.info import read
-from ussfast.checkpoints.names import CONFIG, WEIGHTS, resolve
+from ussfast.checkpoints.names import CONFIG, QUERY, WEIGHTS, resolve
 from ussfast.checkpoints.store import load_detector
 from ussfast.data.clips import LabelRule, known_labels, labels_of, read_clips, rules_of, unknown_label
 from ussfast.data.pool import Item
@@ -22,7 +22,6 @@ from ussfast.train.run import Job, carry_out, decoded
 from ussfast.train.tagging import Tagging
 from ussfast.train.weak import Weak
 
-QUERY = "query"  # folder of a run or a model in which the detector lies that makes its queries
 R = TypeVar("R", bound=ClipRecipe)
 
 

@@ -10,16 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ussfast.train.queries import QueryPicker
-from ussfast.train.rendering import Crop
+from ussfast.train.rendering import AugmentConfig, Crop
 
 EFFECTS = 0.6  # share of pairs that are of a kind of sound effect
 TEMPERATURE = 0.1
+UNCHANGED = AugmentConfig()
 
 
-def draw_pairs(picker: QueryPicker, count: int, rng: np.random.Generator) -> list[Crop]:
+def draw_pairs(
+    picker: QueryPicker, count: int, rng: np.random.Generator, augment: AugmentConfig = UNCHANGED
+) -> list[Crop]:
     """Two clips, of different items, of each of `count` kinds: first one of every kind, then the other of every kind.
 
-    Fewer where there are not so many kinds with two items that can be heard.
+    Fewer where there are not so many kinds with two items that can be heard. augment: how both of a kind may be moved
+    in pitch and duration, see `QueryPicker`.
     """
     several = [key for key, items in picker.alike.items() if len(items) > 1]
     effects = [key for key in several if key[0] == "sfx"]
@@ -28,11 +32,9 @@ def draw_pairs(picker: QueryPicker, count: int, rng: np.random.Generator) -> lis
     kinds = [k for keys, n in ((effects, share), (others, count - share)) for k in _some(keys, n, rng)]
     first, second = list[Crop](), list[Crop]()
     for kind in kinds:
-        one = picker.any_of(picker.alike[kind], rng)
-        other = one and picker.any_of([i for i in picker.alike[kind] if i != one.item], rng)
-        if one and other:
-            first.append(one)
-            second.append(other)
+        if (found := picker.pair(picker.alike[kind], augment, rng)) is not None:
+            first.append(found[0])
+            second.append(found[1])
     return first + second
 
 

@@ -38,6 +38,7 @@ class MixConfig(Checked):
     pairs: kinds (labels, speakers, stems) per batch of which two clips each are drawn, for the query encoder to find
         together (`loss.pairs_weight`).
     query: share of sources asked for by an example clip, where there is one; query_seconds: its length.
+    moved: share of example clips, and of pairs, whose pitch and duration are changed as those of what they stand for.
     """
 
     seconds: Annotated[float, Range(0.01, 600)] = 2.5
@@ -57,6 +58,7 @@ class MixConfig(Checked):
     silence: Share = 0.0
     query: Share = 0.0
     query_seconds: Annotated[float, Range(0.01, 600)] = 2.5
+    moved: Share = 0.0
     again: Share = 0.0
     pairs: Annotated[int, Range(0, 4096)] = 0
 

@@ -72,7 +72,7 @@ class Mixer:
             if item.song and item.prompt in STEMS:
                 songs.setdefault(item.song, {})[item.prompt] = i
         self.songs = list(songs.values())
-        self.picker = QueryPicker(pool, config.query_seconds)
+        self.picker = QueryPicker(pool, config.query_seconds, config.moved)
         empty = [p for p in NEXT if not len(self.by_prompt[p]) and p not in BACKGROUNDS]
         if empty:
             raise InputError(f"the manifest has no training items for the prompts {empty}")
@@ -200,8 +200,9 @@ class Mixer:
         return queries, torch.tensor(asked, device=queries.device)
 
     def _pairs(self) -> Tensor | None:
-        clips = draw_pairs(self.picker, self.config.pairs, self.rng) if self.config.pairs else []
-        return self.picker.render(clips, self.config.augment, self.config.any_band, self.rng) if clips else None
+        config = self.config
+        clips = draw_pairs(self.picker, config.pairs, self.rng, config.augment) if config.pairs else []
+        return self.picker.render(clips, config.augment, config.any_band, self.rng) if clips else None
 
     def _plan(self, names: tuple[str, ...], plan: Plan) -> float:
         """Adds one mixture to the plan; returns its upper band edge as a share of the pool's."""

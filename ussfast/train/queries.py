@@ -11,9 +11,20 @@ from torch import Tensor
 from ussfast.data.pool import AudioPool
 from ussfast.train import augment
 from ussfast.train.chains import STEMS
-from ussfast.train.rendering import AugmentConfig, Change, Crop, draw_colour, draw_edge, level, render_crops
+from ussfast.train.rendering import (
+    AugmentConfig,
+    Change,
+    Crop,
+    draw_colour,
+    draw_edge,
+    draw_speed,
+    hit,
+    level,
+    render_crops,
+)
 
 LEAST_POWER = 1e-7  # of a clip, over full scale
+UNCHANGED = Change()
 
 
 class QueryPicker:
@@ -22,10 +33,12 @@ class QueryPicker:
     Args:
         pool: training items.
         seconds: length of a clip.
+        moved: share of clips whose pitch and duration are changed as those of the source, or of the other clip of a
+            pair, are: what is changed so is another voice, another thing, and its pitch is how one tells.
     """
 
-    def __init__(self, pool: AudioPool, seconds: float):
-        self.pool, self.count = pool, round(seconds * pool.rate)
+    def __init__(self, pool: AudioPool, seconds: float, moved: float = 0.0):
+        self.pool, self.count, self.moved = pool, round(seconds * pool.rate), moved
         self.alike: dict[tuple[str, str], list[int]] = {}
         self.by_prompt: dict[str, list[int]] = {}
         for i, item in enumerate(pool.items):
@@ -50,47 +63,61 @@ class QueryPicker:
             if other.row != crop.row and self.pool.items[other.item].prompt == item.prompt:
                 if kind is not None and self.kind(other.item) == kind:
                     return None
-        taken = {c.item for c in mixture}
+        taken, change = {c.item for c in mixture}, self._moved(crop.change, rng)
         others = [i for i in self.alike[item.prompt, kind] if i not in taken] if kind is not None else []
         if item.prompt in STEMS:
-            return self._elsewhere(crop.item, mixture, rng) or self.any_of(others, rng)
-        return self.any_of(others, rng) or self._elsewhere(crop.item, mixture, rng)
+            return self._elsewhere(crop.item, mixture, rng, change) or self.any_of(others, rng, change)
+        return self.any_of(others, rng, change) or self._elsewhere(crop.item, mixture, rng, change)
 
     def absent(self, prompt: str, mixture: Sequence[Crop], rng: np.random.Generator) -> Crop | None:
         """A clip of `prompt` from a song, speaker or label that is not in the mixture, or None."""
         groups = {self.pool.items[c.item].group for c in mixture}
         return self.any_of([i for i in self.by_prompt.get(prompt, ()) if self.pool.items[i].group not in groups], rng)
 
-    def any_of(self, items: list[int], rng: np.random.Generator, tries: int = 8) -> Crop | None:
+    def _moved(self, change: Change, rng: np.random.Generator) -> Change:
+        """The pitch and duration of `change` alone, or none."""
+        return Change(change.pitch, change.stretch) if hit(rng, self.moved) else Change()
+
+    def pair(
+        self, items: list[int], config: AugmentConfig, rng: np.random.Generator
+    ) -> tuple[Crop, Crop] | None:
+        """Clips of two of these items, both changed alike in pitch and duration or neither; None as for `any_of`."""
+        change = self._moved(draw_speed(rng, config), rng) if self.moved else Change()
+        one = self.any_of(items, rng, change)
+        other = one and self.any_of([i for i in items if i != one.item], rng, change)
+        return (one, other) if one and other else None
+
+    def any_of(
+        self, items: list[int], rng: np.random.Generator, change: Change = UNCHANGED, tries: int = 8
+    ) -> Crop | None:
         """A clip of one of these items, or None where none was found that can be heard."""
+        span = change.span(self.count, self.pool.rate)
         for _ in range(tries if items else 0):
             index = items[rng.integers(len(items))]
-            offset = round(rng.random() * (int(self.pool.length[index]) - self.count))
-            if self.pool.power(index, offset, self.count) > LEAST_POWER:
-                return self._clip(index, offset)
+            offset = round(rng.random() * (int(self.pool.length[index]) - span))
+            if self.pool.power(index, offset, span) > LEAST_POWER:
+                return Crop(index, offset, span, 1.0, 0, change)
         return None
 
     def _elsewhere(
-        self, item: int, mixture: Sequence[Crop], rng: np.random.Generator, tries: int = 8
+        self, item: int, mixture: Sequence[Crop], rng: np.random.Generator, change: Change, tries: int = 8
     ) -> Crop | None:
         """A whole clip of the same item that no crop of the mixture reaches into."""
+        span = change.span(self.count, self.pool.rate)
         cuts = sorted((c.offset, c.offset + c.span) for c in mixture if c.item == item)
         begin, first, number = 0, [], []  # of the offsets in each gap between them
         for start, stop in [*cuts, (int(self.pool.length[item]), 0)]:
             first.append(begin)
-            number.append(max(0, start - begin - self.count + 1))
+            number.append(max(0, start - begin - span + 1))
             begin = max(begin, stop)
         ends = np.cumsum(number)
         for _ in range(tries if ends[-1] else 0):
             place = int(rng.integers(ends[-1]))
             gap = int(np.searchsorted(ends, place, side="right"))
             offset = first[gap] + place - int(ends[gap]) + number[gap]
-            if self.pool.power(item, offset, self.count) > LEAST_POWER:
-                return self._clip(item, offset)
+            if self.pool.power(item, offset, span) > LEAST_POWER:
+                return Crop(item, offset, span, 1.0, 0, change)
         return None
-
-    def _clip(self, item: int, offset: int) -> Crop:
-        return Crop(item, offset, self.count, 1.0, 0, Change())
 
     def render(
         self, clips: list[Crop], config: AugmentConfig, any_band: float, rng: np.random.Generator

@@ -50,6 +50,10 @@ class Cnn14Config(Checked):
         return self.front.sample_rate
 
     @property
+    def embedding_dim(self) -> int:
+        return self.channels[-1]
+
+    @property
     def step(self) -> int:
         """Frames of the spectrogram that become one step of the classifier."""
         return 2 ** (len(self.channels) - 1)
@@ -81,7 +85,7 @@ class Cnn14(DetectorModel):
 
     @property
     def embedding_dim(self) -> int:
-        return self.config.channels[-1]
+        return self.config.embedding_dim
 
     def forward(self, audio: Tensor) -> Detection:
         return self.analyse(self.front(audio))
