@@ -69,6 +69,30 @@ def test_clips_without_a_label_have_no_target(manifest):
     assert set(targets.tolist()) == {0, 1} and 0.3 < targets.eq(0).float().mean() < 0.7
 
 
+def test_short_clips_are_repeated_or_lie_in_silence(manifest):
+    whole, split = (
+        torch.cat([b.audio for b in drawn(manifest, 20, sums=0.0, repeat=share)[1]]) for share in (1.0, 0.0)
+    )
+    for audio, most in ((whole, 0.05), (split, 1.0)):
+        silent = audio.eq(0).float().mean(1)
+        assert silent.max() <= most
+    assert split.eq(0).float().mean(1).max() > 0.3  # of the clips of 0.3 s in 0.5 s
+    short = round(0.3 * RATE)
+    repeated = [row for row in whole if torch.equal(row[short:], row[: len(row) - short])]
+    assert len(repeated) > 10 and len({int(row.abs().argmax()) for row in repeated}) > 5
+
+
+def test_sums_are_of_equal_level(manifest):
+    found = work(manifest, clips={"sums": 1.0, "mixup": 0.0, "sum_db": 0.0, "repeat": 0.5})
+    found.begin(found.model(), np.random.default_rng(0))
+    made, crops = [], found._crops
+    found._crops = lambda places: made.append(crops(places)) or made[-1]
+    batch = found.batch()
+    second = batch.audio - made[0]
+    powers = [x.square().mean(1) for x in (made[0], second)]
+    torch.testing.assert_close(powers[1], powers[0], rtol=1e-3, atol=1e-9)
+
+
 def test_the_level_of_clips_varies(manifest):
     levels = [torch.cat([b.audio.abs().amax(1) for b in drawn(manifest, 20, **gains)[1]]) for gains in (
         {"sums": 0.0}, {"sums": 0.0, "gain_db": [-20.0, -20.0]}

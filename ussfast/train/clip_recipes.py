@@ -23,6 +23,7 @@ class ClipsConfig(Checked):
     """How a batch of clips is drawn, for a detector.
 
     batch: clips in it, labels in turn. seconds: of each; a shorter item lies somewhere in silence.
+    repeat: share of shorter items that are repeated instead, as queries are.
     sums: share of clips that get another one of another label, within `sum_db` of their level; they have both labels.
     mixup: share of clips that are blended with another one of the batch as log-mel spectrograms, and so are targets.
     unlabelled: share of clips that have none of the labels, if there are such items.
@@ -32,6 +33,7 @@ class ClipsConfig(Checked):
 
     seconds: Seconds = 10.0
     batch: Annotated[int, Range(2, 1e5)] = 32
+    repeat: Share = 0.0
     sums: Share = 0.0
     sum_db: Annotated[float, Range(0, 60)] = 6.0
     mixup: Share = 1.0

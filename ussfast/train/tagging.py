@@ -120,7 +120,7 @@ class Tagging(Work):
         return len(batch.audio)
 
     def batch(self) -> ClipBatch:
-        config, rng, pool = self.recipe.clips, self.rng, self.train.pool
+        config, rng = self.recipe.clips, self.rng
         targets = np.zeros((config.batch, len(self.labels)), np.float32)
         first: list[tuple[int, int]] = []
         second: dict[int, tuple[int, int]] = {}
@@ -135,37 +135,38 @@ class Tagging(Work):
                 second[row] = self.train.pick(rng, other, self.samples)
                 self._mark(targets[row], other)
         gains = 10 ** (rng.uniform(config.gain_db[0], config.gain_db[1], config.batch) / 20)
-        audio = self._crops(pool, first, gains)
+        audio = self._crops(first) * self._tensor(gains)[:, None]
         if second:
-            levels = rng.uniform(-config.sum_db, config.sum_db, len(second))
-            own = [
-                gains[row] * 10 ** (level / 20) * self._equal(first[row], other)
-                for (row, other), level in zip(second.items(), levels, strict=True)
-            ]
+            levels = 10 ** (rng.uniform(-config.sum_db, config.sum_db, len(second)) / 20)
             rows = torch.tensor(list(second), device=audio.device)
-            audio = audio.index_add(0, rows, self._crops(pool, list(second.values()), np.array(own)))
+            others = self._crops(list(second.values()))
+            power, own = (x.square().mean(1) for x in (audio[rows], others))
+            gain = (power / own.clamp(min=1e-12)).sqrt().clamp(0.02, 50) * self._tensor(levels)
+            audio = audio.index_add(0, rows, others * gain[:, None])
         # Beta(1, 1) is even.
         shares = np.where(rng.random(config.batch) < config.mixup, rng.random(config.batch), 1.0)
-        return ClipBatch(
-            audio,
-            torch.from_numpy(targets).to(audio.device),
-            torch.from_numpy(shares.astype(np.float32)).to(audio.device),
-        )
+        return ClipBatch(audio, self._tensor(targets), self._tensor(shares))
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(self.device)
 
     def _mark(self, row: np.ndarray, label: str | None) -> None:
         if label is not None:
             row[self.labels.index(label)] = 1
 
-    def _crops(self, pool: Any, places: list[tuple[int, int]], gains: np.ndarray) -> Tensor:
+    def _crops(self, places: list[tuple[int, int]]) -> Tensor:
+        """[places, samples] of items and offsets."""
+        pool = self.train.pool
         items, offsets = (np.array(column, np.int64) for column in zip(*places, strict=True))
         audio = pool.crops(items, offsets, self.samples)
-        return audio * torch.from_numpy(gains.astype(np.float32)).to(audio.device)[:, None]
-
-    def _equal(self, one: tuple[int, int], other: tuple[int, int]) -> float:
-        """The gain that gives the other crop the energy of the first."""
-        power = self.train.pool.power
-        ratio = power(*one, self.samples) / max(power(*other, self.samples), 1e-12)
-        return float(np.clip(np.sqrt(ratio), 0.02, 50))
+        for row in np.flatnonzero(self.rng.random(len(items)) < self.recipe.clips.repeat):
+            length = int(pool.length[items[row]])
+            if length < self.samples:
+                clip = pool.crops(items[row : row + 1], np.zeros(1, np.int64), length)[0]
+                many = clip.repeat(-(-2 * self.samples // length))
+                start = -int(offsets[row]) % length
+                audio[row] = many[start : start + self.samples]
+        return audio
 
     @torch.inference_mode()
     def scores(self, model: Network, rank: int = 0, count: int = 1) -> list[Any]:
