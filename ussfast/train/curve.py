@@ -14,7 +14,7 @@ from typing import Any
 
 from ussfast.audio.atomic import atomic_write
 from ussfast.errors import InputError, UssfastError
-from ussfast.train.log import Row, read_log
+from ussfast.train.log import SI_SDR, Row, measured, read_log
 
 
 def plot(run_directories: Sequence[Path], output: Path) -> None:
@@ -28,13 +28,15 @@ def plot(run_directories: Sequence[Path], output: Path) -> None:
     """
     figure = _figure(9)
     left, right = figure.subplots(1, 2)
+    measure = SI_SDR
     for directory in run_directories:
         rows = _rows(directory)
+        measure = next(filter(None, map(measured, rows)), measure)
         for axes, key in ((left, "loss"), (right, "mean")):
             points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
             axes.plot([x for x, _ in points], [y for _, y in points], label=_name(directory))
-    left.set(xlabel="step", ylabel="training loss (dB)")
-    right.set(xlabel="step", ylabel="SI-SDR improvement, mean over tasks (dB)")
+    left.set(xlabel="step", ylabel=measure.loss)
+    right.set(xlabel="step", ylabel=measure.axis)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     left.legend()
