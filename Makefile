@@ -57,7 +57,7 @@ bench-streaming: $(STAMP)
 # evaluation.json of the present default and of MODEL. With DETECTOR=1 it becomes the embedded detector.
 embed: $(STAMP)
 	$(BIN)/python scripts/embed.py $(MODEL) $(if $(DATA),--data $(DATA)) $(if $(OLD),--old $(OLD)) $(if $(NEW),--new $(NEW)) \
-	  $(if $(DETECTOR),--detector)
+	  $(if $(DETECTOR),--detector) $(if $(LABELS),--labels $(LABELS))
 
 # The picture and the table of README's first screen; after another model became the default, bench/peers/compare.py
 # --update comes first.

@@ -2,7 +2,8 @@
 
     make embed MODEL=DIR OLD=before/evaluation.json NEW=after/evaluation.json
     make embed MODEL=DIR DATA=DATA/manifest.json        # evaluates both itself
-    make embed MODEL=DIR DETECTOR=1 NEW=evaluation.json # a detector, with what `ussfast evaluate detect` said; or DATA=
+    make embed MODEL=DIR DETECTOR=1 NEW=evaluation.json # a detector, with what `ussfast evaluate detect` said
+    make embed MODEL=DIR DETECTOR=1 DATA=DATA/manifest.json LABELS=detector     # or says now; LABELS: a recipe, as there
 
 The rule: of six figures (five tasks and the absent prompt, docs/training.md) the mean must rise, and none may fall by
 more than 0.3 dB. Otherwise nothing is written, and the figures are printed. Everything is written, or nothing.
@@ -26,6 +27,7 @@ from ussfast.evaluate import detection_report, report
 from ussfast.evaluate.detection import evaluate_manifest
 from ussfast.evaluate.run import evaluate_model
 from ussfast.separator import Separator
+from ussfast.train.clip_recipes import load_detector_recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
 import embed_detector
@@ -72,10 +74,11 @@ def evaluation_of(given: Path | None, model: Path, data: Path | None, count: int
     return report.as_dict(evaluate_model(str(model), data, count=count, split=split))
 
 
-def evaluation_of_detector(given: Path | None, model: Path, data: Path | None) -> dict[str, Any]:
-    """The same for a detector."""
+def evaluation_of_detector(given: Path | None, model: Path, data: Path | None, labels: str | None) -> dict[str, Any]:
+    """The same for a detector; labels: the recipe that says what items of the data are called."""
     if given is None and data is not None:
-        return detection_report.as_dict(evaluate_manifest(str(model), data))
+        called = load_detector_recipe(labels).labels if labels is not None else ()
+        return detection_report.as_dict(evaluate_manifest(str(model), data, labels=called))
     return evaluation_of(given, model, None, 0, "")
 
 
@@ -172,6 +175,7 @@ def main(
     count: Annotated[int, typer.Option(min=1, help="Mixtures per task, for --data.")] = 40,
     split: Annotated[str, typer.Option(help="Of the dev split, for --data.")] = "all",
     detector: Annotated[bool, typer.Option("--detector", help="MODEL is one, which goes beside the default.")] = False,
+    labels: Annotated[str | None, typer.Option(help="For --detector and --data: as for `evaluate detect`.")] = None,
     root: Annotated[Path, typer.Option(help="The tree to write to.")] = ROOT,
 ) -> None:
     """Makes a trained model the embedded default, if it is better; or the embedded detector."""
@@ -179,7 +183,7 @@ def main(
         if not (model / "config.json").is_file():
             raise InputError(f"{model}: no model directory")
         if detector:
-            print(embed_as_detector(root, model, evaluation_of_detector(new, model, data)))
+            print(embed_as_detector(root, model, evaluation_of_detector(new, model, data, labels)))
             print("Written. Read the card's section Limits; make first-screen draws README.md's picture.")
             return
         evaluations = [

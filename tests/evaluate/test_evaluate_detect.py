@@ -112,6 +112,19 @@ def test_scenes_and_clips_of_a_manifest(folder, threshold, recorded):
     assert all((row.event_based is None) == (row.events == 0) for row in result.labels)
 
 
+def test_labels_of_a_recipe(folder, recorded, command, capsys, tmp_path):
+    rules = [{"name": "dog", "labels": ["cat", "rain"]}, {"name": "bell", "prompts": ["sfxbg"]}, "thunder"]
+    recipe = {"kind": "detector", "name": "it", "model": {"architecture": "cnn14"}, "labels": rules}
+    (tmp_path / "it.yaml").write_text(json.dumps(recipe | {"optim": {"steps": 1}}))
+    asked = ("--data", folder / "manifest.json", "-m", folder / "model", "--labels", tmp_path / "it.yaml")
+    assert command("evaluate", "detect", *asked, "--count", 2, "--json", "--device", "cpu") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["tags"] == {"map": 0.5, "classes": 2, "clips": 3}
+    assert summary["left_out"] == {"dog": 2, "speaker 1": 1}, "what no rule fits"
+    assert recorded.tags[1].astype(int).tolist() == [[0, 1], [0, 1], [1, 0]]
+    assert recorded.last.labels == ["dog"], "a background is no sound of a scene"
+
+
 def _sounds(folder):
     items = [item for item in detection.read_manifest(folder / "manifest.json") if item.split == "dev"]
     own = {"dog.wav": "dog", "rain.wav": "rain", "voice.wav": "bell", "more.wav": "dog"}
@@ -178,6 +191,9 @@ def test_bad_input_is_one_line(folder, recorded, command, capsys, tmp_path):
         (): "give either --data MANIFEST or --references FILE",
         ("--data", data, "--references", gone): "give either --data MANIFEST or --references FILE",
         ("--data", data, "--audio", folder): "is for the files of --references",
+        ("--references", gone, "--labels", "detector"): "is for the items of --data",
+        ("--data", data, *model, "--labels", "gone.yaml"): "no recipe gone.yaml",
+        ("--data", data, *model, "--labels", "default"): "the recipe is of kind 'separation'",
         ("--data", "gone.json", *model): "gone.json: no such manifest",
         ("--data", tmp_path / "empty.json", *model): "no items of the split 'dev'",
         ("--data", unknown, *model): "is not a manifest",

@@ -67,6 +67,10 @@ def detect(
     audio: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the files of --references are; beside it if not given.")
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE", help="For --data: of a detector, whose labels say what its items are called."),
+    ] = None,
     model: DetectorModel = None,
     device: Device = "auto",
     count: Annotated[int, typer.Option(min=1, help="Scenes, for --data.")] = 100,
@@ -98,14 +102,19 @@ def detect(
         raise InputError("give either --data MANIFEST or --references FILE")
     if audio is not None and references is None:
         raise InputError(f"--audio {audio}: is for the files of --references")
+    if labels is not None and data is None:
+        raise InputError(f"--labels {labels}: is for the items of --data")
     rules = Rules(threshold, low, minimum, gap)
     if data is not None:
         checks.existing(data, "manifest")
     if references is not None:
         checks.existing(references, "table of events")
+    if labels is not None:
+        checks.recipe(labels)
     name = checks.detector(model, device)
     from ussfast.audio.naming import check_inputs_stay, identities
     from ussfast.evaluate import detection, detection_report
+    from ussfast.train.clip_recipes import load_detector_recipe
 
     measure = detection.Measure(collar, length_share, segment)
     given = data or references
@@ -118,7 +127,8 @@ def detect(
             detection_report.prepare(output)
 
     if data is not None:
-        found = detection.evaluate_manifest(name, data, device, count, rules, measure, ready)
+        called = load_detector_recipe(labels).labels if labels is not None else ()
+        found = detection.evaluate_manifest(name, data, device, count, rules, measure, ready, called)
     else:
         found = detection.evaluate_references(name, given, audio, device, rules, measure, ready)
     if found.left_out:

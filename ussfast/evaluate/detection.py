@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ussfast.audio import AudioReader
+from ussfast.data.clips import LabelRule, labels_of
 from ussfast.data.pool import Item, read_manifest
 from ussfast.detect.detector import Detector
 from ussfast.detect.events import Event, Rules
@@ -95,13 +96,14 @@ def evaluate_manifest(
     rules: Rules | None = None,
     measure: Measure | None = None,
     ready: Callable[[], None] = lambda: None,
+    labels: Sequence[LabelRule] = (),
 ) -> Detection:
     """Measures events in `count` scenes made of a manifest's dev items (see `scenes`), and tags of these items.
 
-    The label of an item is its `label`, or, where the detector does not know that, its prompt (such as speech).
-
     Args:
         model, device: as for Detector.
+        labels: what items are called; without any, the label of an item is its `label`, or, where the detector does not
+            know that, its prompt (such as speech).
         ready: called when the arguments are known to be good, before anything is decoded.
     Raises:
         InputError: a bad manifest, no dev split in it, or no label there that the detector knows; a detector that tags
@@ -112,7 +114,7 @@ def evaluate_manifest(
     if not items:
         raise InputError(f"{manifest}: no items of the split 'dev' to measure on")
     detector = Detector(model, device=device)
-    known, left_out = _labelled(items, detector.labels)
+    known, left_out = _labelled(items, detector.labels, labels)
     if not known:
         raise InputError(f"{manifest}: {_unknown(detector, left_out)}")
     _check_times(detector)
@@ -122,8 +124,8 @@ def evaluate_manifest(
     sounds = [(item, label) for item, label in known if item.prompt not in BACKGROUNDS] or known
     made = scenes(sounds, backgrounds, detector.sample_rate, count, SEED)
     each = ((scene.audio, detector.sample_rate, SECONDS, scene.events) for scene in made)
-    labels = sorted({label for _, label in sounds})
-    found = _events(detector, tqdm(each, "scenes", count, leave=False, disable=None), labels, rules, measure)
+    names = sorted({label for _, label in sounds})
+    found = _events(detector, tqdm(each, "scenes", count, leave=False, disable=None), names, rules, measure)
     clips = tqdm(known, "clips", leave=False, disable=None)
     precision = _tags(detector, [(item.path, label) for item, label in clips])
     return _detection(detector, manifest, SEED, found, precision, left_out)
@@ -162,15 +164,18 @@ def evaluate_references(
     return _detection(detector, table, None, _events(detector, each, sorted(labels), rules, measure), {}, left_out)
 
 
-def _labelled(items: Sequence[Item], labels: Sequence[str]) -> tuple[list[tuple[Item, str]], dict[str, int]]:
+def _labelled(
+    items: Sequence[Item], labels: Sequence[str], rules: Sequence[LabelRule]
+) -> tuple[list[tuple[Item, str]], dict[str, int]]:
     """Items with labels that are known, and how many there are of each that is not."""
     known, unknown = [], Counter[str]()
-    for item in items:
-        names = [str(name) for name in (item.label, item.prompt) if name is not None]
+    for item, said in zip(items, labels_of(items, rules), strict=True):
+        own = [str(name) for name in (item.label, item.prompt) if name is not None]
+        names = ([said] if said is not None else []) if rules else own
         if (label := next((name for name in names if name in labels), None)) is not None:
             known.append((item, label))
         elif item.prompt not in BACKGROUNDS:
-            unknown[names[0]] += 1
+            unknown[(names or own)[0]] += 1
     return known, dict(sorted(unknown.items()))
 
 
