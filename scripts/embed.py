@@ -3,7 +3,7 @@
     make embed MODEL=DIR OLD=before/evaluation.json NEW=after/evaluation.json
     make embed MODEL=DIR DATA=DATA/manifest.json        # evaluates both itself
     make embed MODEL=DIR DETECTOR=1 NEW=evaluation.json # a detector, with what `ussfast evaluate detect` said
-    make embed MODEL=DIR DETECTOR=1 DATA=DATA/manifest.json LABELS=detector     # or says now; LABELS: a recipe, as there
+    make embed MODEL=DIR DETECTOR=1 DATA=DATA/manifest.json LABELS=detector  # or says now; LABELS: a recipe, as there
 
 The rule: of six figures (five tasks and the absent prompt, docs/training.md) the mean must rise, and none may fall by
 more than 0.3 dB. Otherwise nothing is written, and the figures are printed. Everything is written, or nothing.
