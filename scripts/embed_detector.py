@@ -3,6 +3,7 @@
 No figures decide: there may be none to compare with. Weights and card together are at most MOST_BYTES.
 """
 
+import dataclasses
 import re
 import shutil
 import uuid
@@ -39,6 +40,7 @@ def write_fresh(root: Path, model: Path, evaluation: dict[str, Any], fresh: Path
     """
     network, info = load_detector(model)
     found = detection_report.from_dict(evaluation)
+    found = dataclasses.replace(found, data=Path(found.data).name)  # where it lay is nobody's business
     if found.model not in (info.name, DETECTOR):
         raise InputError(f"the evaluation is of {found.model!r}, not of {info.name!r}")
     if not (model / "CREDITS.md").is_file():

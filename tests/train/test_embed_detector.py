@@ -21,7 +21,7 @@ from ussfast.evaluate.event_scores import F
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 HALF = F(0.5, 0.6, 0.4, 1.0)
 EVALUATION = Detection(
-    "tiny", "manifest.json", 8000, 10, 100.0, 0, Rules(), Measure(), F(0.25, 0.3, 0.2, 1.5), HALF, HALF, HALF,
+    "tiny", "/my/own/manifest.json", 8000, 10, 100.0, 0, Rules(), Measure(), F(0.25, 0.3, 0.2, 1.5), HALF, HALF, HALF,
     0.345, 30, 2, (LabelScore("dog", 5, HALF, HALF, 20, 0.3), LabelScore("rain", 0, None, None, 10, 0.4)), {"cat": 3},
 )  # fmt: skip
 
@@ -90,6 +90,7 @@ def test_it_is_embedded(embed, tree):
         "Made at random.", "CC0-1.0. CREDITS.md lists all audio",
     ):  # fmt: skip
         assert line in card, (line, card)
+    assert "from manifest.json, seed 0" in card and "/my/own" not in card
     changes = f"## 0.2 (unreleased)\n\n- A change.\n- The embedded detector (`ussfast detect FILE`): {said}.\n\n## 0.1"
     assert changes in after["CHANGELOG.md"].decode()
 
