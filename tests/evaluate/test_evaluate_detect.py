@@ -187,6 +187,7 @@ def test_bad_input_is_one_line(folder, recorded, command, capsys, tmp_path):
     (tmp_path / "dir").mkdir()
     unknown = listed(tmp_path / "unknown.tsv", [("dog.wav", Event("cat", 0.0, 1.0, 1.0))])
     gone = listed(tmp_path / "gone.tsv", [("gone.wav", Event("dog", 0.0, 1.0, 1.0))])
+    long = listed(tmp_path / "long.tsv", [("x" * 300, Event("dog", 0.0, 1.0, 1.0))])
     wrong = {
         (): "give either --data MANIFEST or --references FILE",
         ("--data", data, "--references", gone): "give either --data MANIFEST or --references FILE",
@@ -200,6 +201,7 @@ def test_bad_input_is_one_line(folder, recorded, command, capsys, tmp_path):
         ("--references", "gone.tsv", *model): "gone.tsv: no such table of events",
         ("--references", unknown, "--audio", folder, *model): "no label in it is one of the detector's: there are",
         ("--references", gone, *model): "gone.wav, a file of",
+        ("--references", long, *model): "no such file",
         ("--data", data, "-m", tags): "tags whole clips",
         ("--data", data, "-m", tiny_directory(tmp_path)): "a model that separates, not a detector",
         ("--data", data, *model, "--threshold", 2): "threshold must be a number from 0 to 1",

@@ -1,6 +1,7 @@
 """`ussfast evaluate detect`: a detector on events that are known, and on clips whose labels are known."""
 
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ def evaluate_references(
     """
     check_extra()
     references = read_references(table, folder)
-    if missing := [path for path in references if not path.is_file()]:
+    if missing := [path for path in references if not os.path.isfile(path)]:
         more = f" and {len(missing) - 1} more files of {table}" if len(missing) > 1 else f", a file of {table}"
         raise InputError(f"{missing[0]}{more}: no such file; --audio names the folder that they are in")
     detector = Detector(model, device=device)
