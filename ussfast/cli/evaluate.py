@@ -23,7 +23,7 @@ Output = Annotated[
 ]
 
 
-@app.command()
+@app.command(short_help="Measure a model that separates: SI-SDR, SDR and SNR per task and prompt.")
 def separation(
     data: Annotated[Path, typer.Option(metavar="MANIFEST", help="manifest.json with a dev split.")],
     model: Model = "default",
