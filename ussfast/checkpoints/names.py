@@ -13,6 +13,7 @@ from ussfast.plain import read_json, shown
 FORMAT, VERSION = "ussfast-model", 1
 MOST_SOURCES = 256
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+DETECTOR = "detector"  # the embedded model that says what there is, where it comes with the package
 QUERY = "query"  # a folder of a model that takes vectors: the detector that makes them
 EMBEDDED = Path(__file__).parents[1] / "weights"
 # As long as the Hub's own may be; no branch is called more than that.
@@ -21,8 +22,6 @@ HUB_NAME = re.compile(r"(?=[^@]{3,96}(@|$))(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<
 PRESET_FAMILIES = ("asp-", "conventional-", "sfc-", "tflocoformer-", "tuss-")
 # Architectures that separate nothing.
 DETECTORS = ("cnn14", "htsat")
-# Name of the embedded one.
-DETECTOR = "detector"
 NO_DETECTOR = (
     "this installation has no embedded detector: convert a published one ('ussfast convert "
     "Cnn14_DecisionLevelMax_mAP=0.385.pth DIR') and give its directory (--model DIR)"
