@@ -78,6 +78,13 @@ def embedded() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(EMBEDDED.glob(f"*/{CONFIG}"))}
 
 
+def usual_detector() -> str:
+    """The name of the embedded detector; CheckpointError where there is none."""
+    if DETECTOR not in embedded():
+        raise CheckpointError(NO_DETECTOR)
+    return DETECTOR
+
+
 def another_detector() -> str:
     """What to take where a detector is wanted."""
     return f"the embedded detector is {DETECTOR!r}" if DETECTOR in embedded() else NO_DETECTOR
@@ -96,11 +103,11 @@ def resolve(name: str | os.PathLike[str]) -> Path:
         return EMBEDDED / text
     if text == "default":
         raise CheckpointError("this installation has no embedded weights: give a directory or a Hugging Face model")
-    if text == DETECTOR:
-        raise CheckpointError(NO_DETECTOR)
     path = Path(os.path.expanduser(text))
     if text and os.path.isdir(path):
         return path
+    if text == DETECTOR:
+        raise CheckpointError(NO_DETECTOR)
     if os.path.isfile(path):
         hint = f": run 'ussfast convert {path} DESTINATION' first" if path.suffix in (".pth", ".ckpt", ".pt") else ""
         raise CheckpointError(f"{path}: a file, not a model directory{hint}")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ussfast.checkpoints.names import (
     CONFIG,
-    DETECTOR,
     EXPECTED,
     PRESET_FAMILIES,
     QUERY,
@@ -20,6 +19,7 @@ from ussfast.checkpoints.names import (
     glance,
     is_preset,
     resolve,
+    usual_detector,
 )
 from ussfast.cli.telling import note
 from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError, PromptError
@@ -137,7 +137,7 @@ def detector(name: str | None, device: str = "auto") -> str:
     """The name of the detector that is meant, the embedded one's if None is given; raises what finding it raises, and
     CheckpointError for a model that separates."""
     engine(device, "auto", "auto")
-    name = DETECTOR if name is None else name
+    name = usual_detector() if name is None else name
     if glance(resolve(name), name) is not None:
         raise CheckpointError(f"{name}: a model that separates, not a detector: {another_detector()}")
     return name
