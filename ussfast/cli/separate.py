@@ -25,7 +25,6 @@ from ussfast.cli.options import (
     Prompts,
     Quality,
     Query,
-    QueryDetector,
     SumToMixture,
     Task,
 )  # fmt: skip
@@ -56,7 +55,13 @@ def separate(
     top: Annotated[
         int | None, typer.Option(metavar="N", help="With --everything: the N surest sounds at most; 8 if not given.")
     ] = None,
-    detector: QueryDetector = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A model directory: makes prompts of clips where the model cannot, hears for --everything.",
+        ),
+    ] = None,
     stem: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Write only this stem; repeat for more. 'residual' is what no stem took."),
