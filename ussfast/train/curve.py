@@ -84,7 +84,8 @@ def plot_over_audio(
     measure = _measure(run_directories, SI_SDR)
     if reference is not None:
         value = _validations(reference, lengths[0])[-1][1]
-        axes.axhline(value, color="grey", linestyle="--", label=f"{_name(reference)}, at its end: {measure.shown(value)}")
+        end = measure.shown(value).lstrip("+")
+        axes.axhline(value, color="grey", linestyle="--", label=f"{_name(reference)}, at its end: {end}")
     axes.set(xlabel="audio seen (s)", ylabel=measure.axis)
     axes.grid(alpha=0.3)
     axes.legend()
