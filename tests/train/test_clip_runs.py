@@ -9,7 +9,7 @@ import yaml
 from clip_data import NEW, TONES, burst, clip_manifest, known, plain_detector, plain_weak
 from tiny import RATE, tiny_detector_directory
 
-from ussfast import Detector
+from ussfast import Detector, Separator
 from ussfast.checkpoints.store import load_detector, load_model
 from ussfast.cli.main import main
 from ussfast.train.clip_recipes import load_detector_recipe, load_weak_recipe
@@ -65,6 +65,13 @@ def test_a_separator_is_exported_with_its_detector(trained):
     assert len(rows) == 2 and set(rows[0]) == {
         "mixture", "clean", "silence", "held out, mixture", "held out, clean", "held out, silence"
     }  # fmt: skip
+
+
+def test_what_was_trained_separates_by_example(trained):
+    separator = Separator(trained / "b" / "model", device="cpu")
+    separator.enroll("mine", [burst(300, 0.9)], sample_rate=RATE)
+    stems = separator.separate(burst(300, 0.9) + burst(2500, 0.9), RATE, prompts="mine").stems
+    assert stems.any()
 
 
 def test_a_run_goes_on_with_the_detector_that_it_has(trained, tmp_path, capsys):

@@ -124,6 +124,22 @@ def test_console_lines(capsys):
     assert "SI-SDR improvement music +1.00  sfx_sfx -1.00  mean +0.50 dB" in out
 
 
+def test_figures_of_other_kinds_of_training(capsys):
+    row = {"step": 3, "average_precision": {"dog": 0.25, "rain": 1.0}, "mean": 0.625}
+    assert validation_table([row]).splitlines()[0].startswith("Average precision of each label")
+    assert validation_table([row]).splitlines()[-1] == "| 3 | 0.250 | 1.000 | 0.625 |"
+    console = Console(10, 0, "clips")
+    console.row(row)
+    console.row(row | {"average_precision": {str(i): 0.5 for i in range(7)}})
+    console.row({"step": 4, "sdr": {"mixture": 1.5, "clean": 20.0}, "mean": 1.5})
+    lines = [line.split(": ", 1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "average precision dog 0.250  rain 1.000  mean 0.625",
+        "average precision of 7  mean 0.625",
+        "SDR mixture +1.50  clean +20.00  mean +1.50 dB",
+    ]
+
+
 def test_console_is_never_silent_for_long(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(run.time, "monotonic", lambda: now[0])

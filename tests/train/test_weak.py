@@ -236,6 +236,14 @@ def test_what_cannot_be_trained(manifest, changes, detector, says):
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_validation_needs_clips_of_two_labels(manifest):
+    recipe = weak_recipe()
+    train, dev = clip_sets(manifest, recipe.labels)
+    only = ClipSet(dev.pool, [label if label == "low" else None for label in dev.labels])
+    with pytest.raises(InputError, match="no clips of split dev to validate on, of two labels at least"):
+        Weak(recipe, recipe.labels, train, only, tiny_detector(TAGS), "tiny", "digest")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -40,14 +40,14 @@ def train_detector(job: Job) -> None:
 def train_weak(job: Job, detector: str | None = None) -> None:
     """The same for a separator by vectors of a detector, which gets into its model directory as `query`.
 
-    detector: its model directory, in place of the recipe's. A run that goes on has a copy of its own.
+    detector: its model directory, in place of the recipe's. A run that goes on takes its own copy where none is given.
     """
     options = () if detector is None else ("--detector", detector)
     use = "ussfast separate FILE -m {model} --query CLIP"
     job = dataclasses.replace(job, command=("train", "weak"), options=options, use=use)
     recipe = job.stepped(load_weak_recipe(job.source))
     own = job.output / QUERY
-    given = detector or recipe.detector or (str(own) if os.path.isdir(own) else None)
+    given = detector or (str(own) if os.path.isdir(own) else recipe.detector)
     if given is None:
         raise InputError(f"recipe {recipe.name} names no detector: give one with --detector DIR")
     folder = resolve(given)
