@@ -16,8 +16,8 @@ from ussfast.engine.engine import Engine
 from ussfast.engine.moving import moved, reduced
 from ussfast.engine.recordings import separate_recording, separate_whole
 from ussfast.engine.settings import Settings
-from ussfast.enrolling import Enrolling
 from ussfast.errors import InputError
+from ussfast.everything import Finding
 from ussfast.long_audio.pipeline import Progress
 from ussfast.long_audio.policy import SegmentPolicy
 from ussfast.models import SpectralModel, architecture_of
@@ -30,7 +30,7 @@ from ussfast.streaming.pool import SessionPool
 from ussfast.streaming.session import Session
 
 
-class Separator(Enrolling):
+class Separator(Finding):
     """Separates audio into named sources.
 
     Args:
@@ -153,19 +153,19 @@ class Separator(Enrolling):
         """The rate that the model works at, in Hz; input of any rate is converted."""
         return self.info.sample_rate
 
-    def labels(self, prompts: Sequence[str] | str | None = None) -> tuple[str, ...]:
+    def labels(self, prompts: Sequence[str] | str | Plan | None = None) -> tuple[str, ...]:
         """Labels of the stems, in order: prompts with repeats numbered, or the sources of an unconditional model."""
         return self._plan(prompts).labels
 
     def separate(
-        self, audio: Any, sample_rate: int | None = None, *, prompts: Sequence[str] | str | None = None
+        self, audio: Any, sample_rate: int | None = None, *, prompts: Sequence[str] | str | Plan | None = None
     ) -> Separation:
         """Separates audio that fits into memory.
 
         Args:
             audio: a path, an open binary file, or an array or tensor [samples] or [channels, samples]; not modified.
             sample_rate: of an array, in Hz: needed, and any will do. Not for files, which know theirs.
-            prompts: instead of the constructor's.
+            prompts: instead of the constructor's; or what `find` found.
         Returns:
             stems at the input's rate, length and channel count.
         Raises:
@@ -183,7 +183,7 @@ class Separator(Enrolling):
         path: Any,
         directory: str | Path,
         *,
-        prompts: Sequence[str] | str | None = None,
+        prompts: Sequence[str] | str | Plan | None = None,
         template: str = "{label}.wav",
         residual: bool = False,
         format: str | OutputFormat | None = None,
@@ -198,7 +198,7 @@ class Separator(Enrolling):
         Args:
             path: of the input, or a file opened in binary mode.
             directory: for the outputs; made if it is missing.
-            prompts: instead of the constructor's.
+            prompts: as for `separate`.
             template, residual, format, bit_depth: as for Separation.save; {suffix} is the input's, without its dot.
             skip_existing: does nothing when all outputs are there, and a record beside them says that they were made of
                 this input by this model with these prompts and settings: a stopped batch goes on where it was.
@@ -281,7 +281,9 @@ class Separator(Enrolling):
         rate = known_rate(sample_rate, self.sample_rate)
         return live.open_pool(self.engine, self._plan, size, rate, channels, max_prompts, on_bad, threads)
 
-    def _plan(self, prompts: Sequence[str] | str | None = None) -> Plan:
+    def _plan(self, prompts: Sequence[str] | str | Plan | None = None) -> Plan:
+        if isinstance(prompts, Plan):
+            return self._own_plan(prompts)
         fixed = bool(getattr(self.engine.model.config, "labels", ()))
         asked = self.default_prompts if prompts is None else prompts
         return make_plan(asked, self.prompts, self.info.labels, fixed)

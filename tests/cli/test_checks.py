@@ -2,21 +2,26 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
 from commands import run
-from tiny import CAUSAL, RATE, UNCONDITIONAL, noise, tiny_directory
+from tiny import ASP, CAUSAL, RATE, UNCONDITIONAL, noise, tiny_detector_directory, tiny_directory
+from wrong_commands import SEPARATE, STREAM, WRONG
 
 from ussfast.cli import checks
 from ussfast.engine.settings import BACKENDS, DTYPES, pick_device
 from ussfast.errors import DeviceError
 from ussfast.evaluate import run as evaluation
 from ussfast.evaluate.dev import HALVES
+from ussfast.prompts.bank_file import Saved, save
+from ussfast.prompts.origin import Mark
 
 # Runs every command of a JSON list in a process where importing torch fails.
 SCRIPT = """
@@ -37,67 +42,6 @@ for arguments in json.load(sys.stdin):
 json.dump(found, sys.stdout)
 """
 
-SEPARATE, STREAM = ["separate", "good.wav", "-m", "tuss"], ["stream", "good.wav", "-m", "tuss"]
-ONE = ["-p", "speech"]
-# Command, exit code, what it says.
-WRONG = [
-    (["separate", "gone.wav", *ONE], 2, "gone.wav: no such file"),
-    (["separate", "empty.wav", *ONE], 2, "empty.wav: empty file (0 bytes)"),
-    (["separate", "nothing", *ONE], 2, "nothing: no audio in this folder"),
-    (["separate", "-", *ONE], 2, "-: only files are separated here; for standard input: ussfast stream -"),
-    (["separate", "https://host/a.wav", *ONE], 2, "https://host/a.wav: is an address, not a file"),
-    ([*SEPARATE, *ONE, "-o", "good.wav"], 2, "good.wav: -o names a folder"),
-    ([*SEPARATE, *ONE, "-o", "stems.flac"], 2, "-o names a folder, which gets a file per stem: leave .flac out"),
-    ([*SEPARATE, *ONE, "-o", "taken/deeper"], 1, "taken/deeper: cannot be used for output"),
-    ([*SEPARATE, *ONE, "--template", "{label}.m4a"], 2, "written as .wav, .flac, .mp3, .ogg or .opus, not as .m4a"),
-    ([*SEPARATE, *ONE, "--template", "{name}.wav", "-p", "sfx"], 2, "put {label} into it"),
-    ([*SEPARATE, *ONE, "--format", "opus", "--quality", "5"], 2, "opus has no quality to choose"),
-    ([*SEPARATE, *ONE, "--bit-depth", "16", "--clip", "none"], 2, "PCM holds nothing beyond full scale"),
-    ([*SEPARATE, *ONE, "--bit-depth", "17"], 2, "wav of 17 bits: bit_depth must be one of [16, 24, 32]"),
-    ([*SEPARATE, *ONE, "--format", "flac", "--bit-depth", "32"], 2, "bit_depth must be one of [16, 24]"),
-    ([*SEPARATE, *ONE, "--segment", "1", "--overlap", "1"], 2, "overlap from 0 s to below the segment"),
-    ([*SEPARATE, *ONE, "--dtype", "float8"], 2, "dtype must be one of auto, float32"),
-    ([*SEPARATE, *ONE, "--backend", "magic"], 2, "backend must be one of auto, native, reference"),
-    ([*SEPARATE, *ONE, "--device", "gpu"], 2, "unknown device 'gpu'; use auto, cpu, cuda or cuda:N"),
-    (["separate", "good.wav", "-m", "causal", *ONE, "--dtype", "int8"], 2, "int8 is not for the causal model"),
-    ([*SEPARATE, "-p", "speach"], 2, "unknown prompt 'speach'; did you mean speech"),
-    ([*SEPARATE, "-p", "speech,,sfx"], 2, "unknown prompt ''"),
-    ([*SEPARATE], 2, "no prompts given; name at least one of: speech, sfx"),
-    ([*SEPARATE, "--task", "magic"], 2, "unknown task 'magic'; there are denoise, "),
-    ([*SEPARATE, *ONE, "--task", "music"], 2, "--task music names the prompts itself"),
-    ([*SEPARATE, *ONE, "--stem", "sfx"], 2, "no stem 'sfx'; there are speech, residual"),
-    (["separate", "good.wav", "-m", "causal", *["-p", "sfx"] * 5], 2, "5 equal prompts (sfx) would give"),
-    (["separate", "good.wav", "-m", "sources", *ONE], 2, "this model takes no prompts"),
-    (["separate", "good.wav", "-m", "sources", "--stem", "speech"], 2, "there are source-1, source-2, source-3"),
-    (["separate", "good.wav", "-m", "nothing here", *ONE], 2, "no model 'nothing here'; a model is 'default'"),
-    (["separate", "good.wav", "-m", "good.wav", *ONE], 2, "good.wav: a file, not a model directory"),
-    (["stream", "gone.wav", *ONE], 2, "gone.wav: no such file"),
-    (["stream", "ftp://host/a.wav", *ONE], 2, "ftp://host/a.wav: is an address"),
-    ([*STREAM, *ONE, "-o", "x.wav"], 2, "x.wav: -o names a folder, which gets a file per stem"),
-    ([*STREAM, "-p", "speach", "-o", "out"], 2, "unknown prompt 'speach'"),
-    ([*STREAM, *ONE, "--stem", "sfx"], 2, "unknown stem 'sfx'; there are speech, residual"),
-    ([*STREAM, *ONE, "-p", "sfx"], 2, "several stems (speech, sfx): choose one with --stem NAME"),
-    ([*STREAM, *ONE, "--device", "cuda:x"], 2, "unknown device 'cuda:x'"),
-    (
-        ["stream", "good.wav", "-m", "causal", *ONE, "-o", "out", "--latency", "1"],
-        2,
-        "--latency is for models that are not",
-    ),
-    (["convert", "gone", "models/deep/x"], 2, "gone: no such file or directory"),
-    (["convert", "nothing", "taken/x"], 1, "taken/x: cannot be used for output"),
-    (["bench", "nothing here"], 2, "no model 'nothing here'"),
-    (["bench", "--device", "tpu"], 2, "unknown device 'tpu'"),
-    (["bench", "gone.yaml", "--train"], 2, "no recipe gone.yaml"),
-    (["demo", "-o", "taken/deeper"], 1, "taken/deeper: cannot be used for output"),
-    (["evaluate", "--data", "gone.json"], 2, "gone.json: no such manifest"),
-    (["evaluate", "--data", "good.wav", "--split", "train"], 2, "unknown split 'train'; there are: all, dev, test"),
-    (["evaluate", "--data", "good.wav", "--baseline", "noise"], 2, "unknown baseline 'noise'; there is: mixture"),
-    (["train", "gone.yaml", "--data", "good.wav", "-o", "run"], 2, "no recipe gone.yaml"),
-    (["train", "default", "--data", "gone.json", "-o", "run"], 2, "gone.json: no such manifest"),
-    (["train", "default", "--data", "good.wav", "-o", "run", "--start", "gone"], 2, "gone: no such directory"),
-    (["train", "keep", "gone", "kept"], 2, "gone: no such run folder"),
-    (["train", "pack", "gone", "out", "--max-size", "1MB"], 2, "gone: no such manifest"),
-]
 # What the parser says, without the words that its library puts first.
 PARSER = [
     ([*SEPARATE, "--format", "m4a"], "'m4a' is not one of 'wav', 'flac', 'mp3', 'ogg', 'opus'."),
@@ -106,7 +50,8 @@ PARSER = [
     ([*SEPARATE, "-j", "0"], "Invalid value for '--jobs'"),
 ]
 HELP = [["--version"], ["-h"], ["separate", "-h"], ["stream", "--help"], ["train", "-h"], ["train", "run", "-h"],
-        ["models", "-h"], ["--show-completion", "bash"]]  # fmt: skip
+        ["models", "-h"], ["enroll", "-h"], ["prompts", "-h"], ["prompts", "list", "dog.bank"],
+        ["--show-completion", "bash"]]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +62,13 @@ def results(tmp_path_factory):
     (folder / "empty.wav").touch()
     (folder / "taken").write_text("a file")
     (folder / "nothing").mkdir()
-    for name, config in (("causal", CAUSAL), ("sources", UNCONDITIONAL)):
+    for name in ("other", "speech.wav", "residual.wav"):
+        shutil.copy(folder / "good.wav", folder / name) if "." in name else (folder / name).mkdir()
+    shutil.copy(folder / "good.wav", folder / "other")
+    for name in ("dog.bank", "too.bank"):
+        save(folder / name, Mark("somebody's", "0" * 64), [Saved("dog", np.ones(8, np.float32), None)])
+    tiny_detector_directory(folder).rename(folder / "detector")
+    for name, config in (("causal", CAUSAL), ("sources", UNCONDITIONAL), ("vectors", ASP)):
         tiny_directory(folder, config).rename(folder / name)
     tiny_directory(folder).rename(folder / "tuss")
     commands = [command for command, *_ in WRONG + PARSER] + HELP
@@ -129,7 +80,8 @@ def results(tmp_path_factory):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in folder.iterdir()) == [
-        "causal", "empty.wav", "good.wav", "nothing", "sources", "taken", "tuss",
+        "causal", "detector", "dog.bank", "empty.wav", "good.wav", "nothing", "other", "residual.wav", "sources",
+        "speech.wav", "taken", "too.bank", "tuss", "vectors",
     ]  # fmt: skip
     return dict(zip(map(tuple, commands), json.loads(done.stdout), strict=True))
 

@@ -45,14 +45,14 @@ class FakeSeparator:
 
     sessions = []
 
-    def __init__(self, model="default", prompts=(), **settings):
+    def __init__(self, model="default", **settings):
         self.model, self.settings = model, settings
+
+    def session(self, sample_rate, channels=2, *, prompts=(), on_bad="silence", latency=None, threads=1):
         unknown = [name for name in prompts if name not in GAINS]
         if unknown or not prompts:
             raise PromptError(f"unknown prompt {unknown[0]!r}" if unknown else "no prompts given")
         repeats = len(set(prompts)) < len(prompts)
-        self._labels = tuple(f"{name}-{i + 1}" if repeats else name for i, name in enumerate(prompts))
-
-    def session(self, sample_rate, channels=2, *, on_bad="silence", latency=None, threads=1):
-        FakeSeparator.sessions.append(FakeSession(self._labels, sample_rate, channels, on_bad))
+        labels = tuple(f"{name}-{i + 1}" if repeats else name for i, name in enumerate(prompts))
+        FakeSeparator.sessions.append(FakeSession(labels, sample_rate, channels, on_bad))
         return FakeSeparator.sessions[-1]

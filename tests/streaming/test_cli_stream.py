@@ -62,13 +62,17 @@ def test_settings_reach_the_separator(stream, monkeypatch):
             seen.append((arguments, settings))
             super().__init__(*arguments, **settings)
 
+        def session(self, *arguments, prompts, **settings):
+            seen.append(prompts)
+            return super().session(*arguments, prompts=prompts, **settings)
+
     monkeypatch.setattr("ussfast.separator.Separator", Noting)
     options = ("-m", "some/model", "--device", "cuda:1", "--dtype", "int8", "--backend", "reference")
     options += ("--max-attenuation", "12", "--sum-to-mixture", "--stereo", "linked")
     assert stream("-p", "same", "-p", "half", "--all", *options, *RAW, data=bytes(4))[0] == 0
     expected = {"device": "cuda:1", "dtype": "int8", "backend": "reference"}
-    expected |= {"max_attenuation": 12.0, "sum_to_mixture": True, "channels": "linked"}
-    assert seen == [(("some/model", ("same", "half")), expected)]
+    expected |= {"max_attenuation": 12.0, "sum_to_mixture": True, "channels": "linked", "detector": None}
+    assert seen == [(("some/model",), expected), ("same", "half")]
 
 
 def test_a_chosen_stem_and_the_residual(stream):

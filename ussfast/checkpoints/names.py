@@ -13,6 +13,7 @@ from ussfast.plain import read_json, shown
 FORMAT, VERSION = "ussfast-model", 1
 MOST_SOURCES = 256
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+DETECTOR = "detector"  # the embedded model that says what there is, where it comes with the package
 QUERY = "query"  # a folder of a model that takes vectors: the detector that makes them
 EMBEDDED = Path(__file__).parents[1] / "weights"
 # As long as the Hub's own may be; no branch is called more than that.

@@ -9,11 +9,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ussfast.checkpoints.names import EXPECTED, PRESET_FAMILIES, Glance, glance, is_preset, resolve
+from ussfast.checkpoints.names import (
+    CONFIG,
+    EXPECTED,
+    PRESET_FAMILIES,
+    QUERY,
+    Glance,
+    glance,
+    is_preset,
+    resolve,
+)
 from ussfast.cli.telling import note
-from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError
+from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError, PromptError
 from ussfast.long_audio.policy import default_policy
-from ussfast.prompts.names import check_prompts, check_repeats, number_repeats
+from ussfast.prompts.names import check_name
 from ussfast.prompts.tasks import task as find_task
 from ussfast.train.recipe_file import recipe_file
 
@@ -138,14 +147,41 @@ def model_or_preset(name: str) -> None:
         raise CheckpointError(f"{error}; or a preset, did you mean {' or '.join(near)}?") from None
 
 
-def stem_labels(of: Glance | None, prompts: Sequence[str]) -> tuple[str, ...] | None:
-    """Labels of the stems, None where only the model knows; PromptError for prompts that it does not take."""
+def detector(name: str) -> None:
+    """CheckpointError where there is no such model, or it separates."""
+    if glance(resolve(name), name) is not None:
+        raise CheckpointError(f"{name}: a model that separates, not a detector")
+
+
+def makes_prompts(of: Glance | None, detector: str | None) -> None:
+    """PromptError for a model that makes no prompts of clips, by itself or with a detector; or that needs none."""
     if of is None:
-        return None
-    # A model with neither names nor sources of its own takes vectors.
-    names = check_prompts(prompts, of.prompts, vectors=not of.prompts and not of.labels)
-    check_repeats(names, of.equal_prompts)
-    return number_repeats(names) if of.prompts else of.labels
+        return
+    if of.causal and detector is not None:
+        raise PromptError(f"model {of.name!r} makes prompts of clips itself: leave out --detector")
+    if of.labels:
+        raise PromptError(f"model {of.name!r} takes no prompts: it always returns its own sources")
+    if of.prompts and not of.causal and detector is None:
+        raise PromptError(f"model {of.name!r} makes no prompts of clips; it knows: {', '.join(of.prompts)}")
+    if not of.prompts and detector is None and not os.path.isfile(of.directory / QUERY / CONFIG):
+        raise PromptError(
+            f"model {of.name!r} needs a detector to make prompts of clips: name the one that it was trained with by "
+            "--detector DIR"
+        )
+
+
+def new_name(name: str) -> None:
+    """PromptError for a name that a prompt cannot have, or that -p cannot ask for."""
+    check_name(name)
+    if "," in name or name != name.strip():
+        raise PromptError(f"a prompt called {name!r} could not be named with -p, where commas stand between names")
+
+
+def new_bank(path: Path, inputs: Sequence[Path]) -> None:
+    """Errors for a bank that cannot be written, or would take the place of a file that is not one of its inputs."""
+    text_file(path, [])
+    if os.path.exists(path) and not any(os.path.exists(given) and path.samefile(given) for given in inputs):
+        raise InputError(f"{path}: is there already, and would be replaced: choose another name")
 
 
 def windows(

@@ -11,6 +11,8 @@ from typer.core import TyperGroup
 
 import ussfast
 from ussfast.cli import detect as cli_detect
+from ussfast.cli import enroll as cli_enroll
+from ussfast.cli import prompts as cli_prompts
 from ussfast.cli import separate as cli_separate
 from ussfast.cli import stream as cli_stream
 from ussfast.cli import train as cli_train
@@ -77,6 +79,8 @@ class Weights(StrEnum):
 app.command()(cli_separate.separate)
 app.command()(cli_stream.stream)
 app.command()(cli_detect.detect)
+app.command()(cli_enroll.enroll)
+app.add_typer(cli_prompts.app, name="prompts")
 
 
 @app.command()

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -174,19 +174,33 @@ class _Stopped(BaseException):
 
 
 def separate_all(
-    separator: "Separator", jobs: list[Job], *, jobs_at_once: int = 1, quiet: bool = False, options: dict[str, Any]
+    separator: "Separator",
+    jobs: list[Job],
+    prompts: Sequence[str] | Callable[[Path], Any] | None = None,
+    *,
+    jobs_at_once: int = 1,
+    quiet: bool = False,
+    options: dict[str, Any],
+    keep: Sequence[Path] = (),
 ) -> list[Result]:
     """Separates every job; one that fails does not stop the others.
 
     An interrupt stops those that are under way, too, at their next window.
 
     Args:
+        prompts: of all jobs, or what finds those of a file; by default the separator's.
         options: for Separator.separate_file.
+        keep: files besides the inputs that no stem may replace.
     """
-    bar, labels, stop = _Bar(jobs, quiet), separator.labels(), threading.Event()
-    keep, residual = choose(labels, options["residual"], options.get("stems"))
-    written = output_labels([labels[i] for i in keep], residual)
-    check = _Places([job.path for job in jobs if job.error is None])
+    bar, stop = _Bar(jobs, quiet), threading.Event()
+    check = _Places([*(job.path for job in jobs if job.error is None), *keep])
+
+    def labels(prompts: Any) -> tuple[str, ...]:
+        found = separator.labels(prompts)
+        chosen, residual = choose(found, options["residual"], options.get("stems"))
+        return output_labels([found[i] for i in chosen], residual)
+
+    written = () if callable(prompts) else labels(prompts)
 
     def separate(job: Job, result: Result) -> None:
         def progress(done: float, _: float | None) -> None:
@@ -195,9 +209,16 @@ def separate_all(
             bar.update(job.path, done)
 
         began = time.perf_counter()
-        form = options["template"], written, job.name, options["format"], job.path.suffix[1:]
-        check.free(job, stem_paths(job.directory, *form))
-        result.outputs = separator.separate_file(job.path, job.directory, progress=progress, name=job.name, **options)
+        asked: Any = prompts
+        if callable(prompts):
+            asked = prompts(job.path)
+            result.labels = labels(asked)
+        check.free(job, stem_paths(
+            job.directory, options["template"], result.labels, job.name, options["format"], job.path.suffix[1:]
+        ))  # fmt: skip
+        result.outputs = separator.separate_file(
+            job.path, job.directory, prompts=asked, progress=progress, name=job.name, **options
+        )
         if result.outputs.seconds is None:  # all there already
             with suppress(UssfastError):
                 info = probe(job.path)

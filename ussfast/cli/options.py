@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,6 +45,26 @@ Task = Annotated[
         metavar="NAME",
         help=f"Prompts by purpose, and after -> the stems that are kept of them, in place of -p: {_TASKS}.",
         autocompletion=_task_names,
+    ),
+]
+Bank = Annotated[
+    list[Path] | None,
+    typer.Option("--bank", metavar="FILE", help="Prompts of ussfast enroll, to be named with -p; repeat for more."),
+]
+Query = Annotated[
+    list[str] | None,
+    typer.Option("--query", metavar="CLIP", help="Also separate what sounds like this file; repeat for more sounds."),
+]
+Example = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--example", metavar="NAME=CLIP", help="As --query, under this name; several clips of a name are one sound."
+    ),
+]
+QueryDetector = Annotated[
+    str | None,
+    typer.Option(
+        "--detector", metavar="MODEL", help="What makes prompts of clips where the model cannot: a model directory."
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]

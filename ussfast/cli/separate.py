@@ -10,18 +10,21 @@ import typer
 from ussfast.cli.options import (
     AsJson,
     Backend,
+    Bank,
     BitDepth,
     Bitrate,
     Channels,
     Clip,
     Device,
     Dtype,
+    Example,
     Format,
     Linking,
     MaxAttenuation,
     Model,
     Prompts,
     Quality,
+    Query,
     SumToMixture,
     Task,
 )  # fmt: skip
@@ -40,6 +43,25 @@ def separate(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Audio files, or folders to search.")],
     prompt: Prompts = None,
     task: Task = None,
+    query: Query = None,
+    example: Example = None,
+    bank: Bank = None,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Detect which sounds there are, and separate each; --residual too.")
+    ] = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="With --everything: a sound has a score above this; 0.5 if not given.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(metavar="N", help="With --everything: the N surest sounds at most; 8 if not given.")
+    ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A model directory: makes prompts of clips where the model cannot, hears for --everything.",
+        ),
+    ] = None,
     stem: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Write only this stem; repeat for more. 'residual' is what no stem took."),
@@ -66,7 +88,9 @@ def separate(
     template: Annotated[
         str, typer.Option(help="Names of stems under DIR: {name} and {suffix} of the input, {label}, {index}.")
     ] = "{name}/{label}.wav",
-    residual: Annotated[bool, typer.Option("--residual", help="Also write what no stem took.")] = False,
+    residual: Annotated[
+        bool | None, typer.Option("--residual/--no-residual", help="Also write what no stem took.")
+    ] = None,
     max_attenuation: MaxAttenuation = None,
     sum_to_mixture: SumToMixture = False,
     channels: Linking = Channels.independent,
@@ -83,11 +107,18 @@ def separate(
     from ussfast.audio import OutputFormat
     from ussfast.audio.naming import stem_paths
     from ussfast.cli import checks
+    from ussfast.cli.everything import Everything
     from ussfast.cli.many_files import Result, plan, separate_all, unreadable
+    from ussfast.cli.queries import Queries
     from ussfast.separation import choose, output_labels
 
-    prompts, kept = checks.asked(prompt, task)
-    stems = stem or kept
+    named, kept = checks.asked(prompt, task)
+    whole = Everything.of(everything, threshold, top, {"-p": prompt, "--task": task, "--query": query,
+                                                       "--example": example, "--bank": bank})  # fmt: skip
+    queries = Queries.of(bank, query, example, detector)
+    prompts = queries.asked(named)
+    stems = stem or (kept and (*kept, *queries.clips))
+    rest = residual if residual is not None else everything and stems is None
     written = OutputFormat(format, bit_depth, bitrate, quality, clip)
     checks.output_folder(output)
     given = [checks.file_argument(text, "ussfast stream -") for text in inputs]
@@ -95,10 +126,12 @@ def separate(
     if plot is not None:
         checks.picture(plot, [file.path for file in files])
     facts = checks.model(model, device, dtype, backend)
-    labels = checks.stem_labels(facts, prompts)
-    if labels is not None:
-        keep, rest = choose(labels, residual, stems)
-        stem_paths(output, template, output_labels([labels[i] for i in keep], rest), "name", written)
+    if whole is not None:
+        whole.check(facts, detector)
+        stem_paths(output, template, ("one", "another"), "name", written)
+    elif (labels := queries.labels(facts, prompts)) is not None:
+        keep, more = choose(labels, rest, stems)
+        stem_paths(output, template, output_labels([labels[i] for i in keep], more), "name", written)
     checks.windows(facts, segment, overlap, stitch, look_ahead, batch, quiet)
 
     if renamed is not None and not quiet:
@@ -110,17 +143,25 @@ def separate(
     else:
         from ussfast.separator import Separator
 
+        # Models that make prompts of clips themselves take no detector to do it.
+        alone = whole is not None and facts is not None and bool(facts.prompts)
         separator = Separator(
-            model, prompts, device=device, dtype=dtype, backend=backend, segment=segment, overlap=overlap,
+            model, device=device, dtype=dtype, backend=backend, segment=segment, overlap=overlap,
             stitch=(stitch or Stitch.fade).value, look_ahead=look_ahead, batch=batch, max_attenuation=max_attenuation,
-            sum_to_mixture=sum_to_mixture, channels=channels.value,
+            sum_to_mixture=sum_to_mixture, channels=channels.value, detector=None if alone else detector,
         )  # fmt: skip
-        separator.labels()  # missing prompts are an error before any file is read
+        asked: Any = prompts
+        if whole is not None:
+            asked = whole.finder(separator, detector if alone else None)
+        else:
+            queries.give(separator, prompts, quiet)
+            separator.labels(prompts)  # missing prompts are an error before any file is read
         options = {
-            "template": template, "residual": residual, "format": written, "skip_existing": skip_existing,
-            "stems": stems,
+            "template": template, "residual": rest, "format": written, "skip_existing": skip_existing, "stems": stems,
         }  # fmt: skip
-        results = separate_all(separator, files, jobs_at_once=jobs, quiet=quiet or as_json, options=options)
+        results = separate_all(
+            separator, files, asked, jobs_at_once=jobs, quiet=quiet or as_json, options=options, keep=queries.files
+        )
     if plot is not None:
         _draw(results[0], plot)
     _report(results, quiet, as_json, plot)

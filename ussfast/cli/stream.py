@@ -9,12 +9,16 @@ import typer
 
 from ussfast.cli.options import (
     Backend,
+    Bank,
     Channels,
     Device,
     Dtype,
+    Example,
     MaxAttenuation,
     Model,
     Prompts,
+    Query,
+    QueryDetector,
     StreamLinking,
     SumToMixture,
     Task,
@@ -40,6 +44,10 @@ def stream(
     ] = None,
     prompt: Prompts = None,
     task: Task = None,
+    query: Query = None,
+    example: Example = None,
+    bank: Bank = None,
+    detector: QueryDetector = None,
     stem: Annotated[
         str | None, typer.Option(metavar="NAME", help="Put out this stem; 'residual' for what no stem took.")
     ] = None,
@@ -95,11 +103,15 @@ def stream(
         raise InputError("--residual is a file: it needs -o DIR; to put the residual out, --stem residual")
 
     from ussfast.cli import checks
+    from ussfast.cli.queries import Queries
     from ussfast.engine.threads import check_threads
     from ussfast.streaming.live import outputs, sources
 
     check_threads(threads)
-    prompts, kept = checks.asked(prompt, task)
+    named, kept = checks.asked(prompt, task)
+    queries = Queries.of(bank, query, example, detector)
+    prompts = queries.asked(named)
+    kept = kept and (*kept, *queries.clips)
     if output is not None:
         checks.output_folder(output)
     elif kept is not None and len(kept) == 1 and stem is None and not all_stems:
@@ -118,7 +130,7 @@ def stream(
     facts = checks.model(model, device, dtype, backend)
     if facts is not None and facts.causal and latency is not None:
         raise InputError(f"--latency is for models that are not causal; {model!r} is, and has a latency of its own")
-    labels = checks.stem_labels(facts, prompts)
+    labels = queries.labels(facts, prompts)
     if labels is not None and chosen:
         outputs.Selection(labels, stem, all_stems)
 
@@ -130,11 +142,12 @@ def stream(
         from ussfast.separator import Separator
 
         separator: Any = Separator(
-            model, prompts, device=device, dtype=dtype, backend=backend, max_attenuation=max_attenuation,
-            sum_to_mixture=sum_to_mixture, channels=stereo.value,
+            model, device=device, dtype=dtype, backend=backend, max_attenuation=max_attenuation,
+            sum_to_mixture=sum_to_mixture, channels=stereo.value, detector=detector,
         )  # fmt: skip
+        queries.give(separator, prompts)
         session = separator.session(
-            sample_rate, channels=channels, on_bad=on_bad.value, latency=latency, threads=threads
+            sample_rate, prompts=prompts, channels=channels, on_bad=on_bad.value, latency=latency, threads=threads
         )
         if facts is not None and not facts.causal and latency is None and not as_json:
             note(
@@ -144,7 +157,7 @@ def stream(
         return session
 
     shown = "json" if as_json else "text" if statistics else None
-    to = command.Destination(stem, all_stems, output, residual, shown, kept)
+    to = command.Destination(stem, all_stems, output, residual, shown, kept, tuple(queries.files))
     if live:
         card = Card(input_device, output_device, rate, channels or 1, plays=to.chosen)
         command.live(card, open_session, to, None if block is None else block / 1000)

@@ -29,6 +29,7 @@ class Destination:
     residual: a file for it too.
     statistics: "text" or "json" lines on standard error, or None.
     keep: labels of the stems that get a file; None: all.
+    stay: files that were read, besides the source: no stem may take their place.
     """
 
     stem: str | None
@@ -37,6 +38,7 @@ class Destination:
     residual: bool
     statistics: str | None
     keep: tuple[str, ...] | None = None
+    stay: tuple[Path, ...] = ()
 
     @property
     def chosen(self) -> bool:
@@ -49,7 +51,9 @@ class Destination:
     def files(self, session: Session, sample_rate: int, channels: int, source: Path | None) -> StemFiles | None:
         if self.directory is None:
             return None
-        return StemFiles(self.directory, session.labels, self.residual, sample_rate, channels, source, self.keep)
+        return StemFiles(
+            self.directory, session.labels, self.residual, sample_rate, channels, source, self.keep, self.stay
+        )
 
 
 def from_source(

@@ -65,7 +65,7 @@ class StemFiles:
         residual: also writes residual.wav.
         sample_rate: in Hz.
         channels: of each stem.
-        source: the input if it is a file, which no output may replace.
+        source: the input if it is a file; stay: other files that were read. No output may replace them.
         keep: labels of the stems that get a file; by default all.
     Raises:
         InputError: an unknown label; an output would replace the input.
@@ -81,11 +81,12 @@ class StemFiles:
         channels: int,
         source: Path | None = None,
         keep: Sequence[str] | None = None,
+        stay: Sequence[Path] = (),
     ):
         self._keep, residual = choose(labels, residual, keep)
         written = output_labels([labels[i] for i in self._keep], residual)
         paths = stem_paths(directory, "{label}.wav", written, "stream")
-        check_inputs_stay(paths, identities([] if source is None else [source]))
+        check_inputs_stay(paths, identities([*stay, *([] if source is None else [source])]))
         make_folders(paths)
         self._residual = residual
         self.written: list[Path] = []
