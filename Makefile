@@ -54,9 +54,10 @@ bench-streaming: $(STAMP)
 	$(if $(HOUR),$(BIN)/python bench/stream_hour.py -o bench/results/stream-hour.json)
 
 # A trained model that is better becomes the embedded default: make embed MODEL=DIR DATA=manifest.json, or OLD= and NEW=,
-# evaluation.json of the present default and of MODEL.
+# evaluation.json of the present default and of MODEL. With DETECTOR=1 it becomes the embedded detector.
 embed: $(STAMP)
-	$(BIN)/python scripts/embed.py $(MODEL) $(if $(DATA),--data $(DATA)) $(if $(OLD),--old $(OLD)) $(if $(NEW),--new $(NEW))
+	$(BIN)/python scripts/embed.py $(MODEL) $(if $(DATA),--data $(DATA)) $(if $(OLD),--old $(OLD)) $(if $(NEW),--new $(NEW)) \
+	  $(if $(DETECTOR),--detector) $(if $(LABELS),--labels $(LABELS))
 
 # The picture and the table of README's first screen; after another model became the default, bench/peers/compare.py
 # --update comes first.

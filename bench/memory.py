@@ -1,8 +1,9 @@
-"""Peak memory of `ussfast separate` by duration of the file.
+"""Peak memory of `ussfast separate`, or of `ussfast detect`, by duration of the file.
 
     python bench/memory.py 3 60 --model default --prompt speech --prompt sfxbg
+    python bench/memory.py 3 60 --model models/cnn14-dlmax --detect
 
-Makes noise of each duration (stereo, 44.1 kHz, 16 bit) and separates it in a process of its own.
+Makes noise of each duration (stereo, 44.1 kHz, 16 bit) and separates it, or detects in it, in a process of its own.
 """
 
 import resource
@@ -30,6 +31,7 @@ def main(
     minutes: list[float],
     model: str = "default",
     prompt: Annotated[list[str] | None, typer.Option()] = None,
+    detect: Annotated[bool, typer.Option("--detect", help="MODEL is a detector.")] = False,
     folder: Annotated[Path | None, typer.Option(help="For the files; needs room for them and their stems.")] = None,
 ) -> None:
     print("| minutes | peak RSS (MiB) | against the first |\n|---|---|---|")
@@ -39,7 +41,8 @@ def main(
             source = Path(directory) / "noise.wav"
             noise(source, duration)
             prompts = [word for name in prompt or () for word in ("--prompt", name)]
-            command = [sys.executable, "-m", "ussfast", "separate", str(source), "-q", "--model", model, *prompts]
+            verb = "detect" if detect else "separate"
+            command = [sys.executable, "-m", "ussfast", verb, str(source), "-q", "--model", model, *prompts]
             subprocess.run([*command, "-o", str(Path(directory) / "out")], check=True)
         # The largest of all children so far; durations ascend, so a larger one can only be this one's.
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024

@@ -24,6 +24,7 @@ from ussfast.evaluate.dev import dev_mixtures
 from ussfast.models.causal import CausalModel
 from ussfast.profiling.flops import model_flop
 from ussfast.train.recipe import Recipe, load_recipe
+from ussfast.train.separation import Separation
 from ussfast.train.trainer import Trainer
 
 Change = Callable[[CausalModel], None]
@@ -61,7 +62,7 @@ class Timed(Trainer):
     def train_for(self, minutes: float) -> int:
         self.begun, self.limit = time.process_time(), 60 * minutes
         while self.done() < 1:
-            self.train_step(self.mixer.batch())
+            self.train_step(self.work.batch())
         return self.step
 
     def done(self) -> float:
@@ -89,7 +90,7 @@ def main(
         if only and name not in only:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            trainer = Timed(changed, train, held_out, Path(folder))
+            trainer = Timed(Separation(changed, train, held_out), Path(folder))
             if change:
                 with torch.no_grad():
                     change(trainer.model)

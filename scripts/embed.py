@@ -2,6 +2,8 @@
 
     make embed MODEL=DIR OLD=before/evaluation.json NEW=after/evaluation.json
     make embed MODEL=DIR DATA=DATA/manifest.json        # evaluates both itself
+    make embed MODEL=DIR DETECTOR=1 NEW=evaluation.json # a detector, with what `ussfast evaluate detect` said
+    make embed MODEL=DIR DETECTOR=1 DATA=DATA/manifest.json LABELS=detector  # or says now; LABELS: a recipe, as there
 
 The rule: of six figures (five tasks and the absent prompt, docs/training.md) the mean must rise, and none may fall by
 more than 0.3 dB. Otherwise nothing is written, and the figures are printed. Everything is written, or nothing.
@@ -21,11 +23,14 @@ import typer
 
 from ussfast.checkpoints.store import load_model, read_info, save_model
 from ussfast.errors import InputError, UssfastError
-from ussfast.evaluate import report
+from ussfast.evaluate import detection_report, report
+from ussfast.evaluate.detection import evaluate_manifest
 from ussfast.evaluate.run import evaluate_model
 from ussfast.separator import Separator
+from ussfast.train.clip_recipes import load_detector_recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
+import embed_detector
 import embed_text
 
 ROOT = Path(__file__).parents[1]
@@ -69,22 +74,51 @@ def evaluation_of(given: Path | None, model: Path, data: Path | None, count: int
     return report.as_dict(evaluate_model(str(model), data, count=count, split=split))
 
 
+def evaluation_of_detector(given: Path | None, model: Path, data: Path | None, labels: str | None) -> dict[str, Any]:
+    """The same for a detector; labels: the recipe that says what items of the data are called."""
+    if given is None and data is not None:
+        called = load_detector_recipe(labels).labels if labels is not None else ()
+        return detection_report.as_dict(evaluate_manifest(str(model), data, labels=called))
+    return evaluation_of(given, model, None, 0, "")
+
+
 def replace_all(pairs: list[tuple[Path, Path]]) -> None:
-    """Renames each fresh file or folder onto its target; if one cannot be, all targets are as they were."""
-    done: list[tuple[Path, Path]] = []
+    """Renames each fresh file or folder onto its target; if one cannot be, all targets are as they were before."""
+    done: list[tuple[Path | None, Path]] = []
     try:
         for fresh, target in pairs:
-            kept = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-            os.rename(target, kept)
+            kept = target.with_name(f".{target.name}-{uuid.uuid4().hex}") if target.exists() else None
+            if kept:
+                os.rename(target, kept)
             done.append((kept, target))
             os.rename(fresh, target)
     except BaseException:
         for kept, target in reversed(done):
             _remove(target)
-            os.rename(kept, target)
+            if kept:
+                os.rename(kept, target)
         raise
     for kept, _ in done:
-        _remove(kept)
+        if kept:
+            _remove(kept)
+
+
+def embed_as_detector(root: Path, model: Path, evaluation: dict[str, Any]) -> str:
+    """Writes the model as the embedded detector of the tree at `root`; returns what it knows, and how well.
+
+    Raises:
+        InputError: as `embed_detector.write_fresh`; CheckpointError for a model that separates.
+    """
+    targets = (root / embed_detector.HOME, root / "CHANGELOG.md")
+    fresh = [embed_detector.fresh_name(path) for path in targets]
+    try:
+        said, changes = embed_detector.write_fresh(root, model, evaluation, fresh[0])
+        fresh[1].write_text(changes)
+        replace_all(list(zip(fresh, targets, strict=True)))
+    finally:
+        for path in fresh:
+            _remove(path)
+    return said
 
 
 def embed(root: Path, model: Path, old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -140,12 +174,18 @@ def main(
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Mixtures per task, for --data.")] = 40,
     split: Annotated[str, typer.Option(help="Of the dev split, for --data.")] = "all",
+    detector: Annotated[bool, typer.Option("--detector", help="MODEL is one, which goes beside the default.")] = False,
+    labels: Annotated[str | None, typer.Option(help="For --detector and --data: as for `evaluate detect`.")] = None,
     root: Annotated[Path, typer.Option(help="The tree to write to.")] = ROOT,
 ) -> None:
-    """Makes a trained model the embedded default, if it is better."""
+    """Makes a trained model the embedded default, if it is better; or the embedded detector."""
     try:
         if not (model / "config.json").is_file():
             raise InputError(f"{model}: no model directory")
+        if detector:
+            print(embed_as_detector(root, model, evaluation_of_detector(new, model, data, labels)))
+            print("Written. Read the card's section Limits; make first-screen draws README.md's picture.")
+            return
         evaluations = [
             evaluation_of(given, which, data, count, split) for given, which in ((old, root / DEFAULT), (new, model))
         ]

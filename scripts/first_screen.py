@@ -1,9 +1,11 @@
-"""The picture and the table on the first screen of README.md, by one command: make first-screen
+"""The pictures and the table on the first screen of README.md, by one command: make first-screen
 
     python scripts/first_screen.py            # after another model became the default: peers.json first, see below
 
 The picture is docs/images/demo.png: `ussfast separate --plot` of the bundled recording. The table comes from
 bench/results/peers.json, which `bench/peers/compare.py` and then `bench/peers/memory.py` measure.
+Once a detector is embedded, docs/images/detect.png and the lines beside it are what `ussfast detect --plot` says of the
+same recording.
 """
 
 import json
@@ -16,9 +18,16 @@ from typing import Any
 import numpy as np
 from marked import replaced
 
+from ussfast.checkpoints.names import DETECTOR, embedded
+from ussfast.errors import InputError
+
 ROOT = Path(__file__).parents[1]
 PEERS, PICTURE = Path("bench/results/peers.json"), Path("docs/images/demo.png")
+DETECTED = Path("docs/images/detect.png")
+RECORDING = Path("ussfast/demo/mixture.flac")
 BEGIN, END = "<!-- beside denoisers: made by make first-screen -->", "<!-- end of the table -->"
+BEGIN_DETECTED, END_DETECTED = "<!-- what is in it: made by make first-screen -->", "<!-- end of what is in it -->"
+MOST_LINES = 8
 TASKS = {
     "speech_enhancement": "speech + ambience",
     "cinematic": "speech + ambience + music",
@@ -58,13 +67,38 @@ def readme(before: str, found: dict[str, Any]) -> str:
     return replaced(before, BEGIN, END, table(found))
 
 
+def detected(before: str, said: str) -> str:
+    """README.md with the command, what it `said` and its picture between BEGIN_DETECTED and END_DETECTED."""
+    lines = said.splitlines()
+    if not lines:
+        raise InputError(f"{RECORDING}: nothing is detected in it: there is nothing to show")
+    more = ["    ..."] if len(lines) > MOST_LINES else []
+    parts = (
+        "`ussfast detect` says which sounds there are, and when: from and to in seconds, the score, and the label. The\n"
+        "small detector in the package knows a few sounds of everyday; what it does not know, such as this wind, is at\n"
+        "best the one that is nearest ([its card](ussfast/weights/detector/README.md) says how well it knows which).",
+        "    ussfast detect talk.wav --plot what.png",
+        "\n".join(["```", *lines[:MOST_LINES], *more, "```"]),
+        f"![The events of the same recording as bars over time]({DETECTED})",
+    )
+    return replaced(before, BEGIN_DETECTED, END_DETECTED, "\n\n".join(parts))
+
+
+def _ussfast(*arguments: str | Path) -> str:
+    command = [sys.executable, "-m", "ussfast", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
 def main() -> None:
-    path = ROOT / "README.md"
-    path.write_text(readme(path.read_text(), json.loads((ROOT / PEERS).read_text())))
+    path, written = ROOT / "README.md", [ROOT / PICTURE]
+    text = readme(path.read_text(), json.loads((ROOT / PEERS).read_text()))
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "ussfast", "separate", "ussfast/demo/mixture.flac", "-p", "speech,sfxbg", "-q"]
-        subprocess.run([*command, "-o", folder, "--plot", str(PICTURE)], cwd=ROOT, check=True)
-    print(path, ROOT / PICTURE, sep="\n")
+        _ussfast("separate", RECORDING, "-p", "speech,sfxbg", "-q", "-o", folder, "--plot", PICTURE)
+    if DETECTOR in embedded():
+        text = detected(text, _ussfast("detect", RECORDING, "-q", "--plot", DETECTED))
+        written.append(ROOT / DETECTED)
+    path.write_text(text)
+    print(path, *written, sep="\n")
 
 
 if __name__ == "__main__":

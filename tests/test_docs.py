@@ -34,8 +34,9 @@ def parsed(arguments):
     command, rest = typer.main.get_command(app), list(arguments)
     while rest and rest[0] in getattr(command, "commands", ()):
         command = command.commands[rest.pop(0)]
-        if command.name == "train" and rest and rest[0] not in command.commands:
-            rest.insert(0, "run")  # as the command line does
+        usual = getattr(command, "usual", None)
+        if usual and rest and rest[0] not in command.commands:
+            rest.insert(0, usual)  # as the command line does
     assert not rest or rest[0].startswith("-") or not hasattr(command, "commands"), f"no such command: {rest[0]}"
     return command.make_context(command.name, rest)
 
@@ -221,6 +222,23 @@ def first_screen():
 def test_the_table_is_that_of_the_measurement(first_screen):
     text = (ROOT / "README.md").read_text()
     assert first_screen.readme(text, json.loads((ROOT / first_screen.PEERS).read_text())) == text, "make first-screen"
+
+
+def test_what_is_detected_is_shown(first_screen):
+    page = f"a\n{first_screen.BEGIN_DETECTED}\nold\n{first_screen.END_DETECTED}\nb\n"
+    said = "".join(f"    0.{i}0     1.00  0.50  speech\n" for i in range(9))
+    lines = first_screen.detected(page, said).splitlines()
+    assert (lines[0], lines[-1]) == ("a", "b") and "old" not in lines
+    assert "    ussfast detect talk.wav --plot what.png" in lines
+    assert "    0.70     1.00  0.50  speech" in lines and "    ..." in lines
+    assert not any("0.80" in line for line in lines)
+    assert any(f"({first_screen.DETECTED})" in line for line in lines)
+    with pytest.raises(ValueError, match="nothing is detected"):
+        first_screen.detected(page, "")
+    with pytest.raises(ValueError, match="no place"):
+        first_screen.detected("a\n", said)
+    text = (ROOT / "README.md").read_text()
+    assert text.count(first_screen.BEGIN_DETECTED) == text.count(first_screen.END_DETECTED) == 1
 
 
 def test_the_table_by_hand(first_screen):

@@ -19,13 +19,14 @@ from ussfast.audio.atomic import atomic_write
 from ussfast.data.pool import AudioPool, read_manifest
 from ussfast.ops import use_reference
 from ussfast.train.recipe import Recipe, load_recipe
+from ussfast.train.separation import Separation
 from ussfast.train.trainer import Trainer
 
 
 def mean_loss(recipe: Recipe, pool: AudioPool, steps: int, eager: bool) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, use_reference(eager):
-        trainer = Trainer(recipe, pool, [], Path(folder))
-        losses = [trainer.train_step(trainer.mixer.batch()) for _ in range(steps)]
+        trainer = Trainer(Separation(recipe, pool, []), Path(folder))
+        losses = [trainer.train_step(trainer.work.mixer.batch()) for _ in range(steps)]
     return {"all": float(np.mean(losses)), "last_hundred": float(np.mean(losses[-100:]))}
 
 

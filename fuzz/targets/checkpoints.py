@@ -1,19 +1,16 @@
 """Published checkpoints of every format, changed in their settings, in what their files hold, and byte by byte: what is
 converted loads."""
 
-import io
 import random
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
 import yaml
 from golden_io import settings, weights
 from golden_sfc import WHOLE, core, lightning, merged_config
 
 from fuzz.mutate import changed
+from fuzz.states import changed_state, saved, write_state
 from fuzz.trees import changed_tree
 from ussfast.checkpoints.store import load_model
 from ussfast.convert import convert
@@ -32,12 +29,12 @@ def prepare(folder: Path) -> list[Parts]:
         ("config.yaml", espnet, weights("tflocoformer_tiny")),
         ("merged_config.yaml", merged_config(WHOLE), lightning(core(WHOLE), core(WHOLE))),
     ):
-        found.append((name, table, state, yaml.safe_dump(table), _saved(state)))
+        found.append((name, table, state, yaml.safe_dump(table), saved(state)))
     return found
 
 
 def one(context: list[Parts], rng: random.Random, folder: Path) -> None:
-    name, table, state, text, saved = rng.choices(context, (1, 1, 12, 6))[0]  # the first ones are larger
+    name, table, state, text, data_saved = rng.choices(context, (1, 1, 12, 6))[0]  # the first ones are larger
     source, kind = folder / "exp", rng.randrange(6)
     source.mkdir()
     if kind < 3:
@@ -45,85 +42,10 @@ def one(context: list[Parts], rng: random.Random, folder: Path) -> None:
     data = text.encode("utf-8", "surrogatepass")
     (source / name).write_bytes(changed(data, rng, 3) if kind == 3 else data)
     if kind < 4:
-        (source / "model.pth").write_bytes(saved)
+        (source / "model.pth").write_bytes(data_saved)
     else:
-        inner = _changed_state(state.get("state_dict", state), rng)
-        _write(source, state | {"state_dict": inner} if "state_dict" in state else inner, rng, damaged=kind == 5)
+        inner = changed_state(state.get("state_dict", state), rng)
+        write_state(source, state | {"state_dict": inner} if "state_dict" in state else inner, rng, damaged=kind == 5)
     info = convert(source, folder / "out", name="fuzzed")
     model, again = load_model(folder / "out")
     assert again == info and model.parameter_count() == info.parameters
-
-
-def _write(source: Path, state: dict, rng: random.Random, damaged: bool) -> None:
-    suffix = rng.choice((".pth", ".ckpt", ".safetensors"))
-    if suffix == ".safetensors" and all(isinstance(key, str) and _own(value) for key, value in state.items()):
-        data = safetensors.torch.save({key: value.detach().contiguous().clone() for key, value in state.items()})
-    else:
-        suffix, data = ".pth", _saved(state, rng.random() < 0.8)
-    if damaged:
-        data = _other_entries(data, rng) if rng.random() < 0.7 else changed(data, rng, 3)
-    (source / f"model{suffix}").write_bytes(data)
-
-
-def _saved(state: dict, as_archive: bool = True) -> bytes:
-    file = io.BytesIO()
-    torch.save(state, file, _use_new_zipfile_serialization=as_archive)
-    return file.getvalue()
-
-
-def _own(value: Any) -> bool:
-    """Whether safetensors can hold it."""
-    whole = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
-    return whole and value.numel() < 10**6
-
-
-def _other_entries(data: bytes, rng: random.Random) -> bytes:
-    """An archive whose parts have been changed but whose checksums are right, or the bytes changed if it is none."""
-    if not zipfile.is_zipfile(io.BytesIO(data)):
-        return changed(data, rng, 3)
-    with zipfile.ZipFile(io.BytesIO(data)) as old:
-        parts = {name: old.read(name) for name in old.namelist()}
-    chosen = next(n for n in parts if n.endswith("data.pkl")) if rng.random() < 0.7 else rng.choice(list(parts))
-    parts[chosen] = changed(parts[chosen], rng, 2)
-    out = io.BytesIO()
-    method = zipfile.ZIP_STORED if rng.random() < 0.8 else zipfile.ZIP_DEFLATED
-    with zipfile.ZipFile(out, "w", method) as new:
-        for name, part in parts.items():
-            new.writestr(name, part)
-    return out.getvalue()
-
-
-def _changed_state(given: dict[str, torch.Tensor], rng: random.Random) -> dict[Any, Any]:
-    state: dict[Any, Any] = dict(given)
-    for _ in range(rng.randint(1, 2)):
-        key = rng.choice(list(state))
-        value = state[key]
-        match rng.randrange(12) if isinstance(value, torch.Tensor) and value.layout == torch.strided else 0:
-            case 0:
-                del state[key]
-            case 1:
-                state[rng.choice((1, "a\nb", "x" * 300, ("a", 1), f"model.{key}", f"ema_model.module.{key}"))] = value
-            case 2:
-                types = (torch.float64, torch.int8, torch.complex64, torch.float8_e5m2, torch.bool)
-                state[key] = value.to(rng.choice(types))
-            case 3:
-                state[key] = value.expand(rng.choice((2, 10**6)), *value.shape)
-            case 4:
-                state[key] = value.mT if value.dim() > 1 else value[:0]
-            case 5:
-                state[key] = value.unsqueeze(rng.choice((0, -1)))
-            case 6:
-                state[key] = value.squeeze()
-            case 7:
-                state[key] = rng.choice(
-                    (value.to("meta"), torch.nn.Parameter(value.float()), value.to_sparse(), 1, [], {})
-                )
-            case 8:
-                state[key] = value.flatten()
-            case 9:
-                state[key] = value * rng.choice((0, float("nan"), 1e38, -1))
-            case 10:
-                state[key] = torch.cat((value, value)) if value.dim() else value[None]
-            case 11:
-                state[key] = state[rng.choice(list(state))]
-    return state

@@ -1,11 +1,14 @@
-"""Manifests of training audio whose rows have been changed: read, joined and written as training does."""
+"""Manifests of training audio whose rows have been changed: read, joined and written as training does; and tables of
+events."""
 
 import random
 from pathlib import Path
 
+from fuzz.mutate import changed
 from fuzz.trees import changed_tree, written
 from ussfast.data.manifest import by_prompt, merge, read_rows, write_rows
 from ussfast.data.pool import read_manifest
+from ussfast.evaluate.references import read_references
 
 SECONDS, MIB = 5.0, 128
 
@@ -18,11 +21,25 @@ ROWS = [
 ]
 
 
+TABLE = "\n".join(
+    "\t".join(row)
+    for row in (
+        ("filename", "onset", "offset", "event_label"), ("a.wav", "0.5", "1.25", "dog"), ("d.wav",),
+        ("b/c.flac", "0", "1e1", "bell"), ("a.wav", "2", "3", "rain, light"),
+    )
+).encode()  # fmt: skip
+
+
 def prepare(folder: Path) -> None:
     pass
 
 
 def one(context: None, rng: random.Random, folder: Path) -> None:
+    if rng.random() < 0.25:
+        (folder / "events.tsv").write_bytes(changed(TABLE, rng))
+        found = read_references(folder / "events.tsv")
+        assert all(0 <= e.onset < e.offset < 1e7 and e.label for events in found.values() for e in events)
+        return
     first, second, joined = folder / "a.json", folder / "below" / "b.json", folder / "all.json"
     second.parent.mkdir()
     for path in (first, second):

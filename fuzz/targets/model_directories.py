@@ -1,18 +1,13 @@
 """Model directories of every architecture, changed: what loads separates, to finite sounds, within bounds."""
 
-import hashlib
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
-import torch
 from tiny import CAUSAL, RATE, STACK, STEREO, STFT, TUSS, TUSS_SFC, UNCONDITIONAL, noise, tiny_directory
 
-from fuzz.mutate import ODD_FLOATS, changed
-from fuzz.trees import changed_tree, written
+from fuzz.directories import Parts, read_parts, write_changed
 from ussfast import Separator
 from ussfast.checkpoints import names
 from ussfast.checkpoints.store import read_info
@@ -20,36 +15,18 @@ from ussfast.models.tflocoformer import TfLocoformerConfig
 
 SECONDS, MIB = 20.0, 768
 
-Parts = tuple[dict, dict[str, torch.Tensor]]
-
 
 def prepare(folder: Path) -> list[Parts]:
     plain = TfLocoformerConfig(sample_rate=RATE, stft=STFT, sources=2, stack=STACK)
     found = []
     for number, config in enumerate((TUSS, CAUSAL, UNCONDITIONAL, STEREO, TUSS_SFC, plain)):
-        directory = tiny_directory(folder, config, number)
-        table = json.loads((directory / "config.json").read_text())
-        found.append((table, safetensors.torch.load_file(directory / "model.safetensors")))
+        found.append(read_parts(tiny_directory(folder, config, number)))
     return found
 
 
 def one(context: list[Parts], rng: random.Random, folder: Path) -> None:
     table, tensors = rng.choice(context)
-    kind = rng.random()
-    data = safetensors.torch.save(_changed_weights(tensors, rng) if kind < 0.3 else tensors)
-    if kind > 0.9:
-        data = changed(data, rng, 3)
-    table = table | {"weights": table["weights"] | {"sha256": hashlib.sha256(data).hexdigest()}}
-    if kind > 0.2:
-        how = rng.random()
-        if how < 0.5:
-            table = table | {"config": _other_settings(table["config"], rng)}
-        elif how < 0.9:
-            table = table | {"config": changed_tree(table["config"], rng)}
-        else:
-            table = changed_tree(table, rng)
-    (folder / "model.safetensors").write_bytes(data)
-    (folder / "config.json").write_bytes(written(table, rng))
+    write_changed(folder, table, tensors, SETTINGS, rng)
     glance = names.glance(folder, "it")
     separator = Separator(str(folder))
     info = read_info(folder)
@@ -89,38 +66,3 @@ SETTINGS: dict[str, tuple] = {
     "labels": (["a", "b"], ["a", "b", "c"], ["../a", "b/c", "\u00e9"]),
     "bias": ("learned", "stored"),
 }
-
-
-def _other_settings(config: dict, rng: random.Random) -> dict:
-    config = json.loads(json.dumps(config))
-    places = [(table, key) for table in _tables(config) for key in table if key in SETTINGS]
-    for table, key in rng.sample(places, rng.randint(1, 3)):
-        table[key] = rng.choice(SETTINGS[key])
-    return config
-
-
-def _tables(tree: object) -> Iterator[dict]:
-    if isinstance(tree, dict):
-        yield tree
-    for child in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        yield from _tables(child)
-
-
-def _changed_weights(tensors: dict[str, torch.Tensor], rng: random.Random) -> dict[str, torch.Tensor]:
-    tensors = {key: value.clone() for key, value in tensors.items()}
-    key = rng.choice(list(tensors))
-    value = tensors[key]
-    match rng.randrange(7):
-        case 0:
-            tensors[key] = value.to(rng.choice((torch.float16, torch.float64, torch.int32, torch.float8_e4m3fn)))
-        case 1:
-            del tensors[key]
-        case 2:
-            tensors[rng.choice((*tensors, "x" * 300, "a\nb"))] = value.clone()
-        case 3:
-            tensors[key] = value[: rng.randrange(len(value) + 1)].clone()
-        case 4:
-            tensors[key] = value * rng.choice((0, -1, 1e3, 1e10, 1e20, 1e38))
-        case _:
-            value.view(-1)[rng.randrange(value.numel())] = rng.choice((*ODD_FLOATS, 1e38))
-    return tensors

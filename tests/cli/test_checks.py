@@ -50,6 +50,7 @@ PARSER = [
     ([*SEPARATE, "-j", "0"], "Invalid value for '--jobs'"),
 ]
 HELP = [["--version"], ["-h"], ["separate", "-h"], ["stream", "--help"], ["train", "-h"], ["train", "run", "-h"],
+        ["evaluate", "-h"], ["evaluate", "detect", "-h"], ["evaluate", "separation", "-h"],
         ["models", "-h"], ["enroll", "-h"], ["prompts", "-h"], ["prompts", "list", "dog.bank"],
         ["--show-completion", "bash"]]  # fmt: skip
 

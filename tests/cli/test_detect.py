@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ from commands import run
 from golden_detectors import LEVEL, TAGS, golden_detector
 from tiny import noise, tiny_directory
 
-from ussfast import Detector
+from ussfast import CheckpointError, Detector, Separator
+from ussfast.checkpoints import names
 from ussfast.checkpoints.store import save_model
 
 RATE = 32000
@@ -129,16 +131,43 @@ def test_errors_stay_with_their_file(models, folder, threshold, capsys):
     assert (code, out) == (2, "") and err.startswith("ussfast: a.wav: ") and "tags whole clips" in err
 
 
+def test_silence_and_files_that_break_off(model, folder, threshold, capsys):
+    soundfile.write(folder / "silent.wav", np.zeros((3 * RATE, 2)), RATE)
+    whole = (folder / "more/b.wav").read_bytes()
+    (folder / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    (folder / "other.wav").write_bytes(b"no audio at all, but some text")
+    files = ("silent.wav", "cut.wav", "other.wav", "a.wav")
+    code, out, err = run(capsys, "detect", *files, "-m", model, "--threshold", threshold, "--json", "-o", "x.json")
+    found = {file["input"]: file for file in json.loads((folder / "x.json").read_text())}
+    assert (code, out) == (2, "") and list(found) == list(files)
+    alone = Detector(model).detect(np.zeros((2, 3 * RATE), np.float32), RATE, threshold=threshold)
+    assert found["silent.wav"]["events"] == [vars(event) for event in alone]
+    assert [bool(file["error"]) for file in found.values()] == [False, True, True, False]
+    assert "truncated" in found["cut.wav"]["error"] and not found["cut.wav"]["events"]
+    assert found["a.wav"]["events"] and len(err.splitlines()) == 2
+
+
+def test_progress_on_a_terminal(models, folder, threshold, capsys, monkeypatch):
+    asked = ("detect", "a.wav", "more", "-m", models / LEVEL, "--threshold", threshold)
+    _, expected, err = run(capsys, *asked)
+    assert err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    code, out, err = run(capsys, *asked)
+    assert (code, out) == (0, expected) and "detecting: 100%" in err and "4/4 s of audio" in err
+    assert "4/4 s of audio" in run(capsys, "detect", "a.wav", "more", "-m", models / TAGS, "--top", 1)[2]
+    for quiet in ("-q", "--json"):
+        assert run(capsys, *asked, quiet)[2] == ""
+
+
 def test_nothing_waits_for_torch_that_can_be_told_before(folder):
     code = "import sys, ussfast.cli.main as c\ntry: c.main(sys.argv[1:])\nfinally: print('torch' in sys.modules)"
-    for wrong in (("a.wav",), ("a.wav", "-m", "nowhere"), ("a.wav", "-m", "default"), ("a.wav", "--low", "2")):
+    for wrong in (("a.wav", "-m", "nowhere"), ("a.wav", "-m", "default"), ("a.wav", "--low", "2")):
         done = subprocess.run([sys.executable, "-c", code, "detect", *wrong], capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr
 
 
 def test_bad_commands(model, folder, capsys, tmp_path):
     wrong = {
-        ("a.wav",): "no detector comes with ussfast yet",
         ("a.wav", "-m", "nowhere"): "no model",
         ("a.wav", "-m", tiny_directory(tmp_path)): "a model that separates, not a detector",
         ("a.wav", "-m", model, "-l", "a thing nobody knows"): "does not know the label 'a thing nobody knows'",
@@ -158,6 +187,36 @@ def test_bad_commands(model, folder, capsys, tmp_path):
         code, out, err = run(capsys, "detect", "a.wav", "-m", model, "-o", place)
         assert (code, out) == (1, "") and place in err
     assert (folder / "a.wav").read_bytes() == before
+
+
+def test_the_embedded_detector_is_the_one_that_is_meant(models, folder, threshold, capsys, monkeypatch):
+    monkeypatch.setattr(names, "EMBEDDED", folder / "weights")
+    code, out, err = run(capsys, "detect", "a.wav", "--threshold", threshold)
+    assert (code, out) == (2, "") and "no embedded detector: convert a published one" in err and err.count("\n") == 1
+    with pytest.raises(CheckpointError, match="no embedded detector"):
+        Detector()
+    with pytest.raises(CheckpointError, match="a model that separates .*: it is for ussfast.Separator; this inst"):
+        Detector(tiny_directory(folder))
+    shutil.copytree(models / LEVEL, folder / "weights/detector")
+    code, out, err = run(capsys, "detect", "a.wav", "--threshold", threshold)
+    assert (code, err) == (0, "") and out
+    for name in ("detector", models / LEVEL):
+        assert run(capsys, "detect", "a.wav", "-m", name, "--threshold", threshold)[1] == out
+    clip = noise(1, RATE)
+    assert np.array_equal(Detector().tag(clip, RATE), Detector(models / LEVEL).tag(clip, RATE))
+    with pytest.raises(CheckpointError, match="a model that separates .*; the embedded detector is 'detector'"):
+        Detector(tiny_directory(folder, seed=1))
+    with pytest.raises(CheckpointError, match="a detector .*: it is for ussfast.Detector and 'ussfast detect'"):
+        Separator("detector")
+    code, _, err = run(capsys, "detect", "a.wav", "-m", tiny_directory(folder, seed=2))
+    assert code == 2 and err.endswith("not a detector: the embedded detector is 'detector'\n")
+
+
+def test_a_folder_is_taken_for_the_embedded_detector_only_by_name(models, folder, capsys, monkeypatch):
+    monkeypatch.setattr(names, "EMBEDDED", folder / "weights")
+    shutil.copytree(models / LEVEL, folder / "detector")
+    assert run(capsys, "detect", "a.wav")[0] == 2
+    assert run(capsys, "detect", "a.wav", "-q", "-m", "detector")[0] == 0
 
 
 def test_a_picture(model, folder, threshold, capsys, monkeypatch):

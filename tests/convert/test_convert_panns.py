@@ -200,3 +200,14 @@ def test_presets_differ_only_where_the_published_models_do():
     full = DETECTOR_PRESETS["cnn14"]
     assert replace(full, pooling="max") == DETECTOR_PRESETS["cnn14-dlmax"]
     assert replace(full, front=DETECTOR_PRESETS["cnn14-16k"].front) == DETECTOR_PRESETS["cnn14-16k"]
+
+
+def test_tables_are_made_only_for_weights_that_have_them(monkeypatch):
+    """Of a window of 8192 samples they would take a gigabyte."""
+    front = replace(panns.read_config(settings(TAGS)).front, n_fft=8192)
+    for name in ("_transform", "mel_bands"):
+        monkeypatch.setattr(panns, name, lambda *_: pytest.fail("made a table"))
+    panns.check_fixed({key: value for key, value in published().items() if key != panns.BANDS}, front)
+    for state, name in ((fixed(), "conv_real.weight"), (published(), "melW")):
+        with pytest.raises(CheckpointError, match=f"{name} is not that of the settings"):
+            panns.check_fixed(state, front)

@@ -1,49 +1,23 @@
-"""`ussfast.Detector`: outputs of the model for a clip that fits it, windows for what is longer, any kind of audio."""
+"""`ussfast.Detector`: outputs of the model for a clip that fits it, any kind of audio."""
 
 import copy
 import io
 import pickle
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from golden_detectors import HTSAT, LEVEL, TAGS, golden_detector
+from golden_detectors import HTSAT, LEVEL, TAGS
 from golden_io import arrays
+from short_detector import RATE, SECOND, golden_copy, model_says, shortened
 from tiny import noise, tiny_directory, tiny_model
 
 import ussfast
 from ussfast import AudioError, CheckpointError, DeviceError, InputError, UssfastError
 from ussfast.audio import resample
-from ussfast.checkpoints.store import fill_detector, save_model
-from ussfast.detect.windows import cut
+from ussfast.checkpoints.store import save_model
 from ussfast.models._folded import has_bfloat16
-
-RATE = 32000
-SECOND = 0.99  # window of the models here: 100 frames of 10 ms, but for the last sample
-
-
-def golden_copy(name, **changes):
-    """A golden detector to do anything with, with some fields of its configuration changed."""
-    model = golden_detector(name)
-    state = {key: value.clone() for key, value in model.state_dict().items()}
-    return fill_detector(replace(model.config, **changes), state, name)
-
-
-def shortened(name=LEVEL):
-    """One that is meant for clips of a second."""
-    return golden_copy(name, segment_seconds=SECOND)
-
-
-@pytest.fixture(scope="module")
-def detector():
-    return ussfast.Detector.from_model(shortened())
-
-
-def model_says(detector, clip):
-    with torch.inference_mode():
-        return detector.model(torch.from_numpy(np.array(clip, np.float32)))
 
 
 def test_a_clip_that_fits_gives_what_the_model_gives(detector):
@@ -85,43 +59,10 @@ def test_published_outputs():
         np.testing.assert_allclose(detector.embed(clip, RATE), want[f"{name}_latent"], atol=1e-4)
 
 
-def test_windows_of_a_long_recording(detector):
-    audio = noise(1, 100_123, seed=1)
-    whole = list(cut([audio], 31680, 23680, 320))
-    assert len(whole) == 4
-    rows = 1 + audio.shape[1] // 320
-    total, count, tags, vectors = np.zeros((rows, len(detector.labels))), np.zeros((rows, 1)), [], []
-    for start, window in whole:
-        said = model_says(detector, window)
-        first = start // 320
-        total[first : first + said.frames.shape[1]] += said.frames[0].numpy()
-        count[first : first + said.frames.shape[1]] += 1
-        tags.append(said.tags[0].numpy())
-        vectors.append(said.embedding[0].numpy())
-    assert count.min() == 1 and count.max() >= 2
-    np.testing.assert_allclose(detector.frames(audio, RATE), total / count, atol=1e-6)
-    assert np.array_equal(detector.tag(audio, RATE), np.max(tags, 0))
-    np.testing.assert_allclose(detector.embed(audio, RATE), np.mean(vectors, 0), rtol=1e-5, atol=1e-6)
-
-
 def test_htsat_of_any_length():
     detector = ussfast.Detector.from_model(golden_copy(HTSAT))
     for samples in (1, 5000, 330_000):
         assert len(detector.frames(noise(1, samples), RATE)) == 1 + samples // 320
-
-
-@pytest.mark.parametrize("samples", [31679, 31680, 31681, 32000, 63360, 63361, 70001])
-def test_every_frame_is_there(detector, samples):
-    assert len(detector.frames(noise(1, samples), RATE)) == 1 + samples // 320
-
-
-def test_a_sound_in_the_tail_is_heard(detector):
-    audio = np.zeros(3 * RATE + 7000, np.float32)
-    silent = detector.frames(audio, RATE)
-    audio[-2000:] = noise(1, 2000)[0]
-    heard = detector.frames(audio, RATE)
-    changed = np.flatnonzero(np.abs(heard - silent).max(1) > 1e-4)
-    assert len(changed) and changed.max() >= len(heard) - 2
 
 
 def test_a_clip_that_is_too_short_is_repeated(detector):
@@ -266,14 +207,6 @@ def test_results_that_are_not_finite_are_an_error():
         model.out.bias.fill_(float("nan"))
     with pytest.raises(UssfastError, match="not finite"):
         ussfast.Detector.from_model(model).tag(noise(1, 20_000), RATE)
-
-
-def test_memory_is_that_of_a_window(detector, monkeypatch):
-    longest = []
-    forward = detector.model.forward
-    monkeypatch.setattr(detector.model, "forward", lambda audio: longest.append(audio.shape[1]) or forward(audio))
-    detector.detect(noise(1, 20 * RATE), RATE)
-    assert max(longest) <= 31680 and len(longest) > 20
 
 
 def test_pickles_and_copies(detector):

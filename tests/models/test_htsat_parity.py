@@ -128,6 +128,9 @@ def test_lengths_that_fit_and_lengths_that_do_not(model):
         ({"image": 250}, "must be a multiple of 64 mels"),
         ({"image": 320}, "window 8 must divide the sides of all stages, got 20 tokens"),
         ({"window": 1}, "must be 2 to 64"),
+        # What weights of any size could ask for.
+        ({"image": 4096, "patch": 2, "dim": 8, "heads": (1, 1, 1, 1)}, "is 2048 patches across, more than 256"),
+        ({"image": 1024, "window": 64}, "window 64 of 256 tokens across is too large"),
     ],
 )
 def test_sizes_that_do_not_fit(change, says):

@@ -17,6 +17,7 @@ from ussfast.models.config import to_dict
 from ussfast.models.sfc import edge_bias
 from ussfast.ops import use_reference
 from ussfast.train.recipe import recipe_from_dict
+from ussfast.train.separation import Separation
 from ussfast.train.trainer import Trainer
 
 KINDS = {
@@ -78,12 +79,12 @@ def test_a_training_run_learns_and_resumes(tmp_path):
     pool = AudioPool.load([i for i in read_manifest(tiny_manifest(tmp_path)) if i.split == "train"], RATE)
     table = {"architecture": "tuss", **json.loads(json.dumps(to_dict(TUSS_SFC)))}
     recipe = recipe_from_dict(tiny_recipe(optim={"steps": 100, "lr": 0.01}) | {"model": table})
-    trainer = Trainer(recipe, pool, [], tmp_path / "run")
-    batch = trainer.mixer.batch()
+    trainer = Trainer(Separation(recipe, pool, []), tmp_path / "run")
+    batch = trainer.work.mixer.batch()
     losses = [trainer.train_step(batch) for _ in range(15)]
     assert losses[-1] < losses[0] - 0.5  # dB
     trainer._save()
-    again = Trainer(recipe, pool, [], tmp_path / "run")
+    again = Trainer(Separation(recipe, pool, []), tmp_path / "run")
     torch.testing.assert_close(again.model.state_dict(), trainer.model.state_dict(), rtol=0, atol=0)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import normalize
 
 from ussfast.prompts.averages import agreement, average
-from ussfast.prompts.origin import LEAST_COSINE
+from ussfast.prompts.origin import LEAST_COSINE, LEAST_OF_DETECTORS
 
 
 def around(direction, count, spread, seed=0):
@@ -64,6 +64,15 @@ def test_agreement_names_the_clip_that_is_least_like_the_others():
         f"the clips have little in common: their mean cosine is {odd.cosine:.2f}, {LEAST_COSINE} is the least for one "
         f"kind of sound; {odd.clip} is least like the others ({odd.lowest:.2f}): drop that one first"
     )
+
+
+def test_vectors_of_detectors_need_more_in_common():
+    vectors = torch.tensor([[1.0, 0], [0, 2], [3, 0], [1, 0]])
+    own, detectors = (agreement(vectors, list("abcd"), by_detector) for by_detector in (False, True))
+    assert LEAST_COSINE < own.cosine == detectors.cosine < LEAST_OF_DETECTORS
+    assert own.advice is None and f"0.50, {LEAST_OF_DETECTORS} is the least" in detectors.advice
+    alike = agreement(torch.tensor([[1.0, 0.5], [0.5, 1], [1, 1]]), list("abc"), by_detector=True)
+    assert alike.cosine > LEAST_OF_DETECTORS and alike.advice is None
 
 
 def test_two_clips_do_not_disagree_and_zeros_are_no_trouble():

@@ -207,9 +207,9 @@ def test_a_detector_by_its_place_is_loaded_when_it_is_needed(directory, tmp_path
     load = checkpoint.load_detector
     monkeypatch.setattr(checkpoint, "load_detector", lambda directory: made.append(directory) or load(directory))
     place = shutil.copytree(directory, tmp_path / "m")
-    (place / "query").rename(tmp_path / "detector")
+    (place / "query").rename(tmp_path / "listener")
     monkeypatch.chdir(tmp_path)
-    separator = Separator("m", device="cpu", detector="detector")
+    separator = Separator("m", device="cpu", detector="listener")
     monkeypatch.chdir("/")
     with pytest.raises(PromptError, match="'residual'"):
         separator.enroll("residual", [noise(1, LENGTH)], RATE)

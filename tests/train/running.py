@@ -7,6 +7,7 @@ from tiny import tiny_recipe
 from ussfast.train.mix_config import MixConfig
 from ussfast.train.mixing import Mixer
 from ussfast.train.recipe import recipe_from_dict
+from ussfast.train.separation import Separation
 from ussfast.train.trainer import Trainer
 
 
@@ -15,12 +16,12 @@ def mixer(pool, seed=0, **settings):
 
 
 def trainer_in(folder, pool, dev=(), **changes):
-    return Trainer(recipe_from_dict(tiny_recipe(**changes)), pool, list(dev), folder)
+    return Trainer(Separation(recipe_from_dict(tiny_recipe(**changes)), pool, list(dev)), folder)
 
 
 def steps(trainer, count):
     batches = trainer.recipe.optim.accumulate
-    return [trainer.train_step(*(trainer.mixer.batch() for _ in range(batches))) for _ in range(count)]
+    return [trainer.train_step(*(trainer.work.batch() for _ in range(batches))) for _ in range(count)]
 
 
 def exactly(one, other):
@@ -32,7 +33,7 @@ def same(one, other):
     exactly(one.model.state_dict(), other.model.state_dict())
     exactly(one.optimizer.state_dict(), other.optimizer.state_dict())
     exactly(one.ema.state(), other.ema.state())
-    assert one.mixer.rng.bit_generator.state == other.mixer.rng.bit_generator.state
+    assert one.work.rng.bit_generator.state == other.work.rng.bit_generator.state
     assert (one.step, one.kept) == (other.step, other.kept)
     assert (one.autoclip and one.autoclip.history) == (other.autoclip and other.autoclip.history)
     return True

@@ -15,6 +15,7 @@ from ussfast.train.again import draw_again
 from ussfast.train.chains import absent_prompts
 from ussfast.train.recipe import recipe_from_dict
 from ussfast.train.rendering import Plan
+from ussfast.train.separation import Separation
 from ussfast.train.trainer import Trainer
 
 POOL = make_pool()
@@ -75,7 +76,7 @@ def test_nothing_changes_while_it_is_off():
 def test_a_model_learns_from_it(tmp_path, pool):
     mix = tiny_recipe()["mix"] | {"again": 1.0, "query_seconds": 0.3, "rows": 6}
     model = {"architecture": "causal", **_trunk()}
-    trainer = Trainer(recipe_from_dict(tiny_recipe() | {"model": model, "mix": mix}), pool, [], tmp_path)
+    trainer = Trainer(Separation(recipe_from_dict(tiny_recipe() | {"model": model, "mix": mix}), pool, []), tmp_path)
     losses = steps(trainer, 4)
     assert np.isfinite(losses).all()
     assert trainer.model.query_encoder.out.weight.grad is not None

@@ -47,7 +47,7 @@ def test_the_trainer_clips_by_it(tmp_path, pool):
         kept = [p.grad.square().sum() for p in trainer.model.parameters()]
         assert float(sum(kept)) ** 0.5 == pytest.approx(min(trainer.last["clip"], norms[-1]), rel=1e-4)
     assert trainer.last["clip"] < max(norms)
-    batch = trainer.mixer.batch()
+    batch = trainer.work.mixer.batch()
     batch.mixture[0, 100] = float("nan")
     trainer.train_step(batch)
     assert trainer.autoclip.history == sorted(norms)  # what is not finite stays out

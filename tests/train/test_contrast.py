@@ -16,6 +16,7 @@ from ussfast.train.contrast import contrast_loss, draw_pairs
 from ussfast.train.queries import QueryPicker
 from ussfast.train.recipe import LossConfig, recipe_from_dict
 from ussfast.train.rendering import AugmentConfig
+from ussfast.train.separation import Separation
 from ussfast.train.trainer import Trainer
 
 POOL = make_pool()
@@ -77,7 +78,7 @@ def test_it_teaches_the_query_encoder(tmp_path):
     mix = tiny_recipe()["mix"] | {"pairs": 4, "query_seconds": 0.3, "rows": 6}
     model = {"architecture": "causal", **json.loads(json.dumps(to_dict(CAUSAL)))}
     recipe = recipe_from_dict(tiny_recipe() | {"model": model, "mix": mix, "loss": {"pairs_weight": 100.0}})
-    trainer = Trainer(recipe, POOL, [], tmp_path)
+    trainer = Trainer(Separation(recipe, POOL, []), tmp_path)
     clips = [mixer(POOL, seed, pairs=4, query_seconds=0.3).batch().pairs for seed in range(8)]
 
     def distance():

@@ -54,7 +54,7 @@ def test_mixtures_without_anything_up_there_say_nothing():
 
 
 def test_training_hears_it(tmp_path, pool):
-    batch = trainer_in(tmp_path, pool).mixer.batch()
+    batch = trainer_in(tmp_path, pool).work.mixer.batch()
     noisy = replace(batch, mixture=batch.mixture + 0.1 * torch.randn_like(batch.mixture))
     model = tiny_model(CAUSAL)
     without, with_it = (

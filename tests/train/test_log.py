@@ -11,8 +11,8 @@ from running import trainer_in
 
 from ussfast.errors import InputError, OutputError
 from ussfast.train import curve, parallel, run
+from ussfast.train.console import Console
 from ussfast.train.log import RunLog, read_log, validation_table
-from ussfast.train.run import Console
 
 
 def row(step, **more):
@@ -69,7 +69,7 @@ def test_a_run_that_is_out_of_time_leaves_a_log(tmp_path, pool, monkeypatch):
 
 def test_steps_that_were_skipped_are_counted(tmp_path, pool):
     trainer = trainer_in(tmp_path, pool, run={"log_every": 4})
-    draw = trainer.mixer.batch
+    draw = trainer.work.mixer.batch
 
     def broken():
         batch = draw()
@@ -77,7 +77,7 @@ def test_steps_that_were_skipped_are_counted(tmp_path, pool):
             batch.mixture[0, 100] = torch.nan
         return batch
 
-    trainer.mixer.batch = broken
+    trainer.work.mixer.batch = broken
     trainer.run()
     (only,) = read_log(tmp_path)
     assert only["skipped"] == 1 and only["loss"] == only["loss"] and only["grad_norm"] > 0
@@ -124,6 +124,22 @@ def test_console_lines(capsys):
     assert "SI-SDR improvement music +1.00  sfx_sfx -1.00  mean +0.50 dB" in out
 
 
+def test_figures_of_other_kinds_of_training(capsys):
+    row = {"step": 3, "average_precision": {"dog": 0.25, "rain": 1.0}, "mean": 0.625}
+    assert validation_table([row]).splitlines()[0].startswith("Average precision of each label")
+    assert validation_table([row]).splitlines()[-1] == "| 3 | 0.250 | 1.000 | 0.625 |"
+    console = Console(10, 0, "clips")
+    console.row(row)
+    console.row(row | {"average_precision": {str(i): 0.5 for i in range(7)}})
+    console.row({"step": 4, "sdr": {"mixture": 1.5, "clean": 20.0}, "mean": 1.5})
+    lines = [line.split(": ", 1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "average precision dog 0.250  rain 1.000  mean 0.625",
+        "average precision of 7  mean 0.625",
+        "SDR mixture +1.50  clean +20.00  mean +1.50 dB",
+    ]
+
+
 def test_console_is_never_silent_for_long(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
@@ -141,8 +157,8 @@ def test_console_is_never_silent_for_long(capsys, monkeypatch):
 
 @pytest.mark.parametrize("finished", [False, True])
 def test_the_last_line_says_how_to_go_on(finished):
-    again = run._command("my recipe.yaml", Path("m.json"), Path("runs/a b"), "cpu", 90)
-    line = run._last_line(finished, 12, 90, Path("runs/a b/model"), again)
+    job = run.Job("my recipe.yaml", Path("m.json"), Path("runs/a b"), None, "cpu", 90)
+    line = run._last_line(finished, 12, job, 90)
     if finished:
         assert line.endswith("model: runs/a b/model; to use it: ussfast separate FILE -m 'runs/a b/model'")
     else:

@@ -33,7 +33,7 @@ def embedding(model):
 
 @pytest.fixture
 def batch(tmp_path, pool):
-    return trainer_in(tmp_path, pool).mixer.batch()
+    return trainer_in(tmp_path, pool).work.mixer.batch()
 
 
 def test_rows_of_examples_replace_those_of_names(batch):
@@ -77,7 +77,7 @@ def test_loss_settings_arrive(batch):
 
 def test_bf16(tmp_path, pool):
     full, half = (trainer_in(tmp_path / p, pool, run={"precision": p}) for p in ("fp32", "bf16"))
-    batch = full.mixer.batch()
+    batch = full.work.mixer.batch()
     for _ in range(3):
         one, other = full.train_step(batch), half.train_step(batch)
         assert one != other and one == pytest.approx(other, abs=0.1)
@@ -96,7 +96,7 @@ def test_bf16_of_kernels_for_training(batch):
 
 def test_accumulated_gradients_are_means(tmp_path, pool):
     trainer = trainer_in(tmp_path, pool, optim={"clip": 1e9, "accumulate": 2})
-    batches = [trainer.mixer.batch() for _ in range(2)]
+    batches = [trainer.work.mixer.batch() for _ in range(2)]
     parts, losses = [], []
     for batch in batches:
         trainer.model.zero_grad()
@@ -119,7 +119,7 @@ def test_without_accelerate(monkeypatch):
 def test_the_run_takes_as_many_batches_as_it_should(tmp_path, pool):
     trainer = trainer_in(tmp_path, pool, optim={"steps": 2, "accumulate": 3})
     taken = []
-    batch = trainer.mixer.batch
-    trainer.mixer.batch = lambda: taken.append(1) or batch()
+    batch = trainer.work.mixer.batch
+    trainer.work.mixer.batch = lambda: taken.append(1) or batch()
     trainer.run()
     assert len(taken) == 6

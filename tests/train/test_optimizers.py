@@ -55,7 +55,7 @@ def test_the_state_is_that_of_one_optimiser():
 def test_muon_learns(tmp_path, pool):
     optim = {"steps": 1000, "lr": 0.02, "warmup": 3, "name": "muon"}
     trainer = trainer_in(tmp_path, pool, optim=optim)
-    batch = trainer.mixer.batch()
+    batch = trainer.work.mixer.batch()
     losses = [trainer.train_step(batch) for _ in range(25)]
     assert losses[-1] < losses[0] - 3  # dB
     assert {group["lr"] for group in trainer.optimizer.param_groups} == {0.02 * trainer.learning_rate(24) / 0.02}

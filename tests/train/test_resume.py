@@ -13,6 +13,7 @@ from tiny import CAUSAL, RATE, tiny_recipe
 from ussfast.errors import CheckpointError
 from ussfast.train import checkpoints
 from ussfast.train.recipe import recipe_from_dict
+from ussfast.train.separation import Separation
 from ussfast.train.trainer import Trainer
 
 ALL = {
@@ -68,7 +69,7 @@ def test_training_on_kernels_resumes_bit_for_bit(tmp_path, pool):
     recipe = replace(recipe, loss=replace(recipe.loss, silence="mixture", high_weight=0.2, high_hz=RATE / 4))
 
     def trainer(folder):
-        return Trainer(recipe, pool, [], tmp_path / folder)
+        return Trainer(Separation(recipe, pool, []), tmp_path / folder)
 
     straight, first = trainer("a"), trainer("b")
     whole = steps(straight, 5)
@@ -110,7 +111,7 @@ def test_checkpoints_of_earlier_versions(tmp_path, pool):
     exactly(later.optimizer.state_dict(), trainer.optimizer.state_dict())
     exactly(later.ema.state(), dict(trainer.model.named_parameters()))
     assert later.step == 2 and later.kept == []
-    assert later.mixer.rng.bit_generator.state == trainer.mixer.rng.bit_generator.state
+    assert later.work.mixer.rng.bit_generator.state == trainer.work.mixer.rng.bit_generator.state
     exactly(checkpoints.load_weights(checkpoints.newest(tmp_path))[1], trainer.model.state_dict())
 
 
@@ -118,7 +119,7 @@ def test_a_run_goes_on_under_a_recipe_of_another_name(tmp_path, pool):
     first = trainer_in(tmp_path, pool)
     steps(first, 1)
     first._save()
-    second = Trainer(replace(first.recipe, name="renamed"), pool, [], tmp_path)
+    second = Trainer(Separation(replace(first.recipe, name="renamed"), pool, []), tmp_path)
     assert second.step == 1 and same(first, second)
 
 

@@ -210,7 +210,7 @@ def test_the_best_are_validated_anew_on_another_dev_set(tmp_path, pool, dev):
 
 def same_means(other, first, dev):
     """The figures are those of the weights in the folders, on the new mixtures."""
-    first.dev = dev
+    first.work.dev = dev
     mean = float(np.mean(list(first.validate().values())))
     return dict(other.kept)[2] == pytest.approx(mean, abs=1e-4)
 

@@ -38,7 +38,7 @@ def work(rank, port, manifest, folder):
     first = gradients(trainer)
     losses += steps(trainer, 1)
     trainer._save()
-    torch.save({"losses": losses, "first": first, "weights": trainer.model.state_dict(), "rng": trainer.mixer.rng
+    torch.save({"losses": losses, "first": first, "weights": trainer.model.state_dict(), "rng": trainer.work.mixer.rng
                 .bit_generator.state, "history": trainer.autoclip.history}, folder / f"rank{rank}.pt")
     recipe, run = str(folder / "recipe.yaml"), str(folder / "run")
     sys.stdout = open(folder / f"out{rank}.txt", "w")
@@ -80,7 +80,7 @@ def test_gradients_are_the_mean_of_both(ranks, tmp_path, pool):
     parts = []
     for rank in range(2):
         trainer = trainer_in(tmp_path, pool, optim=OPTIM)
-        trainer.mixer.rng = np.random.default_rng((0, rank))
+        trainer.work.mixer.rng = np.random.default_rng((0, rank))
         assert steps(trainer, 1) == pytest.approx(ranks[rank]["losses"][:1], rel=1e-5)
         parts.append(gradients(trainer))
     norm = sum(((a + b) / 2).square().sum() for a, b in zip(*parts, strict=True)).sqrt()
@@ -93,7 +93,7 @@ def test_one_checkpoint_with_everyones_state(folder, ranks, pool):
     found = checkpoints.newest(folder / "steps")
     assert sorted(p.name for p in (folder / "steps").iterdir()) == ["step-0000002"]
     resumed = trainer_in(folder / "steps", pool, optim=OPTIM)
-    assert resumed.mixer.rng.bit_generator.state == ranks[0]["rng"]
+    assert resumed.work.mixer.rng.bit_generator.state == ranks[0]["rng"]
     facts = checkpoints.load(found, resumed.recipe).facts
     assert facts["rng"] == [rank["rng"] for rank in ranks]
     assert "random.1.torch" in checkpoints.load(found, resumed.recipe).extra
@@ -121,9 +121,10 @@ def test_a_third_process_starts_anew(folder, manifest):
         prepare_model = staticmethod(accelerator.prepare_model)
 
     from ussfast.train.recipe import recipe_from_dict
+    from ussfast.train.separation import Separation
     from ussfast.train.trainer import Trainer
 
     pool = AudioPool.load(items, RATE)
-    third = Trainer(recipe_from_dict(tiny_recipe(optim=OPTIM)), pool, [], Path(folder / "steps"), Third())
+    third = Trainer(Separation(recipe_from_dict(tiny_recipe(optim=OPTIM)), pool, []), Path(folder / "steps"), Third())
     states = [checkpoints.load(checkpoints.newest(folder / "steps"), third.recipe).facts["rng"]]
-    assert third.step == 2 and third.mixer.rng.bit_generator.state not in states[0]
+    assert third.step == 2 and third.work.mixer.rng.bit_generator.state not in states[0]

@@ -44,8 +44,8 @@ def test_other_splits_are_never_read(manifest, tmp_path, monkeypatch):
     assert sorted(read) == sorted(row["path"] for row in rows)
     [trainer] = trainers
     assert trainer.step == 2
-    for pool in (trainer.mixer.pool, trainer.mixer.picker.pool):
+    for pool in (trainer.work.mixer.pool, trainer.work.mixer.picker.pool):
         assert {item.split for item in pool.items} == {"train"} and len(pool.items) == len(rows) // 2
-    assert len(trainer.mixer.songs) == 2
+    assert len(trainer.work.mixer.songs) == 2
     credits = (tmp_path / "run/model/CREDITS.md").read_text()
     assert "for train" in credits and "for tune" not in credits and "for dev" not in credits

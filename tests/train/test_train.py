@@ -22,20 +22,22 @@ from ussfast.train.losses import prompt_loss
 from ussfast.train.objective import prompt_rows
 from ussfast.train.recipe import recipe_from_dict
 from ussfast.train.run import export
+from ussfast.train.separation import Separation
 from ussfast.train.trainer import Trainer
 
 
 def test_models_without_prompts_are_refused(tmp_path, pool):
     model = {"architecture": "bslocoformer", **json.loads(json.dumps(to_dict(UNCONDITIONAL)))}
     with pytest.raises(InputError, match="only models with prompts"):
-        Trainer(recipe_from_dict(tiny_recipe() | {"model": model}), pool, [], tmp_path)
+        Trainer(Separation(recipe_from_dict(tiny_recipe() | {"model": model}), pool, []), tmp_path)
 
 
 def test_more_equal_prompts_than_the_model_tells_apart_are_refused(tmp_path, pool):
     model = {"architecture": "causal", **json.loads(json.dumps(to_dict(replace(CAUSAL, repeats=2))))}
 
     def trainer(*sets):
-        return Trainer(recipe_from_dict(tiny_recipe(mix={"sets": sets}) | {"model": model}), pool, [], tmp_path)
+        recipe = recipe_from_dict(tiny_recipe(mix={"sets": sets}) | {"model": model})
+        return Trainer(Separation(recipe, pool, []), tmp_path)
 
     with pytest.raises(InputError, match="mixtures may have 4 equal prompts, the model tells at most 2 apart"):
         trainer()  # chains may have four
@@ -67,7 +69,7 @@ def test_the_rate_of_a_step_is_the_one_used(tmp_path, pool):
 
 def test_a_fixed_batch_is_learnt(tmp_path, pool):
     trainer = trainer_in(tmp_path, pool, optim={"steps": 1000, "lr": 0.02, "warmup": 3})
-    batch = trainer.mixer.batch()
+    batch = trainer.work.mixer.batch()
     losses = [trainer.train_step(batch) for _ in range(30)]
     assert losses[-1] < losses[0] - 3  # dB
     with torch.no_grad():
@@ -80,7 +82,7 @@ def test_a_step_that_explodes_changes_nothing(tmp_path, pool):
     trainer = trainer_in(tmp_path, pool)
     steps(trainer, 2)
     before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    batch = trainer.mixer.batch()
+    batch = trainer.work.mixer.batch()
     batch.mixture[0, 100] = torch.nan
     trainer.train_step(batch)
     torch.testing.assert_close(trainer.model.state_dict(), before, rtol=0, atol=0)

@@ -22,6 +22,10 @@ HUB_NAME = re.compile(r"(?=[^@]{3,96}(@|$))(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<
 PRESET_FAMILIES = ("asp-", "conventional-", "sfc-", "tflocoformer-", "tuss-")
 # Architectures that separate nothing.
 DETECTORS = ("cnn14", "htsat")
+NO_DETECTOR = (
+    "this installation has no embedded detector: convert a published one ('ussfast convert "
+    "Cnn14_DecisionLevelMax_mAP=0.385.pth DIR') and give its directory (--model DIR)"
+)
 
 EXPECTED = (
     "'default', a directory with config.json and model.safetensors, or owner/name (owner/name@revision) of a model on "
@@ -74,6 +78,18 @@ def embedded() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(EMBEDDED.glob(f"*/{CONFIG}"))}
 
 
+def usual_detector() -> str:
+    """The name of the embedded detector; CheckpointError where there is none."""
+    if DETECTOR not in embedded():
+        raise CheckpointError(NO_DETECTOR)
+    return DETECTOR
+
+
+def another_detector() -> str:
+    """What to take where a detector is wanted."""
+    return f"the embedded detector is {DETECTOR!r}" if DETECTOR in embedded() else NO_DETECTOR
+
+
 def resolve(name: str | os.PathLike[str]) -> Path:
     """The model directory for a name; EXPECTED lists what names there are. Only names on the Hub may download.
 
@@ -90,6 +106,8 @@ def resolve(name: str | os.PathLike[str]) -> Path:
     path = Path(os.path.expanduser(text))
     if text and os.path.isdir(path):
         return path
+    if text == DETECTOR:
+        raise CheckpointError(NO_DETECTOR)
     if os.path.isfile(path):
         hint = f": run 'ussfast convert {path} DESTINATION' first" if path.suffix in (".pth", ".ckpt", ".pt") else ""
         raise CheckpointError(f"{path}: a file, not a model directory{hint}")

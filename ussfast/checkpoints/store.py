@@ -155,7 +155,10 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[SpectralModel, ModelI
     directory = Path(directory)
     info, weights = read(directory)
     if info.detects:
-        raise CheckpointError(f"{directory}: a detector ({info.architecture}), which separates nothing")
+        raise CheckpointError(
+            f"{directory}: a detector ({info.architecture}), which separates nothing: it is for ussfast.Detector and "
+            "'ussfast detect'"
+        )
     tensors, where = _tensors(directory, weights)
     return fill(info.config, tensors, where), info
 
@@ -165,7 +168,10 @@ def load_detector(directory: str | os.PathLike[str]) -> tuple[DetectorModel, Mod
     directory = Path(directory)
     info, weights = read(directory)
     if not info.detects:
-        raise CheckpointError(f"{directory}: a model that separates ({info.architecture}), not a detector")
+        raise CheckpointError(
+            f"{directory}: a model that separates ({info.architecture}), not a detector: it is for ussfast.Separator; "
+            f"{names.another_detector()}"
+        )
     tensors, where = _tensors(directory, weights)
     return fill_detector(info.config, tensors, where), info
 

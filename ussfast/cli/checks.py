@@ -15,9 +15,11 @@ from ussfast.checkpoints.names import (
     PRESET_FAMILIES,
     QUERY,
     Glance,
+    another_detector,
     glance,
     is_preset,
     resolve,
+    usual_detector,
 )
 from ussfast.cli.telling import note
 from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError, PromptError
@@ -131,6 +133,16 @@ def model(name: str, device: str = "auto", dtype: str = "auto", backend: str = "
     return found
 
 
+def detector(name: str | None, device: str = "auto") -> str:
+    """The name of the detector that is meant, the embedded one's if None is given; raises what finding it raises, and
+    CheckpointError for a model that separates."""
+    engine(device, "auto", "auto")
+    name = usual_detector() if name is None else name
+    if glance(resolve(name), name) is not None:
+        raise CheckpointError(f"{name}: a model that separates, not a detector: {another_detector()}")
+    return name
+
+
 def model_or_preset(name: str) -> None:
     """Raises what finding it raises, where the name is not that of a preset, and says which is meant perhaps."""
     if is_preset(name):
@@ -145,12 +157,6 @@ def model_or_preset(name: str) -> None:
         if not (near := difflib.get_close_matches(name, PRESETS, n=3)):
             raise
         raise CheckpointError(f"{error}; or a preset, did you mean {' or '.join(near)}?") from None
-
-
-def detector(name: str) -> None:
-    """CheckpointError where there is no such model, or it separates."""
-    if glance(resolve(name), name) is not None:
-        raise CheckpointError(f"{name}: a model that separates, not a detector")
 
 
 def makes_prompts(of: Glance | None, detector: str | None) -> None:

@@ -1,24 +1,23 @@
 """`ussfast detect`. Heavy imports happen inside, after everything that can be checked without them."""
 
+from collections.abc import Callable
+from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ussfast.cli.options import AsJson, Device
+from ussfast.cli.options import AsJson, DetectorModel, Device, Gap, Low, Minimum, Threshold
 from ussfast.cli.silence import silent_libraries
 from ussfast.cli.telling import complain, note
-from ussfast.errors import CheckpointError, InputError, UssfastError
+from ussfast.errors import InputError, UssfastError
 
 if TYPE_CHECKING:
     from ussfast.cli.detected import Found
     from ussfast.detect.detector import Detector
-
-NO_MODEL = (
-    "no detector comes with ussfast yet: convert a published one ('ussfast convert "
-    "Cnn14_DecisionLevelMax_mAP=0.385.pth DIR') and name it with --model DIR"
-)
+    from ussfast.detect.events import Rules
 
 
 class Precision(StrEnum):
@@ -32,17 +31,13 @@ class Precision(StrEnum):
 def detect(
     context: typer.Context,
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Audio files, or folders to search.")],
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="A detector: a model directory, or owner/name on the Hub.")
-    ] = None,
+    model: DetectorModel = None,
     device: Device = "auto",
     dtype: Annotated[Precision, typer.Option(help="auto is float32; bfloat16 is faster.")] = Precision.auto,
-    threshold: Annotated[float, typer.Option(help="An event begins where the score is above this.")] = 0.5,
-    low: Annotated[
-        float | None, typer.Option(help="It goes on while the score is above this; half of --threshold if not given.")
-    ] = None,
-    minimum: Annotated[float, typer.Option(metavar="SECONDS", help="Drop events that are shorter.")] = 0.1,
-    gap: Annotated[float, typer.Option(metavar="SECONDS", help="Fill gaps that are shorter, before that.")] = 0.25,
+    threshold: Threshold = 0.5,
+    low: Low = None,
+    minimum: Minimum = 0.1,
+    gap: Gap = 0.25,
     label: Annotated[
         list[str] | None, typer.Option("--label", "-l", metavar="NAME", help="Only this label; repeat for more.")
     ] = None,
@@ -65,6 +60,7 @@ def detect(
     context.with_resource(silent_libraries(quiet))
     from ussfast.cli import checks
     from ussfast.cli.detected import Found, as_text, find, lines, write
+    from ussfast.cli.progress import Bar
     from ussfast.detect.events import Rules
 
     forms = {"--json": as_json, "--csv": as_csv, "--audacity": audacity}
@@ -73,10 +69,7 @@ def detect(
     rules = Rules(threshold, low, minimum, gap)
     if top is not None and (audacity or plot is not None):
         raise InputError(f"--top {top}: gives no events, which {'--audacity' if audacity else '--plot'} needs")
-    if model is None:
-        raise CheckpointError(NO_MODEL)
-    if checks.model(model, device) is not None:
-        raise CheckpointError(f"{model}: a model that separates, not a detector: {NO_MODEL.partition(': ')[2]}")
+    name = checks.detector(model, device)
     files = find([checks.file_argument(text) for text in inputs])
     if audacity and len(files) > 1:
         raise InputError(f"--audacity: a label track belongs to one file, and here are {len(files)}")
@@ -89,13 +82,17 @@ def detect(
     if any(file.error is None for file in files):
         from ussfast.detect.detector import Detector
 
-        detector = Detector(model, device=device, dtype=dtype.value)
+        detector = Detector(name, device=device, dtype=dtype.value)
         columns = detector.columns(label)  # an unknown label is an error before any file is read
-        for file in files:
-            if file.error is None:
-                _analyse(detector, file, rules, columns, top)
-                if at_once and file.error is None:
-                    print(lines(file, len(files) > 1), end="", flush=True)
+        bar = Bar(files, "detecting", quiet or as_json)
+        try:
+            for file in files:
+                if file.error is None:
+                    _analyse(detector, file, rules, columns, top, partial(bar.update, file.path))
+                    if at_once and file.error is None:
+                        bar.print(lines(file, len(files) > 1))
+        finally:
+            bar.close()
     if plot is not None and files[0].error is None:
         _draw(files[0], plot)
     done: list[Found] = [file for file in files if file.error is None]
@@ -112,18 +109,23 @@ def detect(
         raise typer.Exit(max(error.exit_code for error in failures))
 
 
-def _analyse(detector: "Detector", file: "Found", rules: Any, columns: list[int], top: int | None) -> None:
+def _analyse(
+    detector: "Detector",
+    file: "Found",
+    rules: "Rules",
+    columns: list[int],
+    top: int | None,
+    progress: Callable[[float], object],
+) -> None:
     """Fills in what is in a file; what goes wrong is this file's error."""
     names = [detector.labels[c] for c in columns]
     try:
         if top is not None:
-            scores = detector.tag(file.path)[columns]
+            scores = detector.tag(file.path, progress=progress)[columns]
             best = sorted(range(len(names)), key=lambda c: -scores[c])[:top]
             file.tags = [(names[c], float(scores[c])) for c in best]
         else:
-            file.events = detector.detect(
-                file.path, threshold=rules.threshold, low=rules.low, minimum=rules.minimum, gap=rules.gap, labels=names
-            )
+            file.events = detector.detect(file.path, **asdict(rules), labels=names, progress=progress)
     except UssfastError as error:
         told = str(file.path) in str(error)
         file.error = error if told else type(error)(f"{file.path}: {error}")

@@ -1,6 +1,5 @@
 """The command line. Heavy imports happen inside the commands: help answers at once."""
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -12,11 +11,12 @@ from typer.core import TyperGroup
 import ussfast
 from ussfast.cli import detect as cli_detect
 from ussfast.cli import enroll as cli_enroll
+from ussfast.cli import evaluate as cli_evaluate
 from ussfast.cli import prompts as cli_prompts
 from ussfast.cli import separate as cli_separate
 from ussfast.cli import stream as cli_stream
 from ussfast.cli import train as cli_train
-from ussfast.cli.options import AsJson, Backend, Device, Dtype, Model, Prompts
+from ussfast.cli.options import AsJson, Backend, Device, Dtype, Prompts
 from ussfast.cli.telling import complain, printable
 from ussfast.errors import UssfastError
 from ussfast.interrupts import exit_code, unwinding
@@ -164,47 +164,7 @@ def bench(
 
 
 app.add_typer(cli_train.app, name="train")
-
-
-@app.command()
-def evaluate(
-    data: Annotated[Path, typer.Option(metavar="MANIFEST", help="manifest.json with a dev split.")],
-    model: Model = "default",
-    device: Device = "auto",
-    count: Annotated[int, typer.Option(min=1, help="Mixtures per task.")] = 40,
-    oracle: Annotated[bool, typer.Option("--oracle", help="Also measure ideal masks: upper bounds.")] = False,
-    baseline: Annotated[str | None, typer.Option(help="'mixture': also measure the mixture as estimate.")] = None,
-    split: Annotated[str, typer.Option(help="All of the manifest's dev split, or a half: 'dev' or 'test'.")] = "all",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="For evaluation.json, .md and .png.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a model on the development mixtures of a manifest: SI-SDR, SDR and SNR per task and prompt."""
-    from ussfast.cli import checks
-
-    checks.evaluation(baseline, split)
-    checks.existing(data, "manifest")
-    checks.model(model, device)
-    from ussfast.audio.naming import check_inputs_stay, identities
-    from ussfast.evaluate import report
-    from ussfast.evaluate.run import evaluate_model
-
-    if output is not None:
-        check_inputs_stay([output / name for name in report.FILES], identities([data]))
-
-    def ready() -> None:  # what cannot be written is an error before the work, and bad input before any folder is made
-        if output is not None:
-            report.prepare(output)
-
-    found = evaluate_model(model, data, device, count, oracle, baseline, ready, split)
-    paths = report.write(found, output) if output is not None else []
-    if as_json:
-        print(json.dumps(report.mean_improvements(found), indent=1))
-    elif output is not None:
-        print("\n".join(map(str, paths)))
-    else:
-        print(report.table(found))
+app.add_typer(cli_evaluate.app, name="evaluate")
 
 
 @app.command()

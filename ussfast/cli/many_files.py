@@ -1,7 +1,6 @@
 """Many files: which there are, where their stems go, progress, and errors that stay with their file."""
 
 import os
-import sys
 import threading
 import time
 from collections import Counter
@@ -13,10 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from ussfast.audio import OutputFormat, Written, find_inputs, probe
 from ussfast.audio.naming import check_inputs_stay, fields, identities, identity, stem_paths
+from ussfast.cli.progress import Bar
 from ussfast.errors import AudioError, InputError, UssfastError
 from ussfast.separation import choose, output_labels
 
@@ -146,29 +144,6 @@ def unreadable(jobs: Sequence[Job]) -> list[UssfastError] | None:
     return errors
 
 
-class _Bar:
-    """Seconds of audio over all files; on a terminal only."""
-
-    def __init__(self, jobs: list[Job], quiet: bool):
-        self.lock, self.done = threading.Lock(), dict[Path, float]()
-        hide = quiet or not sys.stderr.isatty()
-        total = None if hide else sum(filter(None, (_seconds(job.path) for job in jobs if job.error is None)))
-        shown = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio, {remaining} left"
-        unknown = "{desc}: {n:.0f} s of audio in {elapsed}"
-        self.bar = tqdm(total=total or None, disable=hide, desc="separating", bar_format=shown if total else unknown)
-
-    def update(self, path: Path, seconds: float) -> None:
-        with self.lock:
-            self.bar.update(seconds - self.done.get(path, 0.0))
-            self.done[path] = seconds
-
-
-def _seconds(path: Path) -> float | None:
-    with suppress(UssfastError):
-        return probe(path).seconds
-    return None  # the error comes when it is this file's turn
-
-
 class _Stopped(BaseException):
     """The run has been interrupted; not an Exception, so that nothing takes it for its own."""
 
@@ -192,7 +167,7 @@ def separate_all(
         options: for Separator.separate_file.
         keep: files besides the inputs that no stem may replace.
     """
-    bar, stop = _Bar(jobs, quiet), threading.Event()
+    bar, stop = Bar(jobs, "separating", quiet), threading.Event()
     check = _Places([*(job.path for job in jobs if job.error is None), *keep])
 
     def labels(prompts: Any) -> tuple[str, ...]:
@@ -251,7 +226,7 @@ def separate_all(
         finally:
             pool.shutdown(cancel_futures=True)
     finally:
-        bar.bar.close()
+        bar.close()
 
 
 class _Places:

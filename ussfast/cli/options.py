@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ussfast.checkpoints.names import embedded, glance
+from ussfast.checkpoints.names import DETECTOR, embedded, glance
 from ussfast.prompts.tasks import TASKS, described
 
 
@@ -18,14 +18,18 @@ def _names_of_default() -> str:
 
 
 def _model_names() -> list[str]:
-    return list(embedded())
+    return [name for name in embedded() if name != DETECTOR]
+
+
+def _detector_names() -> list[str]:
+    return [name for name in embedded() if name == DETECTOR]
 
 
 def _task_names() -> list[str]:
     return list(TASKS)
 
 
-_MODELS = ", ".join(dict.fromkeys(("default", *embedded())))
+_MODELS = ", ".join(dict.fromkeys(("default", *_model_names())))
 _TASKS = "; ".join(f"{name} ({described(name)})" for name in TASKS)
 
 Model = Annotated[
@@ -34,6 +38,21 @@ Model = Annotated[
         "--model", "-m", help=f"{_MODELS}, a model directory, or owner/name on the Hub.", autocompletion=_model_names
     ),
 ]
+DetectorModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A detector: a model directory, or owner/name on the Hub; the embedded one if not given.",
+        autocompletion=_detector_names,
+    ),
+]
+Threshold = Annotated[float, typer.Option(help="An event begins where the score is above this.")]
+Low = Annotated[
+    float | None, typer.Option(help="It goes on while the score is above this; half of --threshold if not given.")
+]
+Minimum = Annotated[float, typer.Option(metavar="SECONDS", help="Drop events that are shorter.")]
+Gap = Annotated[float, typer.Option(metavar="SECONDS", help="Fill gaps that are shorter, before that.")]
 Prompts = Annotated[
     list[str] | None,
     typer.Option("--prompt", "-p", help=f"A sound to separate; repeat for more, or a,b.{_names_of_default()}"),

@@ -2,56 +2,107 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
+from ussfast.cli.groups import usually
 from ussfast.cli.options import Device
 
-
-class _RecipeOrCommand(TyperGroup):
-    """`train RECIPE ...` is `train run RECIPE ...`: whatever does not begin with a command belongs to `run`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
-    cls=_RecipeOrCommand,
+    cls=usually("run"),
     no_args_is_help=True,
     subcommand_metavar="RECIPE --data MANIFEST ... | COMMAND [ARGS]...",
     help="Train a model, or prepare the audio for it. RECIPE alone means the command run.",
 )
 
 
+Clips = Annotated[
+    Path,
+    typer.Option(metavar="MANIFEST|FOLDER", help="manifest.json, or a folder with a subfolder of audio per label."),
+]
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Run folder; resumed if it has one.")]
+MaxMinutes = Annotated[float | None, typer.Option(help="Stop after this long, with a checkpoint.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Of the whole run, in place of the recipe's.")]
+Start = Annotated[
+    Path | None, typer.Option(metavar="MODEL", help="Weights that a new run begins with, as from `train keep`.")
+]
+
+
 @app.command()
 def run(
     recipe: Annotated[str, typer.Argument(help="A YAML file, or 'default'.")],
     data: Annotated[Path, typer.Option(metavar="MANIFEST", help="manifest.json of the training audio.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Run folder; resumed if it has one.")],
-    max_minutes: Annotated[float | None, typer.Option(help="Stop after this long, with a checkpoint.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of the whole run, in place of the recipe's.")] = None,
+    output: Output,
+    max_minutes: MaxMinutes = None,
+    steps: Steps = None,
     device: Device = "auto",
-    start: Annotated[
-        Path | None,
-        typer.Option(metavar="MODEL", help="Weights that a new run begins with, as from `train keep`."),
-    ] = None,
+    start: Start = None,
 ) -> None:
     """Train a model; stops and resumes at checkpoints."""
+    _check(recipe, data, output, device, start)
+    from ussfast.train.run import train_recipe
+
+    train_recipe(recipe, data, output, max_minutes, device, steps, start)
+
+
+@app.command(short_help="Train a model that says which sounds there are.")
+def detector(
+    data: Clips,
+    output: Output,
+    recipe: Annotated[str, typer.Argument(help="A YAML file of kind detector, or 'detector'.")] = "detector",
+    max_minutes: MaxMinutes = None,
+    steps: Steps = None,
+    device: Device = "auto",
+    start: Start = None,
+) -> None:
+    """Train a detector on clips of which only the label is known; stops and resumes at checkpoints."""
+    _check(recipe, data, output, device, start, folders=True)
+    from ussfast.train.clip_runs import train_detector
+    from ussfast.train.run import Job
+
+    train_detector(Job(recipe, data, output, max_minutes, device, steps, start))
+
+
+@app.command(short_help="Train a model that separates what a clip sounds like.")
+def weak(
+    data: Clips,
+    output: Output,
+    recipe: Annotated[str, typer.Argument(help="A YAML file of kind weak, or 'weak'.")] = "weak",
+    detector: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Model directory of the detector, in place of the recipe's.")
+    ] = None,
+    max_minutes: MaxMinutes = None,
+    steps: Steps = None,
+    device: Device = "auto",
+    start: Start = None,
+) -> None:
+    """Train a separator on clips of which only the label is known, with a detector; stops and resumes at checkpoints.
+
+    The detector finds the part of a clip where its label is heard, and makes the vector that asks for a sound.
+    """
+    _check(recipe, data, output, device, start, folders=True)
+    if detector is not None:
+        from ussfast.checkpoints.names import resolve
+
+        resolve(detector)
+    from ussfast.train.clip_runs import train_weak
+    from ussfast.train.run import Job
+
+    train_weak(Job(recipe, data, output, max_minutes, device, steps, start), detector)
+
+
+def _check(recipe: str, data: Path, output: Path, device: str, start: Path | None, folders: bool = False) -> None:
+    """What can be wrong with a run before torch is needed. folders: whether data may be one."""
     from ussfast.cli import checks
 
     checks.recipe(recipe)
-    checks.existing(data, "manifest")
+    if not (folders and data.is_dir()):
+        checks.existing(data, "manifest or folder" if folders else "manifest")
     checks.engine(device, "auto", "auto")
     if start is not None:
         checks.model_directory(start)
     checks.blocked(output)
-    from ussfast.train.run import train_recipe
-
-    train_recipe(recipe, data, output, max_minutes, device, steps, start)
 
 
 @app.command(short_help="Save a run's present weights, for another run to begin with.")

@@ -1,7 +1,7 @@
 """The public class for detection: a model that says which sounds are in a recording, and when."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -12,6 +12,7 @@ from ussfast.audio import AudioReader, Resampler, given_file, is_file, known_rat
 from ussfast.audio.arrays import mono
 from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.info import ModelInfo, describe
+from ussfast.checkpoints.names import usual_detector
 from ussfast.detect.events import Event, Events, Rules
 from ussfast.detect.windows import Mean, cut
 from ussfast.engine import forks
@@ -50,7 +51,8 @@ class Detector:
     with the next one, and only one of them is in memory. A clip below what the model takes is repeated.
 
     Args:
-        model: a model directory, or "owner/name" on the Hugging Face Hub.
+        model: a model directory, or "owner/name" on the Hugging Face Hub; by default the embedded one, "detector", if
+            this installation has one.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto" or "float32" for published scores, or "bfloat16" for large matrix products and convolutions in
             that, on devices that have such: two to three times as fast on a CPU, scores differ by about 0.01.
@@ -59,8 +61,9 @@ class Detector:
             InputError, and OutOfMemoryError.
     """
 
-    def __init__(self, model: str | Path, *, device: str = "auto", dtype: str = "auto"):
-        self._set_up(*checkpoint.load_detector(checkpoint.resolve(str(model))), device, dtype)
+    def __init__(self, model: str | Path | None = None, *, device: str = "auto", dtype: str = "auto"):
+        place = checkpoint.resolve(usual_detector() if model is None else str(model))
+        self._set_up(*checkpoint.load_detector(place), device, dtype)
 
     @classmethod
     def from_model(
@@ -108,11 +111,13 @@ class Detector:
         """From one row of `frames` to the next."""
         return self.model.frame_seconds
 
-    def tag(self, audio: Any, sample_rate: int | None = None) -> np.ndarray:
+    def tag(
+        self, audio: Any, sample_rate: int | None = None, *, progress: Callable[[float], object] | None = None
+    ) -> np.ndarray:
         """float32 [labels], from 0 to 1: how sure it is that a sound is somewhere in the recording, the highest score
-        of its windows."""
+        of its windows; progress: as for `detect`."""
         tags = np.zeros(len(self.labels), np.float32)
-        for piece in self._pieces(audio, sample_rate):
+        for piece in self._pieces(audio, sample_rate, progress):
             np.maximum(tags, piece.tags, out=tags)
         return tags
 
@@ -141,6 +146,7 @@ class Detector:
         minimum: float = 0.1,
         gap: float = 0.25,
         labels: Sequence[str] | str | None = None,
+        progress: Callable[[float], object] | None = None,
     ) -> list[Event]:
         """What is in the recording, and when, in order of onsets.
 
@@ -149,12 +155,13 @@ class Detector:
                 (half of it by default); then gaps shorter than `gap` are filled, and after that events shorter than
                 `minimum` dropped, both in seconds.
             labels: only these; by default all.
+            progress: called with the seconds that are done after each window; what it raises stops the work.
         Raises:
             InputError: also for a label that the model does not know, or a model that tags whole clips only.
         """
         rules, columns = Rules(threshold, low, minimum, gap), self.columns(labels)
         events, mean, end = Events([self.labels[c] for c in columns], rules, self.frame_seconds), Mean(len(columns)), 0
-        for piece in self._pieces(audio, sample_rate):
+        for piece in self._pieces(audio, sample_rate, progress):
             events.push(mean.push(piece.first, self._timed(piece)[:, columns]))
             end = piece.end
         events.push(mean.flush())
@@ -181,12 +188,16 @@ class Detector:
             raise InputError(f"{self.info.name!r} tags whole clips (`tag`, --top): it has no scores over time")
         return piece.frames
 
-    def _pieces(self, audio: Any, sample_rate: int | None) -> Iterator[Piece]:
+    def _pieces(
+        self, audio: Any, sample_rate: int | None, progress: Callable[[float], object] | None = None
+    ) -> Iterator[Piece]:
         """What every window gives, in order; at least one."""
         some = False
         for start, window in cut(self._native(audio, sample_rate), self._window, self._step, self._grid):
             some = True
             yield self._analysed(start, mono(bearable(window)))
+            if progress is not None:
+                progress((start + window.shape[1]) / self.sample_rate)
         if not some:
             raise AudioError(f"the audio is too short: no sample of it is left at {self.sample_rate} Hz")
 

@@ -15,6 +15,7 @@ from ussfast.errors import InputError
 from ussfast.evaluate.conditions import LOUD_DB
 from ussfast.evaluate.oracle import ORACLES
 from ussfast.evaluate.run import ALL_OF_DEV, BASELINES, Evaluation, Leak, Score
+from ussfast.evaluate.tables import table_head, table_row
 from ussfast.separation import make_folders
 
 # Names in JSON -> headings; improvements are over the mixture.
@@ -120,22 +121,22 @@ def markdown(found: Evaluation) -> str:
 def table(found: Evaluation) -> str:
     """Markdown tables: mean SI-SDR improvement per task, then everything per prompt, then leaks of absent prompts."""
     oracles = {name: mean_improvements(found, name) for name in ORACLES if name in found.estimates}
-    lines = _header("task", "SI-SDR improvement (dB)", "per prompt", *oracles)
+    lines = table_head("task", "SI-SDR improvement (dB)", "per prompt", *oracles)
     for task, values in mean_improvements(found).items():
         each = ", ".join(f"{name} {value:+z.1f}" for name, value in values.items() if name != "mean")
         bounds = [f"{of_task[task]['mean']:+z.2f}" for of_task in oracles.values()]
-        lines.append(_row(task, f"{values['mean']:+z.2f}", each, *bounds))
-    details = _header("task", "prompt", "estimate", "sources", *METRICS.values())
-    leaks = _header("task", "prompt", "mixtures", "leak_db")
+        lines.append(table_row(task, f"{values['mean']:+z.2f}", each, *bounds))
+    details = table_head("task", "prompt", "estimate", "sources", *METRICS.values())
+    leaks = table_head("task", "prompt", "mixtures", "leak_db")
     for task, prompts in averages(found).items():
         for prompt, estimates in prompts.items():
             if prompt == ALL and len(prompts) == 2:
                 continue  # the only prompt's row again
             for estimate, row in estimates.items():
                 if "leak_db" in row:
-                    leaks.append(_row(task, prompt, row["mixtures"], _cell(row["leak_db"])))
+                    leaks.append(table_row(task, prompt, row["mixtures"], _cell(row["leak_db"])))
                 else:
-                    details.append(_row(task, prompt, estimate, row["sources"], *(_cell(row[m]) for m in METRICS)))
+                    details.append(table_row(task, prompt, estimate, row["sources"], *(_cell(row[m]) for m in METRICS)))
     note = "Mean / median in dB; SI-SDRi and SNRi are improvements over the mixture."
     parts = ["\n".join(lines), note, "\n".join(details)]
     if found.leaks:
@@ -148,13 +149,13 @@ def table(found: Evaluation) -> str:
             "with a background; the background, and all but the voice, relative to the background."
         )
         row = means["high_band"]
-        lines = _header("band", "mixtures", *BAND.values())
-        parts += [said, "\n".join([*lines, _row("above 8 kHz", row["mixtures"], *(_cell(row[n]) for n in BAND))])]
+        lines = table_head("band", "mixtures", *BAND.values())
+        parts += [said, "\n".join([*lines, table_row("above 8 kHz", row["mixtures"], *(_cell(row[n]) for n in BAND))])]
     if "after_loud" in means:
         said = f"SI-SDR improvement of sources {LOUD_DB:g} dB below the passage before them, mean / median in dB."
         row = means["after_loud"]
-        lines = _header("loud, then quiet", "sources", *QUIET.values())
-        parts += [said, "\n".join([*lines, _row("quiet", row["sources"], *(_cell(row[n]) for n in QUIET))])]
+        lines = table_head("loud, then quiet", "sources", *QUIET.values())
+        parts += [said, "\n".join([*lines, table_row("quiet", row["sources"], *(_cell(row[n]) for n in QUIET))])]
     return "\n\n".join(parts)
 
 
@@ -207,11 +208,3 @@ def _average(values: Sequence[float | None]) -> Average:
 
 def _cell(average: Average) -> str:
     return " / ".join(f"{value:z.2f}" for value in average.values() if value is not None) or "-"
-
-
-def _header(*names: str) -> list[str]:
-    return [_row(*names), "|" + "---|" * len(names)]
-
-
-def _row(*cells: object) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"

@@ -49,3 +49,8 @@ def build(config: Any) -> SpectralModel:
 def build_detector(config: Any) -> DetectorModel:
     """The same for a configuration of a detector."""
     return DETECTORS[architecture_of(config)][1](config)
+
+
+def build_network(config: Any) -> Network:
+    """The same for any of both."""
+    return build_detector(config) if architecture_of(config) in DETECTORS else build(config)

@@ -31,13 +31,13 @@ def average(vectors: Tensor, how: Average) -> Tensor:
     return vectors[near.to(vectors.device)].mean(0)
 
 
-def agreement(vectors: Tensor, clips: Sequence[str]) -> Agreement | None:
+def agreement(vectors: Tensor, clips: Sequence[str], by_detector: bool = False) -> Agreement | None:
     """Of the vectors [clips, dim] of clips of these names; None for fewer than FEWEST."""
     if len(vectors) < FEWEST:
         return None
     each = _to_others(_cosines(vectors))
     worst = int(each.argmin())
-    return Agreement(float(each.mean()), clips[worst], float(each[worst]))
+    return Agreement(float(each.mean()), clips[worst], float(each[worst]), by_detector)
 
 
 def _cosines(vectors: Tensor) -> Tensor:

@@ -94,7 +94,8 @@ def enroll(
         called.append(where)
         seconds += length
     found = torch.stack(vectors)
-    origin = Origin(len(kept), seconds, how, tuple(kept), source.detector, agreement(found, called))
+    alike = agreement(found, called, source.detector is not None)
+    origin = Origin(len(kept), seconds, how, tuple(kept), source.detector, alike)
     return Prompt(name, average(found, how).to(device).clone(), "enrolled", origin)
 
 

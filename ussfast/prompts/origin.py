@@ -19,7 +19,8 @@ MOST_RATE = 48_000  # of what is kept, in Hz
 MOST_CLIP = 1 << 21  # bytes: many times what so much takes
 LOSS = 0.3  # of quality: noise of the whole band takes 110 kbit/s
 STEP_SECONDS = 0.5  # from one place where the loudest part may begin to the next
-LEAST_COSINE = 0.3  # clips of one kind of sound have more in common
+# Clips of one kind of sound have more in common; embeddings of detectors have much in common whatever is heard.
+LEAST_COSINE, LEAST_OF_DETECTORS = 0.3, 0.6
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,22 @@ class Agreement:
     """How alike the vectors of several clips are.
 
     cosine: the mean over all pairs. clip: the one least like the others, as errors call it. lowest: its mean cosine to
-    the others.
+    the others. by_detector: whether a detector made the vectors.
     """
 
     cosine: float
     clip: str
     lowest: float
+    by_detector: bool = False
 
     @property
     def advice(self) -> str | None:
         """One line for clips that disagree, None for others."""
-        if self.cosine >= LEAST_COSINE:
+        least = LEAST_OF_DETECTORS if self.by_detector else LEAST_COSINE
+        if self.cosine >= least:
             return None
         return (
-            f"the clips have little in common: their mean cosine is {self.cosine:.2f}, {LEAST_COSINE} is the least for "
+            f"the clips have little in common: their mean cosine is {self.cosine:.2f}, {least} is the least for "
             f"one kind of sound; {self.clip} is least like the others ({self.lowest:.2f}): drop that one first"
         )
 

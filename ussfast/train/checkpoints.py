@@ -12,25 +12,27 @@ from torch import Tensor
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models import architecture_of, config_from_dict
 from ussfast.train.folders import Damaged, Say, folders, is_number, is_ours, name_of, read, remove, write
-from ussfast.train.recipe import Recipe
+from ussfast.train.recipe import RunRecipe
 
 KEEP = 2
-def _model_facts(recipe: Recipe) -> dict[str, Any]:
+
+
+def _model_facts(recipe: RunRecipe) -> dict[str, Any]:
     """What identifies the model of a recipe, as JSON returns it."""
     return json.loads(json.dumps(dataclasses.asdict(recipe.model)))
 
 
-def _head(recipe: Recipe) -> dict[str, Any]:
+def _head(recipe: RunRecipe) -> dict[str, Any]:
     return {"recipe": recipe.name, "architecture": architecture_of(recipe.model), "model": _model_facts(recipe)}
 
 
-def save_weights(folder: Path, recipe: Recipe, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def save_weights(folder: Path, recipe: RunRecipe, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Weights alone, with the facts of the step they are from."""
     write(folder, weights, _head(recipe) | {"facts": facts})
 
 
 def save_best(
-    directory: Path, recipe: Recipe, weights: dict[str, Tensor], facts: dict[str, Any], kept: list[tuple[int, float]]
+    directory: Path, recipe: RunRecipe, weights: dict[str, Tensor], facts: dict[str, Any], kept: list[tuple[int, float]]
 ) -> list[tuple[int, float]]:
     """Keeps validated weights as best-NNNNNNN if they are among the best so far.
 
@@ -69,7 +71,7 @@ def best(directory: Path, say: Say = lambda line: None) -> list[Path]:
 
 def save(
     directory: Path,
-    recipe: Recipe,
+    recipe: RunRecipe,
     weights: dict[str, Tensor],
     optimizer: dict[str, Any],
     facts: dict[str, Any],
@@ -140,7 +142,7 @@ class Checkpoint:
         return {k.removeprefix(prefix): v for k, v in self.extra.items() if k.startswith(prefix)}
 
 
-def load(folder: Path, recipe: Recipe) -> Checkpoint:
+def load(folder: Path, recipe: RunRecipe) -> Checkpoint:
     """A full checkpoint; Damaged if it is none, another CheckpointError when the recipe's model is another one."""
     tensors, state = read(folder)
     if state["model"] != _model_facts(recipe):

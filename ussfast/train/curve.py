@@ -14,7 +14,7 @@ from typing import Any
 
 from ussfast.audio.atomic import atomic_write
 from ussfast.errors import InputError, UssfastError
-from ussfast.train.log import Row, read_log
+from ussfast.train.log import SI_SDR, Measure, Row, measured, read_log
 
 
 def plot(run_directories: Sequence[Path], output: Path) -> None:
@@ -28,13 +28,14 @@ def plot(run_directories: Sequence[Path], output: Path) -> None:
     """
     figure = _figure(9)
     left, right = figure.subplots(1, 2)
+    measure = _measure(run_directories, SI_SDR)
     for directory in run_directories:
         rows = _rows(directory)
         for axes, key in ((left, "loss"), (right, "mean")):
             points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
             axes.plot([x for x, _ in points], [y for _, y in points], label=_name(directory))
-    left.set(xlabel="step", ylabel="training loss (dB)")
-    right.set(xlabel="step", ylabel="SI-SDR improvement, mean over tasks (dB)")
+    left.set(xlabel="step", ylabel=measure.loss)
+    right.set(xlabel="step", ylabel=measure.axis)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     left.legend()
@@ -80,13 +81,21 @@ def plot_over_audio(
         points = _validations(directory, length)
         label = f"{_name(directory)}, mixtures of {length:g} s"
         axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=3, label=label)
+    measure = _measure(run_directories, SI_SDR)
     if reference is not None:
         value = _validations(reference, lengths[0])[-1][1]
-        axes.axhline(value, color="grey", linestyle="--", label=f"{_name(reference)}, at its end: {value:.2f} dB")
-    axes.set(xlabel="audio seen (s)", ylabel="SI-SDR improvement, mean over tasks (dB)")
+        end = measure.shown(value).lstrip("+")
+        axes.axhline(value, color="grey", linestyle="--", label=f"{_name(reference)}, at its end: {end}")
+    axes.set(xlabel="audio seen (s)", ylabel=measure.axis)
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, output)
+
+
+def _measure(run_directories: Sequence[Path], otherwise: Measure) -> Measure:
+    """By what the runs were validated: the axis is labelled for the last one that was."""
+    rows = [row for directory in run_directories for row in _rows(directory)]
+    return next(filter(None, map(measured, reversed(rows))), otherwise)
 
 
 def _rows(directory: Path) -> list[Row]:

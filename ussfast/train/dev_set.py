@@ -4,15 +4,14 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from ussfast.checkpoints.store import fill
+from ussfast.checkpoints.store import fill, fill_detector
 from ussfast.errors import CheckpointError
 from ussfast.evaluate.dev import DevMixture
+from ussfast.models import DETECTORS, Network, architecture_of
 from ussfast.train import checkpoints
 from ussfast.train.folders import Say
-from ussfast.train.recipe import Recipe
-from ussfast.train.validation import validate
+from ussfast.train.work import Work
 
 
 def fingerprint(dev: list[DevMixture]) -> str | None:
@@ -27,28 +26,29 @@ def fingerprint(dev: list[DevMixture]) -> str | None:
     return found.hexdigest()
 
 
-def validated_anew(
-    directory: Path, recipe: Recipe, dev: list[DevMixture], device: torch.device, say: Say
-) -> list[tuple[int, float]]:
-    """Validates the best weights of a run on other mixtures than before, and writes the figures into their folders.
+def validated_anew(directory: Path, work: Work, say: Say) -> list[tuple[int, float]]:
+    """Validates the best weights of a run on other data than before, and writes the figures into their folders.
 
     say: gets a line with both figures of each.
     Returns:
         (step, mean), the best first.
     """
+    recipe, measure = work.recipe, work.measure
+    refill = fill_detector if architecture_of(recipe.model) in DETECTORS else fill
     found, lines = [], []
     for folder in checkpoints.best(directory, say):
         try:
             config, weights, facts = checkpoints.load_weights(folder)
             if config != recipe.model:
                 raise CheckpointError(f"{folder}: is of another model")
-            model = fill(config, weights, str(folder)).to(device)
+            model: Network = refill(config, weights, str(folder)).to(work.device)
         except CheckpointError as error:
             say(f"{error}; it is left out")
             continue
-        mean = float(np.mean(list(validate(model, dev, device).values())))
-        checkpoints.save_weights(folder, recipe, weights, facts | {"mean": mean, "dev": fingerprint(dev)})
+        mean = work.validate(model)
+        checkpoints.save_weights(folder, recipe, weights, facts | {"mean": mean, "dev": work.dev_set})
         found.append((facts["step"], mean))
-        lines.append(f"step {facts['step']} {mean:+.2f} dB (was {facts.get('mean', facts.get('best')):+.2f})")
-    say(f"other development mixtures than before; the best weights on these: {', '.join(lines) or 'none'}")
+        before = float(facts.get("mean", facts.get("best", 0.0)))
+        lines.append(f"step {facts['step']} {measure.shown(mean)} (was {measure.shown(before, unit=False)})")
+    say(f"other development {measure.data} than before; the best weights on these: {', '.join(lines) or 'none'}")
     return sorted(found, key=lambda pair: (-pair[1], -pair[0]))[: recipe.run.keep_best]

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """Exponential moving average of the parameters of `model`, on their device and in their dtype.
+    """Exponential moving average of the parameters of `model`, on their device and in their dtype, and of the running
+    statistics of batch norms, which belong to the weights that they were measured with.
 
     Args:
         decay: 0 keeps a plain copy. Early on it is lower, min(decay, (1 + n) / (10 + n)) at step n, so that the random
@@ -17,9 +18,10 @@ class Ema:
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
-        self.names = [name for name, _ in model.named_parameters()]
-        self.live: list[Tensor] = list(model.parameters())
-        self.mean = [p.detach().clone() for p in self.live]
+        averaged: dict[str, Tensor] = dict(model.named_parameters())
+        averaged |= {name: b for name, b in model.named_buffers() if name.endswith((".running_mean", ".running_var"))}
+        self.names, self.live = list(averaged), list(averaged.values())
+        self.mean: list[Tensor] = [p.detach().clone() for p in self.live]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -27,7 +29,7 @@ class Ema:
         torch._foreach_lerp_(self.mean, self.live, 1 - min(self.decay, (1 + step) / (10 + step)))
 
     def state(self) -> dict[str, Tensor]:
-        """The mean of every parameter by its name in the model."""
+        """The means by their names in the model."""
         return dict(zip(self.names, self.mean, strict=True))
 
     @torch.no_grad()

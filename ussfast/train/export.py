@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ussfast.checkpoints.store import save_model
 from ussfast.errors import InputError
-from ussfast.models import SpectralModel, build
+from ussfast.models import Network, build_network
 from ussfast.train import checkpoints
 from ussfast.train.folders import Damaged, Say, first_whole
+from ussfast.train.log import SI_SDR, Measure
 
-Measure = Callable[[SpectralModel], float]
+Figure = Callable[[Network], float]
 
 
 def average(weights: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -32,10 +33,10 @@ def _nothing(line: str) -> None:
     pass
 
 
-def _loaded(folder: Path, mean: bool = True) -> tuple[SpectralModel, dict[str, Tensor], dict[str, Any]]:
+def _loaded(folder: Path, mean: bool = True) -> tuple[Network, dict[str, Tensor], dict[str, Any]]:
     """Model, weights and facts of a checkpoint."""
     config, weights, facts = checkpoints.load_weights(folder, mean)
-    model = build(config)
+    model = build_network(config)
     try:
         model.load_state_dict(weights)
     except RuntimeError:
@@ -66,9 +67,10 @@ def export(
     run: Path,
     name: str,
     license: str,
-    measure: Measure | None = None,
+    measure: Figure | None = None,
     say: Say = _nothing,
     newest: bool = False,
+    by: Measure = SI_SDR,
 ) -> Path:
     """The best weights of a run (the newest, if none was validated) as a float16 model directory.
 
@@ -77,6 +79,7 @@ def export(
             mixtures tells less than that.
         measure: validates a model, higher is better. If given, the mean of all best weights takes the place of the
             single best unless it is worse.
+        by: what `measure` measures.
         say: gets a line with both numbers, and one for each checkpoint that cannot be read.
     Raises:
         InputError: there is no checkpoint.
@@ -97,8 +100,8 @@ def export(
         mean = measure(model)
         better = mean >= single
         say(
-            f"mean SI-SDR improvement: step {facts['step']} {single:+.2f} dB, average of steps "
-            f"{', '.join(map(str, steps))} {mean:+.2f} dB; exporting the {'average' if better else 'single step'}"
+            f"mean {by.name}: step {facts['step']} {by.shown(single)}, average of steps "
+            f"{', '.join(map(str, steps))} {by.shown(mean)}; exporting the {'average' if better else 'single step'}"
         )
         if better:
             source["averaged_steps"] = steps
@@ -109,7 +112,7 @@ def export(
     return run / "model"
 
 
-def _alike(folders: list[Path], model: SpectralModel, say: Say) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
+def _alike(folders: list[Path], model: Network, say: Say) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
     """Weights and facts of those of the checkpoints that are of the same model as this one."""
     for folder in folders:
         try:

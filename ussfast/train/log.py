@@ -1,6 +1,7 @@
 """What a run writes about itself: log.jsonl, validation.md and, if wanted, TensorBoard's files."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,60 @@ from ussfast.train.folders import is_number
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Measure:
+    """What a kind of training is validated by.
+
+    key: of the log's rows. name: in sentences. title: of the table of validations. axis: what a curve of means shows.
+    data: what validation goes over.
+    """
+
+    key: str
+    name: str
+    title: str
+    axis: str
+    data: str = "mixtures"
+    unit: str = " dB"
+    digits: str = "+.2f"
+    loss: str = "training loss"
+
+    def shown(self, value: float, unit: bool = True) -> str:
+        return f"{value:{self.digits}}{self.unit if unit else ''}"
+
+
+SI_SDR = Measure(
+    "si_sdr_improvement",
+    "SI-SDR improvement",
+    "SI-SDR improvement over the mixture in dB, mean weights.",
+    "SI-SDR improvement, mean over tasks (dB)",
+    loss="training loss (dB)",
+)
+PRECISION = Measure(
+    "average_precision",
+    "average precision",
+    "Average precision of each label, mean weights.",
+    "average precision, mean over labels",
+    data="clips",
+    unit="",
+    digits=".3f",
+)
+SDR = Measure(
+    "sdr",
+    "SDR",
+    "Median SDR in dB with mean weights: from a mixture, from the sound alone (clean), and how far another sound alone "
+    "is lowered (silence).",
+    "SDR from mixtures, median (dB)",
+)
+MEASURES = {measure.key: measure for measure in (SI_SDR, PRECISION, SDR)}
+
+
+def measured(row: Row) -> Measure | None:
+    """By what a row of the log validates; None for one of training."""
+    return next((MEASURES[key] for key in row if key in MEASURES), None)
+
+
 def read_log(directory: Path) -> list[Row]:
-    """Rows of log.jsonl, those of training with "loss", those of validation with "si_sdr_improvement"; other lines,
+    """Rows of log.jsonl, those of training with "loss", those of validation with a key of MEASURES; other lines,
     such as one that a killed process left half-written, are left out.
 
     directory: a run's, or the log itself.
@@ -34,7 +87,8 @@ def read_log(directory: Path) -> list[Row]:
 def _is_row(row: Any) -> bool:
     if not isinstance(row, dict) or type(row.get("step")) is not int:
         return False
-    scores = row.get("si_sdr_improvement", {})
+    measure = measured(row)
+    scores = row[measure.key] if measure else {}
     return isinstance(scores, dict) and all(is_number(value) for value in [*scores.values(), row.get("mean", 0)])
 
 
@@ -61,7 +115,8 @@ class RunLog:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
             raise write_failure(path, error) from error
-        scores = row.get("si_sdr_improvement")
+        measure = measured(row)
+        scores = row[measure.key] if measure else None
         if scores is not None:
             with atomic_write(self.directory / "validation.md") as path:
                 path.write_text(validation_table(self.rows))
@@ -89,13 +144,14 @@ def _board(directory: Path, step: int) -> Any:
 
 
 def validation_table(rows: list[Row]) -> str:
-    """A Markdown table of the validations among the rows."""
-    found = [row for row in rows if "si_sdr_improvement" in row]
-    tasks = list(dict.fromkeys(task for row in found for task in row["si_sdr_improvement"]))
-    lines = ["SI-SDR improvement over the mixture in dB, mean weights.", ""]
-    lines += [f"| step | {' | '.join(tasks)} | mean |", "|---" * (len(tasks) + 2) + "|"]
-    for row in found:
-        scores = row["si_sdr_improvement"]
-        cells = [f"{scores[task]:+.2f}" if task in scores else "" for task in tasks]
-        lines.append(f"| {row['step']} | {' | '.join(cells)} | {row['mean']:+.2f} |")
+    """A Markdown table of the validations among the rows, which are by one measure."""
+    found = [(row, measure) for row in rows if (measure := measured(row))]
+    measure = found[0][1] if found else SI_SDR
+    tables = [(row, row[measure.key]) for row, own in found if own is measure]
+    names = list(dict.fromkeys(name for _, scores in tables for name in scores))
+    lines = [measure.title, ""]
+    lines += [f"| step | {' | '.join(names)} | mean |", "|---" * (len(names) + 2) + "|"]
+    for row, scores in tables:
+        cells = [measure.shown(scores[name], unit=False) if name in scores else "" for name in names]
+        lines.append(f"| {row['step']} | {' | '.join(cells)} | {measure.shown(row['mean'], unit=False)} |")
     return "\n".join(lines) + "\n"

@@ -79,40 +79,75 @@ class RunConfig(Checked):
     tensorboard: bool = True
 
 
-@dataclass(frozen=True)
-class Recipe:
+@dataclass(frozen=True, kw_only=True)
+class RunRecipe:
+    """What recipes of every kind have; the kind is the class."""
+
     name: str
     model: Any
     optim: OptimConfig
-    mix: MixConfig
     run: RunConfig
-    loss: LossConfig = LossConfig()
     license_classes: tuple[str, ...] = ("permissive", "attribution", "free-use")
 
 
-def recipe_from_dict(data: dict[str, Any]) -> Recipe:
-    """A recipe from its plain form; errors name unknown, missing and ill-typed entries."""
+@dataclass(frozen=True, kw_only=True)
+class Recipe(RunRecipe):
+    """Of a model that separates by the manifest's prompts."""
+
+    mix: MixConfig
+    loss: LossConfig = LossConfig()
+
+
+COMMANDS = {"separation": "train", "detector": "train detector", "weak": "train weak"}  # by kinds of recipes
+Plain = dict[str, Any]
+
+
+def common(data: Any, cls: type[RunRecipe], kind: str, **more: Any) -> dict[str, Any]:
+    """The fields of RunRecipe from a recipe's plain form.
+
+    Args:
+        data: of the recipe. cls: the class that the recipe is to become.
+        kind: what its entry `kind` must say; one without it is of kind "separation".
+        more: settings of the model that do not stand in the recipe.
+    Raises:
+        InputError: a recipe of another kind, without a model, or with entries that `cls` does not have.
+    """
     model = data.get("model") if isinstance(data, dict) else None
     if not isinstance(model, dict) or "architecture" not in model:
         raise InputError("a recipe needs a table 'model' with an entry 'architecture'")
-    if unknown := sorted(map(str, data.keys() - {field.name for field in fields(Recipe)})):
+    own = convert(Literal[tuple(COMMANDS)], data.get("kind", "separation"), "kind")
+    if own != kind:
+        raise InputError(f"the recipe is of kind {own!r}: it is for 'ussfast {COMMANDS[own]}'")
+    if unknown := sorted(map(str, data.keys() - {"kind", *(field.name for field in fields(cls))})):
         raise InputError(f"unknown entries in the recipe: {', '.join(unknown)}")
-    settings = {k: v for k, v in model.items() if k != "architecture"}
-    config = config_from_dict(model["architecture"], settings)
-    classes = data.get("license_classes", Recipe.license_classes)
+    settings = {k: v for k, v in model.items() if k != "architecture"} | more
+    return {
+        "name": convert(Name, str(data.get("name", "unnamed")), "name"),
+        "model": config_from_dict(model["architecture"], settings),
+        "optim": from_dict(OptimConfig, data.get("optim", {}), "optim"),
+        "run": from_dict(RunConfig, data.get("run", {}), "run"),
+        "license_classes": convert(
+            tuple[Name, ...], data.get("license_classes", RunRecipe.license_classes), "license_classes"
+        ),
+    }
+
+
+def recipe_from_dict(data: Plain) -> Recipe:
+    """A recipe from its plain form; errors name unknown, missing and ill-typed entries."""
     return Recipe(
-        name=convert(Name, str(data.get("name", "unnamed")), "name"),
-        model=config,
-        optim=from_dict(OptimConfig, data.get("optim", {}), "optim"),
+        **common(data, Recipe, "separation"),
         mix=from_dict(MixConfig, data.get("mix", {}), "mix"),
-        run=from_dict(RunConfig, data.get("run", {}), "run"),
         loss=from_dict(LossConfig, data.get("loss", {}), "loss"),
-        license_classes=convert(tuple[Name, ...], classes, "license_classes"),
     )
 
 
 def load_recipe(source: str | Path) -> Recipe:
     """A recipe from a YAML file, or one that comes with the package, by name."""
+    return recipe_from_dict(read_recipe(source))
+
+
+def read_recipe(source: str | Path) -> Plain:
+    """The plain form of a recipe of any kind."""
     file = recipe_file(source)
     try:
         data = read_yaml(file)
@@ -120,4 +155,4 @@ def load_recipe(source: str | Path) -> Recipe:
         raise InputError("recipes need PyYAML: pip install 'ussfast[train]'") from None
     except InputError as error:
         raise InputError(f"{source} is not a recipe: {error}") from None
-    return recipe_from_dict(data)
+    return data

@@ -1,4 +1,4 @@
-"""The trainer: dynamic mixing, one or several processes, mean weights, checkpoints that resume bit for bit."""
+"""The trainer of all kinds of work: one or several processes, mean weights, checkpoints that resume bit for bit."""
 
 import math
 import time
@@ -10,24 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ussfast.checkpoints.store import load_model
-from ussfast.data.pool import AudioPool
-from ussfast.errors import CheckpointError, InputError
-from ussfast.evaluate.dev import DevMixture
-from ussfast.models import SpectralModel, build
+from ussfast.errors import CheckpointError
 from ussfast.separation import make_folders
 from ussfast.train import checkpoints, parallel
 from ussfast.train.autoclip import AutoClip
-from ussfast.train.dev_set import fingerprint, validated_anew
+from ussfast.train.dev_set import validated_anew
 from ussfast.train.ema import Ema
 from ussfast.train.folders import first_whole
 from ussfast.train.log import Row, RunLog
-from ussfast.train.mixing import Batch, Mixer
-from ussfast.train.objective import Objective
 from ussfast.train.optimizers import Optimizer
-from ussfast.train.recipe import Recipe
 from ussfast.train.schedule import learning_rate
-from ussfast.train.validation import means, source_scores
+from ussfast.train.work import Work, begun
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -39,66 +32,48 @@ def _silent(row: Row) -> None:
     pass
 
 
-def _begun(recipe: Recipe, start: Path) -> SpectralModel:
-    model, _ = load_model(start)
-    if model.config != recipe.model:
-        raise InputError(f"{start} is another model than that of recipe {recipe.name}: the run cannot begin with it")
-    return model
-
-
 class Trainer:
-    """Trains `recipe` in `directory`, going on from its newest checkpoint if there is one.
+    """Does `work` in `directory`, going on from its newest checkpoint if there is one.
 
     Args:
-        recipe: model, optimiser, mixing and loss.
-        pool: training items at the model's rate, on this process's training device.
-        dev: development mixtures to validate on; may be empty.
-        directory: run folder; step-NNNNNNN checkpoints, best-NNNNNNN (mean weights with the highest mean SI-SDR
-            improvement), log.jsonl, validation.md and tb/. Only the main process writes there.
+        work: the recipe, its batches and its validation.
+        directory: run folder; step-NNNNNNN checkpoints, best-NNNNNNN (mean weights with the highest means in
+            validation), log.jsonl, validation.md and tb/. Only the main process writes there.
         accelerator: of this process, from `parallel.start`; a single process needs none.
         start: model directory whose weights the run begins with, if there is no checkpoint yet.
     Raises:
-        InputError: a recipe whose model takes no prompts; weights to start with of another model.
+        InputError: what `work` cannot begin with; weights to start with of another model.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
-        pool: AudioPool,
-        dev: list[DevMixture],
+        work: Work,
         directory: Path,
         accelerator: "Accelerator | None" = None,
         start: Path | None = None,
     ):
-        self.recipe, self.dev, self.directory = recipe, dev, directory
-        self.accelerator = accelerator or parallel.start(pool.samples.device)
-        self.device = pool.samples.device
+        recipe = work.recipe
+        self.work, self.recipe, self.directory = work, recipe, directory
+        self.accelerator = accelerator or parallel.start(work.device)
+        self.device = work.device
         seed, rank = recipe.run.seed, self.accelerator.process_index
         torch.manual_seed(seed)
         self.notes: list[str] = []  # what is to be said about the folder that the run goes on in
         found = checkpoints.full(directory)
         newest = first_whole(found, lambda path: checkpoints.load(path, recipe), self.notes.append)
         self.passed_over = found[: found.index(newest[0])] if newest else []
-        self.model = (build(recipe.model) if newest or not start else _begun(recipe, start)).to(self.device)
-        if not self.model.prompt_names:
-            raise InputError(f"recipe {recipe.name}: only models with prompts can be trained so far")
-        # The same weights in every process, but mixtures and dropout of its own.
+        self.model = (work.model() if newest or not start else begun(recipe, start)).to(self.device)
+        # The same weights in every process, but batches and dropout of its own.
         torch.manual_seed(int(np.random.SeedSequence((seed, rank)).generate_state(1)[0]))
-        self.mixer = Mixer(pool, recipe.mix, np.random.default_rng((seed, rank)))
-        told_apart = self.model.equal_prompts
-        if told_apart is not None and self.mixer.most_equal > told_apart:
-            raise InputError(
-                f"recipe {recipe.name}: mixtures may have {self.mixer.most_equal} equal prompts, the model tells at "
-                f"most {told_apart} apart: take a model with more, or prompt sets with fewer, of shares that sum to 1"
-            )
+        work.begin(self.model, np.random.default_rng((seed, rank)))
         self.optimizer = Optimizer(self.model, recipe.optim)
         self.ema = Ema(self.model, recipe.optim.ema)
         percentile = recipe.optim.autoclip_percentile
         self.autoclip = None if percentile is None else AutoClip(percentile)
         self.step, self.seconds = 0, 0.0
-        self.kept: list[tuple[int, float]] = []  # step and mean improvement of the best validated weights
+        self.kept: list[tuple[int, float]] = []  # step and mean of the best validated weights
         self.last: Row = {}  # facts of the last step
-        self.dev_set = fingerprint(dev)
+        self.dev_set = work.dev_set
         make_folders([directory / "log.jsonl"])
         if newest:
             self._restore(*newest)
@@ -108,18 +83,17 @@ class Trainer:
             for name, module in self.model.named_modules():
                 if name.rpartition(".")[0].endswith("blocks"):
                     module.compile(dynamic=False)
-        objective = Objective(self.model, recipe.loss, bfloat16=recipe.run.precision == "bf16")
-        self.objective = self.accelerator.prepare_model(objective, device_placement=False)
+        self.objective = self.accelerator.prepare_model(work.objective(self.model), device_placement=False)
 
     @property
     def best(self) -> float:
-        """Highest mean improvement so far, in dB."""
+        """Highest mean so far."""
         return self.kept[0][1] if self.kept else -math.inf
 
     def learning_rate(self, step: int) -> float:
         return learning_rate(self.recipe.optim, step)
 
-    def train_step(self, *batches: Batch) -> float:
+    def train_step(self, *batches: Any) -> float:
         """One step of the optimiser on the mean gradient of the batches; returns their mean loss in this process."""
         rate = self.learning_rate(self.step)
         for group in self.optimizer.param_groups:
@@ -173,25 +147,25 @@ class Trainer:
                 if max_minutes is not None and parallel.mains(self.accelerator, late):
                     break
                 mark = time.monotonic()
-                batches = [self.mixer.batch() for _ in range(self.recipe.optim.accumulate)]
+                batches = [self.work.batch() for _ in range(self.recipe.optim.accumulate)]
                 self.train_step(*batches)
                 took = time.monotonic() - mark
                 self.seconds += took
-                mixtures = sum(len(batch.prompts) for batch in batches) * self.accelerator.num_processes
+                mixtures = sum(map(self.work.size, batches)) * self.accelerator.num_processes
                 rows.append(self.last | {"seconds": took, "mixtures": mixtures})
                 if main:
                     each_step({"step": self.step, **self.last, "mixtures_per_second": mixtures / took})
                 if self.step % run.log_every == 0:
                     write(self._summary(rows))
                     rows.clear()
-                if self.dev and self.step % run.validate_every == 0:
+                if self.work.dev_set and self.step % run.validate_every == 0:
                     write(self._validated())
                 if self.step % run.checkpoint_every == 0:
                     self._save()
             if rows:  # a run that is shorter than an interval, or stops within one, leaves its numbers too
                 write(self._summary(rows))
             # The last step is often the best one: the learning rate has fallen by then.
-            if self.dev and self.step >= self.recipe.optim.steps and self.step % run.validate_every:
+            if self.work.dev_set and self.step >= self.recipe.optim.steps and self.step % run.validate_every:
                 write(self._validated())
             self._save()
         finally:
@@ -200,23 +174,22 @@ class Trainer:
         return self.step >= self.recipe.optim.steps
 
     def validate(self) -> dict[str, float]:
-        """Mean SI-SDR improvement in dB per task of the mean weights, over the task's sources; every process takes a
-        share of the mixtures."""
+        """What the work's validation gives of the mean weights; every process takes a share of it."""
         rank, count = self.accelerator.process_index, self.accelerator.num_processes
         # Eager: other lengths than in training would have to be compiled first.
         with torch.compiler.set_stance("force_eager"), self.ema.applied():
-            pairs = source_scores(self.model, self.dev[rank::count], self.device)
-        return means([pair for own in parallel.everyones(self.accelerator, pairs) for pair in own])
+            found = self.work.scores(self.model, rank, count)
+        return self.work.means([score for own in parallel.everyones(self.accelerator, found) for score in own])
 
     def _validated(self) -> Row:
         """Validates and keeps the weights if they are good enough; the row of the log."""
         scores = self.validate()
-        mean = float(np.mean(list(scores.values())))
+        mean = self.work.mean(scores)
         if self.accelerator.is_main_process:
             facts = self._facts() | {"mean": mean}
             weights = self.model.state_dict() | self.ema.state()
             self.kept = checkpoints.save_best(self.directory, self.recipe, weights, facts, self.kept)
-        return {"step": self.step, "si_sdr_improvement": scores, "mean": mean}
+        return {"step": self.step, self.work.measure.key: scores, "mean": mean}
 
     def _summary(self, rows: list[Row]) -> Row:
         """The log's row for some steps: means over those that were finite, losses over all processes."""
@@ -244,7 +217,7 @@ class Trainer:
         return {"step": self.step, "seconds": self.seconds, "best": best, "dev": self.dev_set}
 
     def _save(self) -> None:
-        own = {"mixer": self.mixer.rng.bit_generator.state, "torch": torch.get_rng_state()}
+        own = {"batches": self.work.rng.bit_generator.state, "torch": torch.get_rng_state()}
         if self.device.type == "cuda":
             own["cuda"] = torch.cuda.get_rng_state(self.device)
         states = parallel.everyones(self.accelerator, own)
@@ -254,7 +227,7 @@ class Trainer:
                 extra["autoclip.history"] = self.autoclip.state()
             for rank, state in enumerate(states):
                 extra |= {f"random.{rank}.{kind}": state[kind] for kind in ("torch", "cuda") if kind in state}
-            facts = self._facts() | {"rng": [state["mixer"] for state in states], "kept": self.kept}
+            facts = self._facts() | {"rng": [state["batches"] for state in states], "kept": self.kept}
             checkpoints.save(
                 self.directory, self.recipe, self.model.state_dict(), self.optimizer.state_dict(), facts, extra,
                 self.passed_over,
@@ -281,9 +254,9 @@ class Trainer:
             self.autoclip.load(history)
         states = facts["rng"] if isinstance(facts["rng"], list) else [facts["rng"]]
         if rank < len(states):
-            self.mixer.rng.bit_generator.state = states[rank]
+            self.work.rng.bit_generator.state = states[rank]
         else:  # more processes than before
-            self.mixer.rng = np.random.default_rng((self.recipe.run.seed, rank, self.step))
+            self.work.rng = np.random.default_rng((self.recipe.run.seed, rank, self.step))
         random = found.extras(f"random.{rank}.")
         if "torch" in random:
             torch.set_rng_state(random["torch"])
@@ -293,4 +266,4 @@ class Trainer:
         if self.dev_set is None:
             self.dev_set = before
         elif before not in (None, self.dev_set) and self.accelerator.is_main_process:
-            self.kept = validated_anew(self.directory, self.recipe, self.dev, self.device, self.notes.append)
+            self.kept = validated_anew(self.directory, self.work, self.notes.append)

@@ -25,14 +25,19 @@ class Cnn14Config(Checked):
     """channels: of each block; all but the last halve time and frequency.
 
     pooling: "clip" pools over time before the classifier and tags whole clips (Cnn14); "max" and "mean" classify every
-        step and take the clip's score from them (Cnn14_DecisionLevelMax, Cnn14_DecisionLevelAvg).
+        step and take the clip's score from them (Cnn14_DecisionLevelMax, Cnn14_DecisionLevelAvg). So does "linear", a
+        mean in which every step has its score as its weight: it is learned as fast as the mean, and steps without the
+        sound may stay low (Wang et al., "A Comparison of Five Multiple Instance Learning Pooling Functions for Sound
+        Event Detection with Weak Labeling", ICASSP 2019).
+    dropout: in training, behind each block and around the hidden layer; much less is right for few channels.
     """
 
     labels: Labels
     front: LogMelConfig = LogMelConfig()
     channels: Annotated[tuple[Width, ...], Range(2, 8)] = CHANNELS
-    pooling: Literal["clip", "max", "mean"] = "clip"
+    pooling: Literal["clip", "max", "mean", "linear"] = "clip"
     segment_seconds: Seconds = 10.0
+    dropout: Annotated[tuple[Annotated[float, Range(0, 0.99)], ...], Range(2, 2)] = (0.2, 0.5)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,8 +110,8 @@ class Cnn14(DetectorModel):
         # Zeros beyond the ends count in the average, as published.
         x = F.max_pool1d(x, 3, stride=1, padding=1) + F.avg_pool1d(x, 3, stride=1, padding=1)
         hidden = self._hide(x.transpose(1, 2))
-        steps = self._score(F.dropout(hidden, 0.5, self.training))
-        tags = steps.amax(1) if self.config.pooling == "max" else steps.mean(1)
+        steps = self._score(F.dropout(hidden, self.config.dropout[1], self.training))
+        tags = self._pooled(steps)
         # Frames that fill no step of their own have the scores of the last one.
         at = torch.arange(frames, device=steps.device).div(step, rounding_mode="floor").clamp(max=steps.shape[1] - 1)
         return Detection(tags, steps[:, at], hidden.mean(1))
@@ -118,11 +123,17 @@ class Cnn14(DetectorModel):
             x = block(x)
             if i + 1 < len(self.blocks):
                 x = F.avg_pool2d(x, 2)
-            x = F.dropout(x, 0.2, self.training)
+            x = F.dropout(x, self.config.dropout[0], self.training)
         return x.mean(3, dtype=self.dtype)
 
     def _hide(self, x: Tensor) -> Tensor:
-        return self.hidden(F.dropout(x, 0.5, self.training)).relu()
+        return self.hidden(F.dropout(x, self.config.dropout[1], self.training)).relu()
+
+    def _pooled(self, steps: Tensor) -> Tensor:
+        """[clips, steps, labels] -> [clips, labels]."""
+        if self.config.pooling == "linear":
+            return steps.square().sum(1) / steps.sum(1).clamp(min=1e-7)
+        return steps.amax(1) if self.config.pooling == "max" else steps.mean(1)
 
     def _score(self, hidden: Tensor) -> Tensor:
         return self.out(hidden).to(self.dtype).sigmoid()

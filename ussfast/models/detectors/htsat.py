@@ -20,6 +20,10 @@ from ussfast.models.detectors.log_mel import LogMel, LogMelConfig
 from ussfast.models.detectors.swin import Matrix, Swin
 from ussfast.plain import Checked, Range
 
+# What a model may ask for: neither is bounded by the size of its weights. Published: 64, and 2^20.
+MOST_SIDE = 256  # of the image, in patches
+MOST_LOGITS = 2**25  # of a block
+
 
 @dataclass(frozen=True)
 class HtsatConfig(Checked):
@@ -57,6 +61,14 @@ class HtsatConfig(Checked):
         sides = [(self.image // self.patch) >> stage for stage in range(len(self.depths))]
         if bad := [side for side in sides if side % min(self.window, side)]:
             raise InputError(f"window {self.window} must divide the sides of all stages, got {bad[0]} tokens")
+        if sides[0] > MOST_SIDE:
+            raise InputError(f"image {self.image} is {sides[0]} patches across, more than {MOST_SIDE}")
+        areas = [(side * min(self.window, side)) ** 2 * heads for side, heads in zip(sides, self.heads, strict=True)]
+        if max(areas) > MOST_LOGITS:
+            raise InputError(
+                f"window {self.window} of {sides[areas.index(max(areas))]} tokens across is too large: {max(areas)} "
+                f"products of queries and keys in one block, at most {MOST_LOGITS}"
+            )
         if self.segment_seconds > self.most_samples / self.sample_rate:
             longest = self.most_samples / self.sample_rate
             raise InputError(f"segment_seconds is at most {longest:.5g} for these sizes, got {self.segment_seconds:g}")
