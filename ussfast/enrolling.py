@@ -21,7 +21,7 @@ from ussfast.prompts.enrolment import Source, can_embed, enroll, own_source
 from ussfast.prompts.origin import Average, Mark
 
 if TYPE_CHECKING:
-    from ussfast.tuning.tuner import TuneStep
+    from ussfast.tuning.prompts import TuneStep
 
 
 class Enrolling:

@@ -16,6 +16,7 @@ from ussfast.cli import prompts as cli_prompts
 from ussfast.cli import separate as cli_separate
 from ussfast.cli import stream as cli_stream
 from ussfast.cli import train as cli_train
+from ussfast.cli import tune as cli_tune
 from ussfast.cli.options import AsJson, Backend, Device, Dtype, Prompts
 from ussfast.cli.telling import complain, printable
 from ussfast.errors import UssfastError
@@ -80,6 +81,7 @@ app.command()(cli_separate.separate)
 app.command()(cli_stream.stream)
 app.command()(cli_detect.detect)
 app.command()(cli_enroll.enroll)
+app.command()(cli_tune.tune)
 app.add_typer(cli_prompts.app, name="prompts")
 
 

@@ -1,7 +1,7 @@
 """Tuning as a separator's users have it: clips and names in, a prompt out."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,25 @@ from ussfast.tuning.config import TuneConfig
 from ussfast.tuning.frozen import Frozen
 from ussfast.tuning.mixtures import Mixtures
 from ussfast.tuning.sounds import Sound, read_sounds, split
-from ussfast.tuning.tuner import Tuned, TuneStep, tune
+from ussfast.tuning.tuner import Progress, Tuned, tune
 
 ENROLLED = "enrolled"
+
+
+@dataclass(frozen=True, eq=False)
+class TuneStep:
+    """After a step of tuning.
+
+    loss: of its batch. sdr: in dB on held-out mixtures, None between validations; before: of the prompt that it began
+    with; best: the highest so far. prompt: the best so far, which the separator has by now.
+    """
+
+    step: int
+    loss: float
+    sdr: float | None
+    before: float
+    best: float
+    prompt: Prompt
 
 
 def tune_prompt(
@@ -46,22 +62,18 @@ def tune_prompt(
         Mixtures(part, beside, config.seconds, rate, np.random.default_rng(seed))
         for part, seed in zip((learned, held), seeds, strict=True)
     )
-    newest: list[TuneStep] = []
+    best: list[Prompt] = []  # the newest one is last
 
-    def each(step: TuneStep) -> None:
-        newest[:] = [step]
+    def each(now: Progress) -> None:
+        if not best or now.sdr == now.best:
+            best.append(_stored(separator, name, _so_far(now, begun, config), origin))
         if on_step is not None:
-            on_step(step)
+            on_step(TuneStep(now.step, now.loss, now.sdr, now.before, now.best, best[-1]))
 
     device = separator.engine.device
     origin = begun.origin or _origin(sounds, rate)
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            found = tune(Frozen(separator.engine.model), begun.vector.to(device), to_learn, to_check, config, each)
-    except KeyboardInterrupt:
-        if newest:  # the work was not for nothing
-            _stored(separator, name, _so_far(newest[0], begun, config), origin)
-        raise
+    with torch.inference_mode(False), torch.enable_grad():
+        found = tune(Frozen(separator.engine.model), begun.vector.to(device), to_learn, to_check, config, each)
     return _stored(separator, name, found, origin)
 
 
@@ -72,7 +84,7 @@ def _stored(separator: Any, name: str, found: Tuned, origin: Origin) -> Prompt:
     return prompt
 
 
-def _so_far(step: TuneStep, begun: Prompt, config: TuneConfig) -> Tuned:
+def _so_far(step: Progress, begun: Prompt, config: TuneConfig) -> Tuned:
     kept = step.best >= step.before + config.gain
     return Tuned(step.vector if kept else begun.vector, step.before, step.best, kept, step.step, 0.0)
 

@@ -21,7 +21,7 @@ FLOOR = 1e-3  # of the loss in dB: what is 30 dB below the sound counts little
 
 
 @dataclass(frozen=True, eq=False)
-class TuneStep:
+class Progress:
     """After a step. loss: of its batch; sdr: on held mixtures, in dB, of the present vector, None between validations;
     before: of the vector it began with; best: the highest so far, and vector: what reached it, float32 [dim]."""
 
@@ -106,7 +106,7 @@ def tune(
     learned: Mixtures,
     held: Mixtures,
     config: TuneConfig,
-    on_step: Callable[[TuneStep], None] | None = None,
+    on_step: Callable[[Progress], None] | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Tuned:
     """Tunes a vector that begins at `start` [dim].
@@ -147,7 +147,7 @@ def tune(
                 best, found, since = now, (vector.detach() * scale).clone(), 0
             stored.renew(config.renew)
         if on_step is not None:
-            on_step(TuneStep(step, float(loss.detach()), now, before, best, found))
+            on_step(Progress(step, float(loss.detach()), now, before, best, found))
     kept = best >= before + config.gain
     chosen = found if kept else start.detach().float().clone()
     return Tuned(chosen, before, best, kept, step, time.monotonic() - begun)
