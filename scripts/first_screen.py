@@ -74,9 +74,9 @@ def detected(before: str, said: str) -> str:
         raise InputError(f"{RECORDING}: nothing is detected in it: there is nothing to show")
     more = ["    ..."] if len(lines) > MOST_LINES else []
     parts = (
-        "`ussfast detect` says which sounds there are, and when: from and to in seconds, the score, and the label. The\n"
-        "small detector in the package knows a few sounds of everyday; what it does not know, such as this wind, is at\n"
-        "best the one that is nearest ([its card](ussfast/weights/detector/README.md) says how well it knows which).",
+        "`ussfast detect` says which sounds there are, and when: from and to in seconds, the score, and the label.\n"
+        "The small detector in the package knows a few sounds of everyday; what it does not know, such as this wind,\n"
+        "is at best the one that is nearest (its [card](ussfast/weights/detector/README.md) says what it knows).",
         "    ussfast detect talk.wav --plot what.png",
         "\n".join(["```", *lines[:MOST_LINES], *more, "```"]),
         f"![The events of the same recording as bars over time]({DETECTED})",
