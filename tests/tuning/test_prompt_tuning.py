@@ -79,6 +79,8 @@ def test_what_is_computed_once_gives_what_the_model_gives():
         with torch.no_grad():
             want = model.separate(audio, vector)[:, 0]
             frozen = Frozen(model)
+            if hasattr(frozen.model, "use_precision"):  # else products may be in bfloat16
+                frozen.model.use_precision("float32")
             ahead = frozen.ahead(audio)
             assert torch.allclose(frozen.estimate(ahead, vector[0]), want, atol=1e-5)
             again = Ahead.join([ahead.pick(torch.tensor([1])), ahead.pick(torch.tensor([0]))])
@@ -107,7 +109,8 @@ def test_stopping_keeps_the_best(separator):
     with pytest.raises(KeyboardInterrupt):
         separator.tune("tone", clips, [hiss(1)], RATE, lr=0.1, on_step=stop, **SHORT)
     kept = separator.prompts["tone"]
-    assert kept.origin.tuning.steps == 30 and kept.origin.tuning.after > kept.origin.tuning.before
+    assert kept.kind == "tuned" and kept.origin.tuning.steps <= 30
+    assert kept.origin.tuning.after > kept.origin.tuning.before
 
 
 def test_no_better_prompt_no_other_prompt(separator):

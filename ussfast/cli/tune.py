@@ -23,7 +23,7 @@ def tune(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The bank of prompts to add it to.")],
     background: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="Files or folders of what it is to be told from; some come with the package."),
+        typer.Option(metavar="PATH", help="Files or folders of what to tell it from; some come with the package."),
     ] = None,
     start: Annotated[str, typer.Option(help="What it begins with: enrolled, or the name of a prompt.")] = "enrolled",
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after this long.")] = None,
