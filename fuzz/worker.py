@@ -50,7 +50,10 @@ def _run(target: types.ModuleType, context: object, key: str, number: int, scrat
     signal.setitimer(signal.ITIMER_REAL, target.SECONDS)
     verdict = f"ok {number}"
     try:
-        target.one(context, random.Random(key), folder)
+        try:
+            target.one(context, random.Random(key), folder)
+        finally:  # in here, since time may be over before the alarm is off
+            signal.setitimer(signal.ITIMER_REAL, 0)
     except UssfastError:
         verdict = f"refused {number}"
     except TooLong:
@@ -59,7 +62,6 @@ def _run(target: types.ModuleType, context: object, key: str, number: int, scrat
         text = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:300]
         verdict = f"found {number} {text} @ {_where(error.__traceback__)}"
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         shutil.rmtree(folder, ignore_errors=True)
     used = _peak() - before
     if verdict.startswith(("ok", "refused")) and not SANITIZED and used > target.MIB:
