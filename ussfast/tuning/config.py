@@ -21,17 +21,17 @@ class TuneConfig(Checked):
     """
 
     loss: Literal["snr", "l1"] = "snr"
-    steps: Annotated[int, Range(1, 1e7)] = 400
+    steps: Annotated[int, Range(1, 1e7)] = 300
     minutes: Annotated[float, Range(0, 1e5)] | None = None
     batch: Annotated[int, Range(1, 1024)] = 4
-    lr: Annotated[float, Range(1e-7, 10)] = 0.01
-    seconds: Annotated[float, Range(0.1, 60)] = 3.0
+    lr: Annotated[float, Range(1e-7, 10)] = 0.02
+    seconds: Annotated[float, Range(0.1, 60)] = 2.0
     mixtures: Annotated[int, Range(1, 100_000)] = 96
     renew: Annotated[int, Range(0, 100_000)] = 8
     held: Annotated[int, Range(1, 10_000)] = 24
     memory: Annotated[float, Range(1, 1e6)] = 512.0
     every: Annotated[int, Range(1, 1e6)] = 20
-    patience: Annotated[int, Range(1, 1e6)] = 8
+    patience: Annotated[int, Range(1, 1e6)] = 15
     gain: Annotated[float, Range(0, 100)] = 0.1
     seed: Annotated[int, Range(0, 1 << 62)] = 0
 
