@@ -3,8 +3,8 @@
     python bench/prompt_tuning.py MANIFEST [-m MODEL] [--detector DIR] [--shots 5] [-n 40] [-o FILE.json]
 
 Clips are of the manifest's split `tune`, mixtures of its split `dev`, as in query_prompts.py: a clip of the label and
-one of another label at the same level. Enrolled is the better of mean and robust mean on these mixtures; tuning begins with
-the mean, against the backgrounds of the package. Prints the median SDR in dB per label, and how long tuning took.
+one of another label at the same level. Enrolled is the better of mean and robust mean on these mixtures; tuning
+begins with the mean, against the backgrounds of the package. Prints the median SDR in dB per label, and the time.
 """
 
 import argparse
