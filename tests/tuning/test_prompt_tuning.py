@@ -178,6 +178,25 @@ def test_mixtures():
     assert ((ratio > -8.1) & (ratio < 8.1)).all() and ratio.std() > 1
 
 
+def test_sounds_are_changed_in_speed_and_colour():
+    sound, rng = Sound(tones(1, 3.0), "tone"), np.random.default_rng(0)
+
+    def pitch(audio):
+        spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio)), 1 << 16))
+        return float(spectrum.argmax() * RATE / (1 << 16))
+
+    own = pitch(sound.audio)
+    faster = Mixtures([sound], [sound], 0.5, RATE, rng, semitones=3.0)
+    found = [12 * np.log2(pitch(faster._changed(sound.audio)) / own) for _ in range(30)]
+    assert -3.2 < min(found) < -1 and 1 < max(found) < 3.2
+    coloured = Mixtures([sound], [sound], 0.5, RATE, rng, colour=6.0)
+    levels = [np.abs(np.fft.rfft(coloured._changed(hiss(2)))) / np.abs(np.fft.rfft(hiss(2))) for _ in range(10)]
+    ratio = 20 * np.log10(np.array(levels)[:, 1:])
+    assert ratio.min() >= -6.01 and ratio.max() <= 6.01 and ratio.std() > 1
+    plain = Mixtures([sound], [sound], 0.5, RATE, rng)
+    assert plain._changed(sound.audio) is sound.audio
+
+
 def test_what_decides_is_not_what_is_learned():
     many = [Sound(tones(i), f"{i}") for i in range(9)]
     learned, held = split(many, RATE, 0.5)

@@ -17,6 +17,8 @@ class TuneConfig(Checked):
         the place of old ones after each validation.
     held: mixtures that decide which prompt is best, and whether it is better than the one it began with.
     every: steps from one validation to the next; patience: validations without a better one that end it.
+    colour: sounds are coloured by up to so many dB, up or down, in each of six bands; semitones: and played faster or
+        slower by up to so many: few clips then stand for more. Held mixtures have sounds as they are.
     gain: in dB on held mixtures, from which the tuned prompt takes the place of the one it began with.
     """
 
@@ -32,6 +34,8 @@ class TuneConfig(Checked):
     memory: Annotated[float, Range(1, 1e6)] = 512.0
     every: Annotated[int, Range(1, 1e6)] = 20
     patience: Annotated[int, Range(1, 1e6)] = 15
+    colour: Annotated[float, Range(0, 40)] = 6.0
+    semitones: Annotated[float, Range(0, 12)] = 2.0
     gain: Annotated[float, Range(0, 100)] = 0.1
     seed: Annotated[int, Range(0, 1 << 62)] = 0
 

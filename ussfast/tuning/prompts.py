@@ -58,10 +58,10 @@ def tune_prompt(
     begun = _start(separator, name, start, sounds, rate)
     learned, held = split(sounds, rate, config.seconds)
     seeds = np.random.SeedSequence(config.seed).spawn(2)
-    to_learn, to_check = (
-        Mixtures(part, beside, config.seconds, rate, np.random.default_rng(seed))
-        for part, seed in zip((learned, held), seeds, strict=True)
-    )
+    generators = [np.random.default_rng(seed) for seed in seeds]
+    how = (config.seconds, rate, generators[0], config.colour, config.semitones)
+    to_learn = Mixtures(learned, beside, *how)
+    to_check = Mixtures(held, beside, config.seconds, rate, generators[1])
     best: list[Prompt] = []  # the newest one is last
 
     def each(now: Progress) -> None:
