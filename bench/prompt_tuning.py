@@ -11,14 +11,13 @@ import argparse
 import json
 import time
 import warnings
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from query_prompts import AVERAGES, clip, loud, ratio
+from query_prompts import AVERAGES, case, ratio, unseen
 
 from ussfast import PromptWarning, Separator
-from ussfast.data.pool import Item, read_manifest
+from ussfast.data.pool import read_manifest
 
 
 def median(separator: Separator, mixtures: list[tuple[np.ndarray, np.ndarray]]) -> float:
@@ -40,20 +39,13 @@ def main() -> None:
     given = parser.parse_args()
     warnings.simplefilter("ignore", PromptWarning)
     separator = Separator(given.model, detector=given.detector, device="cpu")
-    by: dict[tuple[str, str], list[Item]] = defaultdict(list)
-    for item in read_manifest(given.manifest):
-        if item.prompt == "sfx" and item.split in ("tune", "dev") and loud(item):
-            by[item.split, item.label].append(item)
+    by, labels = unseen(read_manifest(given.manifest))
     rows: dict[str, dict[str, float | str]] = {}
     print("| label | enrolled | tuned | kept | seconds |\n|---|---|---|---|---|")
-    for label in sorted(label for split, label in by if split == "tune" and ("dev", label) in by):
-        rng, rate, own = np.random.default_rng(0), separator.sample_rate, by["dev", label]
-        others = [i for (split, name), v in by.items() if split == "dev" and name != label for i in v]
-        mixtures = [
-            (clip(own[n % len(own)], rate, rng), clip(others[rng.integers(len(others))], rate, rng))
-            for n in range(given.count)
-        ]
-        shots = [by["tune", label][i].path for i in rng.permutation(len(by["tune", label]))[: given.shots]]
+    for label in labels:
+        rng = np.random.default_rng(0)
+        clips, mixtures = case(by, label, given.shots, given.count, separator.sample_rate, rng)
+        shots = [item.path for item in clips]
         enrolled = []
         for average in AVERAGES:
             separator.enroll("query", shots, average=average)

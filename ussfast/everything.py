@@ -99,7 +99,7 @@ class Finding(Enrolling):
         if given is None and self._detector is not None:
             return self._detector.loaded(self.engine.device)
         if given is None and DETECTOR not in embedded():
-            raise CheckpointError("no detector comes with ussfast yet: give one, find(..., detector=MODEL)")
+            raise CheckpointError("no detector comes with this ussfast: give one, find(..., detector=MODEL)")
         return Detector(DETECTOR if given is None else given, device=str(self.engine.device))
 
 

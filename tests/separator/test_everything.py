@@ -193,7 +193,7 @@ def test_what_cannot_be_found(causal, monkeypatch, tmp_path):
     found = causal.find(audio, RATE, detector=heard)
     for call, error, says in (
         (lambda: causal.find(audio, RATE, detector=heard, threshold=0.8), InputError, "no sound that detector 'the d"),
-        (lambda: causal.find(audio, RATE), CheckpointError, "no detector comes with ussfast yet"),
+        (lambda: causal.find(audio, RATE), CheckpointError, "no detector comes with this ussfast"),
         (lambda: causal.find(audio, RATE, detector="nowhere"), CheckpointError, "no model 'nowhere'"),
         (
             lambda: causal.find(audio, RATE, detector=heard, top=0),

@@ -1,9 +1,7 @@
 """A trained model becomes the embedded default of a small tree, or does not."""
 
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,18 +11,6 @@ from typer.testing import CliRunner
 from ussfast import Separator
 from ussfast.checkpoints.store import load_model
 from ussfast.evaluate.dev import TASKS
-
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-
-@pytest.fixture(scope="module")
-def embed():
-    sys.path.insert(0, str(SCRIPTS))
-    spec = importlib.util.spec_from_file_location("embed", SCRIPTS / "embed.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.path.remove(str(SCRIPTS))
-    return module
 
 
 @pytest.fixture
@@ -176,7 +162,7 @@ def test_it_evaluates_both_itself(embed, tree, tmp_path, monkeypatch):
 
 
 def test_the_real_tree_has_its_places(embed):
-    root = SCRIPTS.parent
+    root = Path(__file__).parents[2]
     text = (root / "README.md").read_text()
     assert text.count(embed.embed_text.BEGIN) == text.count(embed.embed_text.END) == 1
     assert embed.embed_text.LIMITS.search((root / embed.DEFAULT / "README.md").read_text())

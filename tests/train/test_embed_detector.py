@@ -1,10 +1,8 @@
 """A trained detector becomes the embedded one of a small tree, or does not."""
 
 import dataclasses
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,22 +16,11 @@ from ussfast.evaluate import detection_report
 from ussfast.evaluate.detection import Detection, LabelScore, Measure
 from ussfast.evaluate.event_scores import F
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 HALF = F(0.5, 0.6, 0.4, 1.0)
 EVALUATION = Detection(
     "tiny", "/my/own/manifest.json", 8000, 10, 100.0, 0, Rules(), Measure(), F(0.25, 0.3, 0.2, 1.5), HALF, HALF, HALF,
     0.345, 30, 2, (LabelScore("dog", 5, HALF, HALF, 20, 0.3), LabelScore("rain", 0, None, None, 10, 0.4)), {"cat": 3},
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def embed():
-    sys.path.insert(0, str(SCRIPTS))
-    spec = importlib.util.spec_from_file_location("embed", SCRIPTS / "embed.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.path.remove(str(SCRIPTS))
-    return module
 
 
 @pytest.fixture

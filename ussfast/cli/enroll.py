@@ -37,28 +37,17 @@ def enroll(
 ) -> None:
     """Make a prompt of example clips of a sound, for ussfast separate --bank FILE -p NAME."""
     context.with_resource(silent_libraries(quiet))
-    from ussfast.audio import find_inputs
     from ussfast.cli import checks
     from ussfast.cli.queries import told
-    from ussfast.prompts.files import read_bank
 
-    checks.new_name(name)
-    facts = checks.model(model, device)
-    checks.makes_prompts(facts, detector)
-    if facts is not None and name in facts.prompts:
-        raise PromptError(f"{name!r} is a prompt of model {facts.name!r} itself: choose another name")
-    if detector is not None:
-        checks.detector(detector)
-    there = read_bank(output) if os.path.exists(output) else None
-    if there is not None and name in (prompt.name for prompt in there.prompts) and not overwrite:
-        raise InputError(f"{output}: has a prompt {name!r} already: choose another name, or --overwrite")
-    files = [path for path, _ in find_inputs([checks.file_argument(text) for text in clips])]
+    there = for_bank(name, output, model, device, detector, overwrite)
+    files = sounds(clips)
     checks.text_file(output, files)
 
     from ussfast.separator import Separator
 
     separator = Separator(model, device=device, detector=detector)
-    if there is not None:
+    if there:
         separator.load_prompts(output)
     with told(quiet):
         prompt = separator.enroll(name, files, average=average.value if average else None)
@@ -71,3 +60,35 @@ def enroll(
         many = "" if origin.count == 1 else "s"
         alike = "" if origin.agreement is None else f", mean cosine {origin.agreement.cosine:.2f}"
         print(f"{output}: {name}, {origin.count} clip{many}, {origin.seconds:.1f} s{alike}")
+
+
+def for_bank(
+    name: str, output: Path, model: str, device: str, detector: str | None, overwrite: bool, clips: bool = True
+) -> bool:
+    """Whether the bank is there; raises for what keeps a new prompt out of it.
+
+    clips: whether the prompt's first vector is made of clips.
+    """
+    from ussfast.cli import checks
+    from ussfast.prompts.files import read_bank
+
+    checks.new_name(name)
+    facts = checks.model(model, device)
+    if clips:
+        checks.makes_prompts(facts, detector)
+    if facts is not None and name in facts.prompts:
+        raise PromptError(f"{name!r} is a prompt of model {facts.name!r} itself: choose another name")
+    if detector is not None:
+        checks.detector(detector)
+    there = read_bank(output) if os.path.exists(output) else None
+    if there is not None and name in (prompt.name for prompt in there.prompts) and not overwrite:
+        raise InputError(f"{output}: has a prompt {name!r} already: choose another name, or --overwrite")
+    return there is not None
+
+
+def sounds(paths: list[str]) -> list[Path]:
+    """The files that are meant by files and folders."""
+    from ussfast.audio import find_inputs
+    from ussfast.cli import checks
+
+    return [path for path, _ in find_inputs([checks.file_argument(text) for text in paths])]

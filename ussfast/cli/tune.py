@@ -1,6 +1,5 @@
 """`ussfast tune`: a prompt that learns from example clips, kept in a file. Heavy imports happen inside."""
 
-import os
 import sys
 import time
 from dataclasses import replace
@@ -9,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ussfast.cli.enroll import for_bank, sounds
 from ussfast.cli.options import Device, Model, QueryDetector
 from ussfast.cli.silence import silent_libraries
-from ussfast.errors import InputError, PromptError
 
 SAVE_SECONDS = 5.0  # from one better prompt on disk to the next
 
@@ -42,25 +41,10 @@ def tune(
     The model stays as it is. Ctrl-C keeps the best prompt so far.
     """
     context.with_resource(silent_libraries(quiet))
-    from ussfast.audio import find_inputs
     from ussfast.cli import checks
-    from ussfast.prompts.files import read_bank
 
-    checks.new_name(name)
-    facts = checks.model(model, device)
-    if start == "enrolled":
-        checks.makes_prompts(facts, detector)
-    if facts is not None and name in facts.prompts:
-        raise PromptError(f"{name!r} is a prompt of model {facts.name!r} itself: choose another name")
-    if detector is not None:
-        checks.detector(detector)
-    there = read_bank(output) if os.path.exists(output) else None
-    if there is not None and name in (prompt.name for prompt in there.prompts) and not overwrite:
-        raise InputError(f"{output}: has a prompt {name!r} already: choose another name, or --overwrite")
-    files = [path for path, _ in find_inputs([checks.file_argument(text) for text in clips])]
-    beside = None
-    if background:
-        beside = [path for path, _ in find_inputs([checks.file_argument(text) for text in background])]
+    there = for_bank(name, output, model, device, detector, overwrite, clips=start == "enrolled")
+    files, beside = sounds(clips), sounds(background) if background else None
     checks.text_file(output, files + (beside or []))
 
     from tqdm import tqdm
@@ -68,7 +52,7 @@ def tune(
     from ussfast.separator import Separator
 
     separator = Separator(model, device=device, detector=detector)
-    if there is not None:
+    if there:
         separator.load_prompts(output)
     saved = [-float("inf")]
 
@@ -90,7 +74,7 @@ def tune(
     try:
         prompt = separator.tune(name, files, beside, start=start, steps=steps, minutes=minutes, on_step=each)
     except KeyboardInterrupt:
-        if saved[0] > 0 or name in separator.prompts:  # the work was not for nothing
+        if name in separator.prompts:  # the work was not for nothing
             save()
         raise
     finally:
@@ -103,4 +87,4 @@ def tune(
 def _told(name: str, prompt: Any) -> str:
     tuning = prompt.origin.tuning
     gain = f"held-out SDR {tuning.before:.1f} -> {tuning.after:.1f} dB in {tuning.steps} steps"
-    return f"{name}, tuned: {gain}" if prompt.kind == "tuned" else f"{name}, as enrolled: tuning was no better ({gain})"
+    return f"{name}, tuned: {gain}" if prompt.kind == "tuned" else f"{name}, as it began: tuning was no better ({gain})"
