@@ -16,7 +16,7 @@ from ussfast import plain
 from ussfast.checkpoints.store import FLOATS, parse
 from ussfast.convert._pickles import bounded
 from ussfast.errors import CheckpointError, InputError
-from ussfast.plain import shown
+from ussfast.plain import read_json, shown
 
 MOST_SHARED = 4  # times that the bytes of a file may count: copies of the same weights under several names
 TYPES = (*FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
@@ -160,3 +160,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def file_record(path: Path) -> dict[str, str]:
     with path.open("rb") as file:
         return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def table_beside(path: Path, name: str) -> dict[str, Any] | None:
+    """The table in the JSON file of this name beside a file of weights: empty for one that is no table or cannot be
+    read, None where there is none."""
+    beside = path.parent / name
+    if not beside.is_file():
+        return None
+    try:
+        data = read_json(beside)
+    except InputError:
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ussfast.convert._files import file_record
+from ussfast.convert._files import file_record, table_beside
 from ussfast.convert._keys import Keys
 from ussfast.convert._yaml import Table
 from ussfast.convert.panns import BANDS, CSV, FIXED, JSON, check_fixed, read_labels
@@ -41,12 +41,8 @@ class Settings:
 
 def belongs(path: Path) -> bool:
     """Whether a file of weights is one of these, by its name or the config.json beside it."""
-    if (path.parent / JSON).is_file():
-        try:
-            data = read_json(path.parent / JSON)
-        except InputError:
-            return False
-        return isinstance(data, dict) and any(name.startswith("htsat_") for name in data)
+    if (beside := table_beside(path, JSON)) is not None:
+        return any(name.startswith("htsat_") for name in beside)
     return path.stem.lower().startswith(("htsat_", "hts-at"))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ussfast.convert._files import file_record
+from ussfast.convert._files import file_record, table_beside
 from ussfast.convert._keys import Keys
 from ussfast.convert._yaml import Table
 from ussfast.errors import CheckpointError, InputError
@@ -44,12 +44,8 @@ class Settings:
 
 def belongs(path: Path) -> bool:
     """Whether a file of weights is one of these, by its name or the config.json beside it."""
-    if (path.parent / JSON).is_file():
-        try:
-            data = read_json(path.parent / JSON)
-        except InputError:
-            return False
-        return isinstance(data, dict) and data.get("model_class") in list(POOLING)
+    if (beside := table_beside(path, JSON)) is not None:
+        return beside.get("model_class") in list(POOLING)
     return _published(path) is not None
 
 
