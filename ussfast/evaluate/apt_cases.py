@@ -106,7 +106,7 @@ class DataSet:
             if label not in known:
                 some = ", ".join(list(known)[:12]) + (", ..." if len(known) > 12 else "")
                 raise InputError(f"{self.place}: no class {label!r}; there are {some}")
-        return tuple(known[label] for label in dict.fromkeys(labels))
+        return tuple(c for c in self.classes if c.name in labels)
 
 
 def read_cases(place: Path) -> DataSet:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from ussfast.evaluate.apt import Found
+from ussfast.evaluate.apt_cases import METHODS
 
 
 def classes(found: Found) -> Any:
@@ -21,7 +22,7 @@ def classes(found: Found) -> Any:
             medians = [found.outcomes[name][shots][method].median("sdr") for name in names]
             at = np.arange(len(names)) + (number + 0.5) * width - 0.4
             heights = [np.nan if median is None else median for median in medians]
-            axes.bar(at, heights, width, label=method, color=f"C{number}")
+            axes.bar(at, heights, width, label=method, color=_colour(method))
         axes.axhline(0, color="grey", linewidth=0.8)
         axes.set_ylabel(f"shots: {shots}\nmedian SDR (dB)", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
@@ -63,14 +64,18 @@ def prompts(found: Found) -> Any:
     for (begun, ended), name in zip(points, found.outcomes, strict=True):
         axes.annotate("", ended, begun, arrowprops={"arrowstyle": "->", "color": "grey"})
         axes.annotate(_plain(name), ended, (3, 3), textcoords="offset points", fontsize=7)
-    axes.scatter(points[:, 0, 0], points[:, 0, 1], s=14, label="mean", color="C0")
-    axes.scatter(points[:, 1, 0], points[:, 1, 1], s=14, label="tuned", color="C2")
+    axes.scatter(points[:, 0, 0], points[:, 0, 1], s=14, label="mean", color=_colour("mean"))
+    axes.scatter(points[:, 1, 0], points[:, 1, 1], s=14, label="tuned", color=_colour("tuned"))
     axes.set_xlabel(f"first direction ({100 * shares[0]:.0f}% of the variance)")
     axes.set_ylabel(f"second direction ({100 * shares[1]:.0f}%)")
     axes.set_title(f"{_plain(found.model)}, shots: {found.shots[-1]}", fontsize=10)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _colour(method: str) -> str:
+    return f"C{METHODS.index(method)}"
 
 
 def _plain(text: str) -> str:
