@@ -182,6 +182,7 @@ def apt(
     """
     context.with_resource(silent_libraries(quiet))
     from ussfast.cli import checks
+    from ussfast.cli.queries import told
     from ussfast.evaluate.apt_cases import AptConfig, listed, methods_of, read_cases, shots_of
 
     numbers, asked = shots_of(shots), methods_of(methods)
@@ -202,7 +203,8 @@ def apt(
 
     apt_report.prepare(output)
     separator = Separator(model, device=device, detector=detector)
-    found = Experiment(separator, cases, config, output).run(sounds, numbers, asked, quiet)
+    with told(quiet=True):  # the clips of a data set are what they are
+        found = Experiment(separator, cases, config, output).run(sounds, numbers, asked, quiet)
     paths = apt_report.write(found, output)
     if as_json:
         print(json.dumps(apt_report.summary(found), indent=1))
