@@ -153,6 +153,7 @@ WRONG = [
     ([*APT, "gone", "-o", "out"], 2, "gone: no such file or folder; expected is a manifest"),
     ([*APT, "nothing", "-o", "out"], 2, "nothing: not a data set that is known here; expected is a manifest"),
     ([*APT, "good.wav", "-o", "out"], 2, "good.wav is not a manifest"),
+    ([*APT, "nothing", "-o", "taken/deeper"], 1, "taken/deeper: cannot be used for output"),
     ([*APT, "nothing", "-o", "out", "--shots", "5,0"], 2, "shots are whole numbers from 1 to 1000000, or 'full'"),
     ([*APT, "nothing", "-o", "out", "--methods", "best"], 2, "unknown method 'best'; there are mean, robust, tuned"),
     ([*APT, "nothing", "-o", "out", "--seconds", "1"], 2, "AptConfig.seconds must be 2 to 60, got 1.0"),

@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from apt_data import esc50, musdb18, record
+from apt_data import esc50, manifest, musdb18, record
 from tiny import ASP, CAUSAL, RATE, tiny_detector_directory, tiny_directory
 
 from ussfast import Separator
@@ -249,6 +249,24 @@ def test_the_command(causal, folder, tmp_path, command, capsys, asked):
     assert json.loads(capsys.readouterr().out) == told["averages"]
     assert command(*given, "--quiet") == 0 and capsys.readouterr().out == ""
     assert command(*given[:-1], "wolf") == 2 and "no class 'wolf'; there are cat, dog, rain" in capsys.readouterr().err
+
+
+def test_a_manifest_is_not_replaced(causal, tmp_path, command, capsys):
+    rows = [(f"{split}-{name}.wav", "sfx", name, split) for split in ("tune", "dev") for name in ("cat", "dog")]
+    path = manifest(tmp_path, rows, "apt.json")
+    assert command("evaluate", "apt", "--data", path, "-m", causal, "-o", tmp_path) == 2
+    assert "an output would overwrite the input" in capsys.readouterr().err and len(list(tmp_path.iterdir())) == 5
+
+
+def test_classes_that_are_left_out_are_told(causal, tmp_path, command, capsys, asked):
+    rows = [(f"{split}-{name}.wav", "sfx", name, split) for split in ("tune", "dev") for name in ("cat", "dog")]
+    path = manifest(tmp_path, [*rows, ("bee.wav", "sfx", "bee", "tune")])
+    given = ("evaluate", "apt", "--data", path, "-m", causal, "--shots", 1, "--mixtures", 1, "--methods", "mean")
+    assert command(*given, "--seconds", 2, "-o", tmp_path / "out", "--device", "cpu") == 0
+    assert "are left out: bee\n" in capsys.readouterr().err
+    assert command(*given, "--labels", "bee", "-o", tmp_path / "none") == 2
+    assert "class 'bee' has no clips to learn from, or none to test on" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_vectors_by_a_detector(tmp_path, folder, command, capsys):

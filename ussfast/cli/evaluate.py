@@ -190,17 +190,19 @@ def apt(
     checks.makes_prompts(checks.model(model, device), detector)
     if detector is not None:
         checks.detector(detector)
+    checks.blocked(output)
     cases = read_cases(data)
     sounds = cases.chosen(None if labels is None else listed(labels))
-    checks.blocked(output)
     if cases.left_out and not quiet:
         note(
             f"classes without clips to learn from, or without any to test on, are left out: {', '.join(cases.left_out)}"
         )
+    from ussfast.audio.naming import check_inputs_stay, identities
     from ussfast.evaluate import apt_report
     from ussfast.evaluate.apt import Experiment
     from ussfast.separator import Separator
 
+    check_inputs_stay([output / name for name in apt_report.FILES], identities([data]))
     apt_report.prepare(output)
     separator = Separator(model, device=device, detector=detector)
     with told(quiet=True):  # the clips of a data set are what they are
