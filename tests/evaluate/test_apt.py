@@ -137,7 +137,6 @@ def test_what_is_really_tuned(separator, data, tmp_path):
 
 
 def test_the_model_learns_in_a_copy(separator, data, tmp_path):
-    pytest.importorskip("ussfast.tuning.joint", reason="there is no joint tuning yet")
     before = {key: value.clone() for key, value in separator.engine.model.state_dict().items()}
     settings = AptConfig(mixtures=1, seconds=2.0, steps=2)
     found = run(separator, data, tmp_path, ("1",), ("mean", "joint"), settings, ["rain"])

@@ -4,7 +4,6 @@ Source: Liu et al., "Audio prompt tuning for universal sound separation", ICASSP
 """
 
 import dataclasses
-import importlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -121,8 +120,9 @@ class Experiment:
             if method == "tuned":
                 kept = separator.tune(NAME, clips, beside, **tuned).kind == "tuned"
             else:
-                jointly = importlib.import_module("ussfast.tuning.joint").tune_jointly
-                separator = jointly(separator, NAME, clips, beside, **tuned)
+                from ussfast.tuning.joint import tune_jointly
+
+                separator = tune_jointly(separator, NAME, clips, beside, **tuned)
         seconds = time.monotonic() - begun
         vector = separator.prompts[NAME].vector.float().cpu().tolist()
         of_segments, whole = [], []
