@@ -49,8 +49,13 @@ def test_a_bank_gets_a_tuned_prompt(models, clips, capsys):
     separator.load_prompts("my.bank")
     direct = Separator(model, device="cpu")
     paths = sorted(clips.glob("dogs/*.wav")), sorted(clips.glob("rain/*.wav"))
-    vector = direct.tune("dog", *paths, steps=20).vector
-    assert np.array_equal(separator.prompts["dog"].vector.numpy(), vector.numpy())
+    tuned, loaded = direct.tune("dog", *paths, steps=20), separator.prompts["dog"]
+    assert np.array_equal(loaded.vector.numpy(), tuned.vector.numpy())
+    assert (loaded.kind, loaded.origin.tuning) == (tuned.kind, tuned.origin.tuning) and loaded.origin.tuning.steps == 20
+    _, listed, _ = run(capsys, "prompts", "list", "my.bank")
+    assert ("tuned: held-out SDR" in listed) == (tuned.kind == "tuned")
+    assert run(capsys, "prompts", "refresh", "my.bank", "-m", model, "-o", "new.bank")[0] == 0
+    assert [(p.kind, p.tuning) for p in read_bank("new.bank").prompts] == [("enrolled", None)] * 2
     assert run(capsys, "separate", "rain/a.wav", "-m", model, "--bank", "my.bank", "-p", "dog", "-q")[0] == 0
 
 
