@@ -1,0 +1,325 @@
+"""Prompts that are tuned while a stream runs, and that nothing else notices."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from pieces import joined
+from tiny import CAUSAL, RATE, UNCONDITIONAL, tiny_model
+
+import ussfast
+from ussfast import InputError, Prompt, PromptError
+from ussfast.models import build
+
+HOP = CAUSAL.stft.hop
+SHORT = {"seconds": 0.5, "mixtures": 16, "held": 8, "every": 5, "lr": 0.1}
+PATIENCE_S = 120  # for a thread of the lowest priority on a machine that is busy
+
+
+def tones(seed, seconds=1.5):
+    rng = np.random.default_rng(seed)
+    place = np.arange(round(seconds * RATE)) / RATE
+    return np.sin(2 * np.pi * rng.uniform(180, 240) * place + rng.uniform(0, 6)).astype(np.float32) * 0.3
+
+
+def hiss(seed, seconds=1.5):
+    return np.diff(np.random.default_rng(seed).standard_normal(round(seconds * RATE) + 1)).astype(np.float32) * 0.2
+
+
+CLIPS, AROUND = [tones(i) for i in range(5)], [hiss(i) for i in range(4)]
+
+
+@pytest.fixture
+def separator():
+    """Of random weights, in which prompts matter much; "tone" is enrolled."""
+    torch.manual_seed(0)
+    model = build(CAUSAL)
+    with torch.no_grad():
+        model.by_band.mul_(50)
+        for weight in model.decoder.outer:
+            weight.mul_(3)
+    separator = ussfast.Separator.from_model(model, dtype="float32")
+    separator.enroll("tone", CLIPS, RATE)
+    return separator
+
+
+class Tuner:
+    """In place of `Separator.tune`: makes steps when it is told to, of prompts that it is given."""
+
+    def __init__(self, separator, monkeypatch):
+        self.go, self.inside, self.seen = threading.Semaphore(0), threading.Event(), {}
+        self.prompts, self.error, self.last, self.busy = [], None, None, False
+        self.separator = separator
+        monkeypatch.setattr(separator, "tune", self.tune)
+
+    def tune(self, name, clips, backgrounds, sample_rate, start, *, steps, minutes, on_step, **settings):
+        here = threading.get_native_id()
+        self.seen = {"threads": torch.get_num_threads(), "name": name, "settings": settings, "id": here}
+        if sys.platform == "linux":
+            self.seen["priority"] = os.getpriority(os.PRIO_PROCESS, here)
+        self.inside.set()
+        while self.busy:
+            time.sleep(0.001)
+        for number, prompt in enumerate(self.prompts, 1):
+            self.go.acquire()
+            self.separator.prompts.add(prompt)
+            on_step(ussfast.tuning.prompts.TuneStep(number, 0.0, None, 0.0, 0.0, prompt))
+        self.go.acquire()
+        if self.error is not None:
+            raise self.error
+        return self.last or self.prompts[-1]
+
+
+@pytest.fixture
+def tuner(separator, monkeypatch):
+    return Tuner(separator, monkeypatch)
+
+
+def tone(separator, factor, kind="tuned"):
+    return Prompt("tone", factor * separator.prompts["drums"].vector.detach(), kind)
+
+
+def until(condition):
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def stepped(tuner, learning, step):
+    tuner.go.release()
+    until(lambda: learning.step is not None and learning.step.step == step)
+
+
+def test_the_stream_gets_better_and_other_stems_stay_as_they_are(separator):
+    names = (tuple(separator.prompts)[0], "tone")
+    audio = np.concatenate([tones(20 + i) + hiss(20 + i) for i in range(2)])[None]
+    plain = separator.session(RATE, prompts=names, channels=1)
+    session = separator.session(RATE, prompts=names, channels=1)
+    learning = session.tune("tone", CLIPS, AROUND, RATE, steps=25, **SHORT)
+    assert learning.name == "tone"
+    during, expected = [], []
+    end = time.monotonic() + PATIENCE_S
+    while not learning.done and time.monotonic() < end:
+        for hop in np.array_split(audio, 50, 1):
+            during.append(session.push(hop))
+            expected.append(plain.push(hop))
+            time.sleep(0.005)  # as a stream waits for its next block
+    prompt = learning.wait(PATIENCE_S)
+    assert prompt.kind == "tuned" and separator.prompts["tone"] is prompt and learning.step.step == 25
+    found, usual = joined(during)[0], joined(expected)[0]
+    np.testing.assert_array_equal(found[0], usual[0])
+    assert np.abs(found[1] - usual[1]).max() > 1e-3
+    # From now on it is the stream of the tuned prompt.
+    always = separator.session(RATE, prompts=names, channels=1)
+    for piece in during:
+        always.push(piece.mixture)
+    always.push(session._mixture)  # what is in the stream and not out yet
+    session.push(audio)
+    always.push(audio)
+    np.testing.assert_array_equal(session.push(audio).stems, always.push(audio).stems)
+
+
+def test_only_better_prompts_are_switched_in(separator, tuner):
+    session = separator.session(RATE, prompts=("speech", "tone"), channels=1)
+    before = session._tracks.plan.vectors[1].clone()
+    enrolled, better, best = tone(separator, 0.5, "enrolled"), tone(separator, 2.0), tone(separator, 3.0)
+    tuner.prompts, tuner.last = [enrolled, better, better, best], best
+    steps = []
+    learning = session.tune("tone", CLIPS, AROUND, RATE, steps=4, on_step=steps.append, extra=1)
+    assert learning.step is None and not learning.done
+    for number, expected in enumerate((before, better.vector, better.vector, best.vector), 1):
+        stepped(tuner, learning, number)
+        until(lambda wanted=number: len(steps) == wanted)
+        session.push(tones(1)[None, :HOP])
+        assert torch.equal(session._tracks.plan.vectors[1], expected)
+    tuner.go.release()
+    assert learning.wait(PATIENCE_S) is best and learning.done
+    assert tuner.seen["name"] == "tone" and tuner.seen["settings"] == {"extra": 1}
+
+
+def test_what_it_comes_to_in_the_end_counts(separator, tuner):
+    session = separator.session(RATE, prompts=("tone",), channels=1)
+    better, back = tone(separator, 2.0), tone(separator, 0.5, "enrolled")
+    tuner.prompts, tuner.last = [better], back
+    learning = session.tune("tone", CLIPS, AROUND, RATE)
+    tuner.go.release(2)
+    assert learning.wait(PATIENCE_S) is back
+    session.push(tones(1)[None, :HOP])
+    assert torch.equal(session._tracks.plan.vectors[0], back.vector)
+
+
+def test_a_session_without_the_name_stays_as_it_is(separator, tuner):
+    session = separator.session(RATE, prompts=("speech", "drums"), channels=1)
+    before = session._tracks.plan
+    tuner.prompts = [Prompt("new", 2 * separator.prompts["drums"].vector.detach(), "tuned")]
+    learning = session.tune("new", CLIPS, AROUND, RATE)
+    tuner.go.release(2)
+    assert learning.wait(PATIENCE_S) is tuner.prompts[0] is separator.prompts["new"]
+    session.push(tones(1)[None])
+    assert session._tracks.plan is before
+    session.set_prompts(("speech", "new"))
+    assert torch.equal(session._tracks.plan.vectors[1], tuner.prompts[0].vector)
+
+
+def test_it_has_one_thread_and_the_lowest_priority_and_others_keep_theirs(separator, tuner):
+    before, mine = torch.get_num_threads(), threading.get_native_id()
+    torch.set_num_threads(2)
+    try:
+        session = separator.session(RATE, prompts=("tone",), channels=1)
+        learning = session.tune("tone", CLIPS, AROUND, RATE)
+        tuner.inside.wait(PATIENCE_S)
+        assert tuner.seen["threads"] == 1 and torch.get_num_threads() == 2
+        found = []
+        other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        other.start()
+        other.join()
+        assert found == [2]
+        if sys.platform == "linux":
+            assert tuner.seen["priority"] == 19 and os.getpriority(os.PRIO_PROCESS, mine) < 19
+            assert tuner.seen["id"] != mine
+    finally:
+        torch.set_num_threads(before)
+        learning.cancel()
+        tuner.prompts = [tone(separator, 2.0)]
+        tuner.go.release(2)
+
+
+def test_cancelling_keeps_the_best_so_far(separator):
+    session = separator.session(RATE, prompts=("speech", "tone"), channels=1)
+    learning = session.tune("tone", CLIPS, AROUND, RATE, steps=100_000, patience=100_000, **SHORT)
+    with pytest.raises(TimeoutError, match="'tone' is still being tuned after 0.01 s"):
+        learning.wait(0.01)
+    until(lambda: learning.step is not None and learning.step.prompt.kind == "tuned")
+    learning.cancel()
+    prompt = learning.wait(PATIENCE_S)
+    assert prompt.kind == "tuned" and separator.prompts["tone"] is prompt and learning.step.prompt is prompt
+    session.push(tones(1)[None])
+    assert torch.equal(session._tracks.plan.vectors[1], prompt.vector)
+    learning.cancel()  # once more does nothing
+
+
+def test_cancelling_does_not_wait_for_the_first_step(separator, tuner):
+    session = separator.session(RATE, prompts=("tone",), channels=1)
+    tuner.busy = True
+    learning = session.tune("tone", CLIPS, AROUND, RATE)
+    tuner.inside.wait(PATIENCE_S)
+    learning.cancel()
+    with pytest.raises(InputError, match="cancelled before its first step"):
+        learning.wait(PATIENCE_S)
+    tuner.busy = False
+
+
+@pytest.mark.parametrize("error", [InputError("clip 1 is silent"), ZeroDivisionError("a bug"), MemoryError()])
+def test_errors_stay_with_who_asks(separator, tuner, error):
+    audio = tones(1)[None]
+    session, plain = (separator.session(RATE, prompts=("speech", "tone"), channels=1) for _ in range(2))
+    tuner.error = error
+    learning = session.tune("tone", CLIPS, AROUND, RATE)
+    first = session.push(audio[:, :1000])
+    tuner.go.release()
+    with pytest.raises(type(error)) as raised:
+        learning.wait(PATIENCE_S)
+    assert raised.value is error and learning.done
+    found = joined([first, session.push(audio[:, 1000:])])[0]
+    np.testing.assert_array_equal(found, plain.push(audio).stems)
+    tuner.error, tuner.prompts = None, [tone(separator, 2.0)]
+    again = session.tune("tone", CLIPS, AROUND, RATE)  # the name is free again
+    tuner.go.release(2)
+    assert again.wait(PATIENCE_S) is tuner.prompts[0]
+
+
+def test_errors_of_the_real_one(separator):
+    session = separator.session(RATE, prompts=("tone",), channels=1)
+    for clips, settings, says in (
+        ([], {}, "needs a list of clips"),
+        ([np.zeros(RATE, np.float32)], {}, "clip 1 is silent"),
+        (CLIPS, {"nothing": 1}, "nothing"),
+    ):
+        with pytest.raises(InputError, match=says):
+            session.tune("tone", clips, AROUND, RATE, **settings).wait(PATIENCE_S)
+
+
+def test_what_on_step_raises_ends_it(separator, tuner):
+    session = separator.session(RATE, prompts=("tone",), channels=1)
+    tuner.prompts = [tone(separator, 2.0)] * 3
+
+    def stop(step):
+        raise RuntimeError("enough")
+
+    learning = session.tune("tone", CLIPS, AROUND, RATE, on_step=stop)
+    tuner.go.release()
+    with pytest.raises(RuntimeError, match="enough"):
+        learning.wait(PATIENCE_S)
+    session.push(tones(1)[None])
+    assert torch.equal(session._tracks.plan.vectors[0], tuner.prompts[0].vector)
+
+
+def test_a_name_is_tuned_once_at_a_time(separator, tuner):
+    session = separator.session(RATE, prompts=("tone",), channels=1)
+    tuner.prompts = [tone(separator, 2.0)]
+    learning = session.tune("tone", CLIPS, AROUND, RATE)
+    with pytest.raises(InputError, match="'tone' is being tuned already"):
+        session.tune("tone", CLIPS, AROUND, RATE)
+    tuner.go.release(2)
+    learning.wait(PATIENCE_S)
+
+
+def test_names_and_models_that_cannot_be(separator):
+    session = separator.session(RATE, prompts=("tone",), channels=1)
+    with pytest.raises(PromptError, match="'speech' is a class prompt"):
+        session.tune("speech", CLIPS, AROUND, RATE)
+    with pytest.raises(PromptError, match="a prompt's name"):
+        session.tune("", CLIPS, AROUND, RATE)
+    without = ussfast.Separator.from_model(tiny_model(UNCONDITIONAL), segment=0.4).session(RATE)
+    with pytest.raises(PromptError, match="takes no prompts"):
+        without.tune("tone", CLIPS, AROUND, RATE)
+
+
+@pytest.mark.parametrize("of_a_pool", [False, True])
+def test_closing_cancels(separator, tuner, of_a_pool):
+    tuner.prompts = [tone(separator, factor) for factor in (2.0, 3.0, 4.0)]
+    pool = separator.pool(1, RATE)
+    stream = pool.join(("tone",))
+    session = pool[stream] if of_a_pool else separator.session(RATE, prompts=("tone",), channels=1)
+    learning = session.tune("tone", CLIPS, AROUND, RATE)
+    stepped(tuner, learning, 1)
+    if of_a_pool:
+        pool.leave(stream)
+    else:
+        with session:
+            pass
+    tuner.go.release()
+    assert learning.wait(PATIENCE_S) is tuner.prompts[1] and learning.step.step == 2
+
+
+SCRIPT = """
+import threading, time, types
+from ussfast.streaming.learning import Learning
+
+def tune(each):
+    for number in range(10**6):
+        each(types.SimpleNamespace(step=number, prompt=types.SimpleNamespace(kind="enrolled", vector=None)))
+        time.sleep(0.01)
+
+learning = Learning("tone", tune, print, None)
+learning._tell = lambda prompt: None
+learning.start()
+
+def stream():
+    time.sleep(1)
+    print("done" if learning.done else "running", flush=True)
+
+threading.Thread(target=stream).start()
+"""
+
+
+def test_a_program_ends_without_waiting_for_it():
+    """But as long as there is a stream in another thread it goes on."""
+    found = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "running\n", "")
