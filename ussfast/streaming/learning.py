@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ussfast.errors import InputError, PromptError, UssfastError
+from ussfast.ops import rms_group_norm
 from ussfast.prompts.bank import Plan, Prompt, PromptBank
 from ussfast.streaming.stages import Stages
 from ussfast.streaming.tracks import Tracks
@@ -102,7 +103,7 @@ class Learning:
             self._cancelled.set()
 
     def _run(self) -> None:
-        torch.set_num_threads(1)
+        _one_thread()
         self._begun.set()
         if sys.platform == "linux":
             with suppress(OSError):  # a number of a thread means that thread alone
@@ -146,6 +147,14 @@ class Learning:
         same = former is not None and torch.equal(former.vector, prompt.vector)
         if not same and (former is not None or prompt.kind == "tuned"):
             self._better(prompt)
+
+
+def _one_thread() -> None:
+    """For kernels that this thread calls, PyTorch's and ours, whatever others choose for themselves."""
+    # Either take the number that was chosen last by anyone when a thread calls them first: that has to be behind us.
+    torch.get_num_threads()
+    rms_group_norm(torch.zeros(1, 1), torch.zeros(1), 1)
+    torch.set_num_threads(1)
 
 
 def _nothing() -> None:
