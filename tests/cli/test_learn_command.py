@@ -1,7 +1,5 @@
 """`ussfast stream --learn`: a sound that is one of the outputs at once, and gets better."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import soundfile
@@ -12,6 +10,8 @@ from ussfast import Prompt, Separator
 from ussfast.cli.learned import Learned
 from ussfast.prompts.files import read_bank
 from ussfast.prompts.origin import Origin, Tuning
+from ussfast.streaming.apart import Apart
+from ussfast.tuning.prompts import TuneStep
 
 
 @pytest.fixture
@@ -55,14 +55,15 @@ def test_what_is_learned_is_an_output_at_once_and_saved_at_the_end(model, folder
 def test_better_prompts_come_in_with_a_line(model, capsys, monkeypatch, quiet):
     """With a tuner that finds one at once, while the stream waits for it."""
 
-    def tune(self, name, clips, *arguments, on_step, **settings):
-        assert [clip.name for clip in clips] == ["one.wav", "two.wav"]
-        origin = Origin(2, 1.0, "mean", (), tuning=Tuning(20, 1.23, 4.56))
-        better = Prompt(name, -self.prompts["vocals"].vector, "tuned", origin)
-        self.prompts.add(better)
-        on_step(SimpleNamespace(step=20, prompt=better))
-        on_step(SimpleNamespace(step=21, prompt=better))
-        return better
+    class Finds(Apart):
+        def run(self, each):
+            separator, (name, clips, *_), _ = self._call
+            assert [clip.name for clip in clips] == ["one.wav", "two.wav"]
+            origin = Origin(2, 1.0, "mean", (), tuning=Tuning(20, 1.23, 4.56))
+            better = Prompt(name, -separator.prompts["vocals"].vector, "tuned", origin)
+            for step in (20, 21):
+                each(TuneStep(step, 0.0, None, 1.23, 4.56, better))
+            return better
 
     begin = Learned.begin
 
@@ -71,7 +72,7 @@ def test_better_prompts_come_in_with_a_line(model, capsys, monkeypatch, quiet):
         for learning in self._running:
             learning.wait(60)
 
-    monkeypatch.setattr(Separator, "tune", tune)
+    monkeypatch.setattr("ussfast.streaming.learning.Apart", Finds)
     monkeypatch.setattr(Learned, "begin", begun)
     arguments = ("stream", "good.wav", "-m", model, "--learn", "dog=dogs", "--save-prompts", "my.bank")
     code, _, err = run(capsys, *arguments, "-o", "out", "--fast", *quiet)
@@ -84,10 +85,11 @@ def test_better_prompts_come_in_with_a_line(model, capsys, monkeypatch, quiet):
 
 
 def test_an_error_beside_the_stream_is_a_line_at_its_end(model, capsys, monkeypatch):
-    def tune(self, *arguments, **settings):
-        raise ZeroDivisionError("a bug")
+    class Fails(Apart):
+        def run(self, each):
+            raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(Separator, "tune", tune)
+    monkeypatch.setattr("ussfast.streaming.learning.Apart", Fails)
     begin = Learned.begin
 
     def begun(self, separator, session):

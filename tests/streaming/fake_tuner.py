@@ -1,15 +1,11 @@
-"""Sounds that are easy to tell apart, and what stands in for `Separator.tune`."""
+"""Sounds that are easy to tell apart, and what stands in for the process that tunes."""
 
-import os
-import sys
 import threading
-import time
 
 import numpy as np
-import torch
 from tiny import RATE
 
-from ussfast.ops import rms_group_norm
+from ussfast.streaming.apart import Cancelled
 from ussfast.tuning.prompts import TuneStep
 
 
@@ -27,29 +23,31 @@ CLIPS, AROUND = [tones(i) for i in range(5)], [hiss(i) for i in range(4)]
 
 
 class Tuner:
-    """In place of `Separator.tune`: makes steps when it is told to, of prompts that it is given."""
+    """In place of `Apart`: makes steps in the same process when it is told to, of prompts that it is given."""
 
     def __init__(self, separator, monkeypatch):
-        self.go, self.inside, self.seen = threading.Semaphore(0), threading.Event(), {}
-        self.prompts, self.error, self.last, self.busy = [], None, None, False
-        self.separator = separator
-        monkeypatch.setattr(separator, "tune", self.tune)
+        self.go, self.call = threading.Semaphore(0), None
+        self.prompts, self.error, self.last, self.stopped = [], None, None, False
+        monkeypatch.setattr("ussfast.streaming.learning.Apart", self)
 
-    def tune(self, name, clips, backgrounds, sample_rate, start, *, steps, minutes, on_step, **settings):
-        here = threading.get_native_id()
-        assert (torch.zeros(300, 300) @ torch.zeros(300, 300)).sum() == 0
-        rms_group_norm(torch.ones(100, 64), torch.ones(64), 4)
-        self.seen = {"threads": torch.get_num_threads(), "name": name, "settings": settings, "id": here}
-        if sys.platform == "linux":
-            self.seen["priority"] = os.getpriority(os.PRIO_PROCESS, here)
-        self.inside.set()
-        while self.busy:
-            time.sleep(0.001)
+    def __call__(self, *call):
+        self.call, self.stopped = call, False
+        return self
+
+    def run(self, each):
         for number, prompt in enumerate(self.prompts, 1):
-            self.go.acquire()
-            self.separator.prompts.add(prompt)
-            on_step(TuneStep(number, 0.0, None, 0.0, 0.0, prompt))
-        self.go.acquire()
+            self._turn()
+            each(TuneStep(number, 0.0, None, 0.0, 0.0, prompt))
+        self._turn()
         if self.error is not None:
             raise self.error
         return self.last or self.prompts[-1]
+
+    def _turn(self):
+        self.go.acquire()
+        if self.stopped:
+            raise Cancelled
+
+    def stop(self):
+        self.stopped = True
+        self.go.release()

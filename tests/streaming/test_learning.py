@@ -1,10 +1,12 @@
 """Prompts that are tuned while a stream runs, and that nothing else notices."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ import ussfast
 from ussfast import InputError, Prompt, PromptError
 from ussfast.models import build
 
+HERE = Path(__file__).parent
 HOP = CAUSAL.stft.hop
 SHORT = {"seconds": 0.5, "mixtures": 16, "held": 8, "every": 5, "lr": 0.1}
 PATIENCE_S = 120  # for a thread of the lowest priority on a machine that is busy
@@ -43,6 +46,10 @@ def tuner(separator, monkeypatch):
 
 def tone(separator, factor, kind="tuned"):
     return Prompt("tone", factor * separator.prompts["drums"].vector.detach(), kind)
+
+
+def same(one, other):
+    return torch.equal(one.vector, other.vector) and (one.name, one.kind) == (other.name, other.kind)
 
 
 def until(condition):
@@ -100,8 +107,10 @@ def test_only_better_prompts_are_switched_in(separator, tuner):
         session.push(tones(1)[None, :HOP])
         assert torch.equal(session._tracks.plan.vectors[1], expected)
     tuner.go.release()
-    assert learning.wait(PATIENCE_S) is best and learning.done
-    assert tuner.seen["name"] == "tone" and tuner.seen["settings"] == {"extra": 1}
+    assert same(learning.wait(PATIENCE_S), best) and learning.done
+    [own, arguments, settings] = tuner.call
+    assert own is separator and arguments == ("tone", CLIPS, AROUND, RATE, "enrolled")
+    assert settings == {"steps": 4, "minutes": None, "extra": 1}
 
 
 def test_what_it_comes_to_in_the_end_counts(separator, tuner):
@@ -110,7 +119,7 @@ def test_what_it_comes_to_in_the_end_counts(separator, tuner):
     tuner.prompts, tuner.last = [better], back
     learning = session.tune("tone", CLIPS, AROUND, RATE)
     tuner.go.release(2)
-    assert learning.wait(PATIENCE_S) is back
+    assert same(learning.wait(PATIENCE_S), back)
     session.push(tones(1)[None, :HOP])
     assert torch.equal(session._tracks.plan.vectors[0], back.vector)
 
@@ -121,34 +130,12 @@ def test_a_session_without_the_name_stays_as_it_is(separator, tuner):
     tuner.prompts = [Prompt("new", 2 * separator.prompts["drums"].vector.detach(), "tuned")]
     learning = session.tune("new", CLIPS, AROUND, RATE)
     tuner.go.release(2)
-    assert learning.wait(PATIENCE_S) is tuner.prompts[0] is separator.prompts["new"]
+    assert same(learning.wait(PATIENCE_S), tuner.prompts[0])
+    assert separator.prompts["new"] is learning.wait()
     session.push(tones(1)[None])
     assert session._tracks.plan is before
     session.set_prompts(("speech", "new"))
     assert torch.equal(session._tracks.plan.vectors[1], tuner.prompts[0].vector)
-
-
-def test_it_has_one_thread_and_the_lowest_priority_and_others_keep_theirs(separator, tuner):
-    before, mine = torch.get_num_threads(), threading.get_native_id()
-    torch.set_num_threads(2)
-    try:
-        session = separator.session(RATE, prompts=("tone",), channels=1)
-        learning = session.tune("tone", CLIPS, AROUND, RATE)
-        tuner.inside.wait(PATIENCE_S)
-        assert tuner.seen["threads"] == 1 and torch.get_num_threads() == 2
-        found = []
-        other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
-        other.start()
-        other.join()
-        assert found == [2]
-        if sys.platform == "linux":
-            assert tuner.seen["priority"] == 19 and os.getpriority(os.PRIO_PROCESS, mine) < 19
-            assert tuner.seen["id"] != mine
-    finally:
-        torch.set_num_threads(before)
-        learning.cancel()
-        tuner.prompts = [tone(separator, 2.0)]
-        tuner.go.release(2)
 
 
 def test_cancelling_keeps_the_best_so_far(separator):
@@ -165,15 +152,40 @@ def test_cancelling_keeps_the_best_so_far(separator):
     learning.cancel()  # once more does nothing
 
 
-def test_cancelling_does_not_wait_for_the_first_step(separator, tuner):
+def test_cancelling_does_not_wait_for_the_first_step(separator):
     session = separator.session(RATE, prompts=("tone",), channels=1)
-    tuner.busy = True
-    learning = session.tune("tone", CLIPS, AROUND, RATE)
-    tuner.inside.wait(PATIENCE_S)
+    before = separator.prompts["tone"]
+    learning = session.tune("tone", CLIPS, AROUND, RATE, steps=100_000, **SHORT)
     learning.cancel()
     with pytest.raises(InputError, match="cancelled before its first step"):
         learning.wait(PATIENCE_S)
-    tuner.busy = False
+    assert learning.done and learning.step is None and separator.prompts["tone"] is before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities are Linux's, /proc too")
+def test_it_is_a_process_of_low_priority_that_may_be_killed(separator):
+    session = separator.session(RATE, prompts=("tone",), channels=1)
+    found = []
+
+    def look(step):
+        pid = learning._work._process.pid
+        found.append((pid, os.getpriority(os.PRIO_PROCESS, pid)))
+        os.kill(pid, signal.SIGKILL)
+
+    started = threading.Event()
+    learning = session.tune("tone", CLIPS, AROUND, RATE, on_step=lambda step: started.wait() and look(step), **SHORT)
+    started.set()
+    with pytest.raises(ussfast.UssfastError, match="has ended by itself, with -9"):
+        learning.wait(PATIENCE_S)
+    [(pid, priority)] = found
+    assert priority == 19 and os.getpriority(os.PRIO_PROCESS, os.getpid()) < 19 and not os.path.exists(f"/proc/{pid}")
+    assert torch.equal(separator.prompts["tone"].vector, learning.step.prompt.vector)  # what there was stays
+
+
+def test_clips_that_cannot_go_to_a_process(separator):
+    session = separator.session(RATE, prompts=("tone",), channels=1)
+    with pytest.raises(InputError, match="clips beside a stream are paths or arrays"):
+        session.tune("tone", [lambda: None], AROUND, RATE).wait(PATIENCE_S)
 
 
 @pytest.mark.parametrize("error", [InputError("clip 1 is silent"), ZeroDivisionError("a bug"), MemoryError()])
@@ -192,18 +204,13 @@ def test_errors_stay_with_who_asks(separator, tuner, error):
     tuner.error, tuner.prompts = None, [tone(separator, 2.0)]
     again = session.tune("tone", CLIPS, AROUND, RATE)  # the name is free again
     tuner.go.release(2)
-    assert again.wait(PATIENCE_S) is tuner.prompts[0]
+    assert same(again.wait(PATIENCE_S), tuner.prompts[0])
 
 
-def test_errors_of_the_real_one(separator):
+def test_an_error_of_the_real_one(separator):
     session = separator.session(RATE, prompts=("tone",), channels=1)
-    for clips, settings, says in (
-        ([], {}, "needs a list of clips"),
-        ([np.zeros(RATE, np.float32)], {}, "clip 1 is silent"),
-        (CLIPS, {"nothing": 1}, "nothing"),
-    ):
-        with pytest.raises(InputError, match=says):
-            session.tune("tone", clips, AROUND, RATE, **settings).wait(PATIENCE_S)
+    with pytest.raises(InputError, match="^clip 1 is silent; give a clip with the sound$"):
+        session.tune("tone", [np.zeros(RATE, np.float32)], AROUND, RATE).wait(PATIENCE_S)
 
 
 def test_what_on_step_raises_ends_it(separator, tuner):
@@ -257,31 +264,36 @@ def test_closing_cancels(separator, tuner, of_a_pool):
             pass
     tuner.go.release()
     prompt, step = learning.wait(PATIENCE_S), learning.step.step
-    assert step <= 2 and prompt is tuner.prompts[step - 1]  # of the step that it was in
+    assert step <= 2 and same(prompt, tuner.prompts[step - 1])  # of the step that it was in
 
 
 SCRIPT = """
-import threading, time, types
-from ussfast.streaming.learning import Learning
+import os, sys, threading, time
+sys.path[:0] = {path!r}
+from fake_tuner import AROUND, CLIPS
+from tiny import CAUSAL, RATE, tiny_model
+import ussfast
 
-def tune(each):
-    for number in range(10**6):
-        each(types.SimpleNamespace(step=number, prompt=types.SimpleNamespace(kind="enrolled", vector=None)))
-        time.sleep(0.01)
-
-learning = Learning("tone", tune, print, None)
-learning._tell = lambda prompt: None
-learning.start()
+session = ussfast.Separator.from_model(tiny_model(CAUSAL)).session(RATE, prompts=("speech",), channels=1)
+learning = session.tune("tone", CLIPS, AROUND, RATE, steps=10**6, patience=10**6, seconds=0.5, mixtures=8, held=4)
 
 def stream():
-    time.sleep(1)
-    print("done" if learning.done else "running", flush=True)
+    while learning.step is None or learning.step.step < 3:
+        time.sleep(0.01)
+    print(learning._work._process.pid, learning.done, flush=True)
+    {end}
 
 threading.Thread(target=stream).start()
 """
 
 
-def test_a_program_ends_without_waiting_for_it():
-    """But as long as there is a stream in another thread it goes on."""
-    found = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=PATIENCE_S)
-    assert (found.returncode, found.stdout, found.stderr) == (0, "running\n", "")
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+@pytest.mark.parametrize("end", ["pass", "os._exit(0)"])
+def test_it_ends_with_its_program(end):
+    """Not with the main thread, as long as there is a stream in another one."""
+    script = SCRIPT.format(path=[*map(str, (HERE, HERE.parent))], end=end)
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (found.returncode, found.stderr) == (0, "")
+    pid, done = found.stdout.split()
+    assert done == "False"
+    until(lambda: not os.path.exists(f"/proc/{pid}") or "Z (zombie)" in Path(f"/proc/{pid}/status").read_text())

@@ -27,29 +27,30 @@ OWN = ("info", "settings", "default_prompts", "engine", "prompts")
 class Parts:
     """All that makes a separator of a model; nothing in it belongs to a process or a device.
 
-    enrolled: name, the vector as safetensors, and what it was made of. more: attributes that a subclass added, and the
-        detector.
+    enrolled: of all but class prompts name, kind, the vector as safetensors, and what it was made of.
+    more: attributes that a subclass added, and the detector.
     """
 
     settings: Settings
     prompts: tuple[str, ...]
     policy: SegmentPolicy
-    enrolled: tuple[tuple[str, bytes, Origin | None], ...]
+    enrolled: tuple[tuple[str, Any, bytes, Origin | None], ...]
     more: dict[str, Any]
 
     @classmethod
     def of(cls, separator: Any) -> "Parts":
         bank = separator.prompts.values()
-        enrolled = tuple((p.name, _bytes({"vector": p.vector}), p.origin) for p in bank if p.kind == "enrolled")
+        own = [prompt for prompt in bank if prompt.kind != "class"]
+        enrolled = tuple((p.name, p.kind, _bytes({"vector": p.vector}), p.origin) for p in own)
         more = {name: value for name, value in vars(separator).items() if name not in OWN}
         return cls(separator.settings, separator.default_prompts, separator.policy, enrolled, more)
 
     def give(self, separator: Any) -> None:
         """To a separator that has model and settings already."""
         separator.default_prompts, separator.policy = self.prompts, self.policy
-        for name, data, origin in self.enrolled:
+        for name, kind, data, origin in self.enrolled:
             vector = safetensors.torch.load(data)["vector"].to(separator.engine.device)
-            separator.prompts.add(Prompt(name, vector, "enrolled", origin))
+            separator.prompts.add(Prompt(name, vector, kind, origin))
         vars(separator).update(self.more)
 
 

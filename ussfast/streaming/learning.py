@@ -1,47 +1,39 @@
 """Prompts that get better while a stream runs: vectors that take the place of others, and what finds them beside it."""
 
-import ctypes
-import os
-import sys
+import atexit
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
+from ussfast.engine.engine import Engine
 from ussfast.errors import InputError, PromptError, UssfastError
-from ussfast.ops import rms_group_norm
 from ussfast.prompts.bank import Plan, Prompt, PromptBank
+from ussfast.streaming.apart import Apart, Cancelled
 from ussfast.streaming.stages import Stages
 from ussfast.streaming.tracks import Tracks
 
 if TYPE_CHECKING:
     from ussfast.tuning.prompts import TuneStep
 
-LOWEST = 19  # priority of a thread on Linux
+LEAVE_S = 10.0  # to leave kernels at the end of a program; far more than it takes
 
 
 class Teacher(Protocol):
     """What tunes prompts: a separator."""
 
+    engine: Engine
     prompts: PromptBank
-
-    def tune(self, name: str, clips: Iterable[Any], *arguments: Any, **settings: Any) -> Prompt:
-        """See `Separator.tune`."""
-
-
-class Cancelled(Exception):
-    """Ends the work before a step, or between two."""
 
 
 class Learning:
-    """A prompt that is being tuned in a thread of its own; made by `Session.tune`.
-
-    The thread has the lowest priority that Linux knows, itself alone, and one thread of the CPU for its kernels. The
-    program does not wait for it at its end.
+    """A prompt that is being tuned in a process of its own; made by `Session.tune`.
 
     Attributes:
         name: of the prompt.
@@ -51,25 +43,22 @@ class Learning:
     def __init__(
         self,
         name: str,
-        tune: "Callable[[Callable[[TuneStep], None]], Prompt]",
-        better: Callable[[Prompt], None],
+        work: Apart,
+        better: Callable[[Prompt, bool], Prompt],
         on_step: "Callable[[TuneStep], None] | None",
     ):
         self.name = name
         self.step: TuneStep | None = None
-        self._tune, self._better, self._on_step = tune, better, on_step
+        self._work, self._better, self._on_step = work, better, on_step
+        self._sent: Prompt | None = None  # the newest one, as it was sent, and as others have it
         self._newest: Prompt | None = None
         self._found: Prompt | None = None
         self._error: BaseException | None = None
-        self._cancelled, self._begun, self._ended = threading.Event(), threading.Event(), threading.Event()
-        self._before_steps, self._knowing = 0, threading.Lock()  # the thread, until it makes steps
-
-    def start(self) -> None:
-        threads = torch.get_num_threads()
-        _Thread(target=self._run, name=f"ussfast tunes {self.name}").start()
-        self._begun.wait()
-        # Numbers of threads are each thread's own, but those to come begin with the last one that was set anywhere.
-        torch.set_num_threads(threads)
+        self._ended = threading.Event()
+        # A daemon: what waits for the other process never keeps a program from its end.
+        self._thread = threading.Thread(target=self._run, name=f"ussfast tunes {name}", daemon=True)
+        _running.add(self)
+        self._thread.start()
 
     @property
     def done(self) -> bool:
@@ -83,7 +72,7 @@ class Learning:
             timeout: in seconds; None: as long as it takes.
         Raises:
             TimeoutError: it has not ended by then. InputError: it was cancelled before its first step. What
-            `Separator.tune` or `on_step` raised.
+            `Separator.tune` or `on_step` raised. UssfastError: its process was killed.
         """
         if not self._ended.wait(timeout):
             raise TimeoutError(f"{self.name!r} is still being tuned after {timeout:g} s")
@@ -94,83 +83,45 @@ class Learning:
         return self._found
 
     def cancel(self) -> None:
-        """Ends it with the present step, without waiting for that; the best prompt so far stays."""
-        with self._knowing:
-            if self._before_steps and not self._cancelled.is_set():
-                # Making mixtures takes seconds, and nobody is asked meanwhile.
-                thread = ctypes.c_ulong(self._before_steps)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(Cancelled))
-            self._cancelled.set()
+        """Ends it, without waiting for that; the best prompt so far stays."""
+        self._work.stop()
 
     def _run(self) -> None:
-        _one_thread()
-        self._begun.set()
-        if sys.platform == "linux":
-            with suppress(OSError):  # a number of a thread means that thread alone
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
         try:
-            try:
-                with self._knowing:
-                    if self._cancelled.is_set():
-                        raise Cancelled
-                    self._before_steps = threading.get_ident()
-                self._found = self._tune(self._each)
-            finally:
-                self._no_more_exceptions()
-            self._tell(self._found)
+            self._found = self._known(self._work.run(self._each))
         except Cancelled:
-            self._found = None if self.step is None else self.step.prompt
+            self._found = self._newest
         except BaseException as error:  # it belongs to whoever waits
             self._error = error
         finally:
             self._ended.set()
 
-    def _no_more_exceptions(self) -> None:
-        """From now on `cancel` raises nothing in here by itself."""
-        with self._knowing:
-            self._before_steps = 0
-        _nothing()  # one that is on its way arrives when a function is called
-
     def _each(self, step: "TuneStep") -> None:
-        if self._before_steps:
-            self._no_more_exceptions()
-        self.step = step
-        self._tell(step.prompt)
+        self.step = replace(step, prompt=self._known(step.prompt))
         if self._on_step is not None:
-            self._on_step(step)
-        if self._cancelled.is_set() or _abandoned():
-            raise Cancelled
+            self._on_step(self.step)
 
-    def _tell(self, prompt: Prompt) -> None:
-        """Passes on a prompt that is better than those before; the one that it began with is what others have."""
-        former, self._newest = self._newest, prompt
-        same = former is not None and torch.equal(former.vector, prompt.vector)
-        if not same and (former is not None or prompt.kind == "tuned"):
-            self._better(prompt)
-
-
-def _one_thread() -> None:
-    """For kernels that this thread calls, PyTorch's and ours, whatever others choose for themselves."""
-    # Either take the number that was chosen last by anyone when a thread calls them first: that has to be behind us.
-    torch.get_num_threads()
-    rms_group_norm(torch.zeros(1, 1), torch.zeros(1), 1)
-    torch.set_num_threads(1)
+    def _known(self, sent: Prompt) -> Prompt:
+        """A prompt as the separator has it by now, and the stream, if it is better than those before."""
+        if sent is not self._sent:
+            former = self._sent
+            same = former is not None and torch.equal(former.vector, sent.vector)
+            # The one that it began with is what the stream has, or had.
+            better = not same and (former is not None or sent.kind == "tuned")
+            self._sent, self._newest = sent, self._better(sent, better)
+        assert self._newest is not None
+        return self._newest
 
 
-def _nothing() -> None:
-    pass
+_running: "weakref.WeakSet[Learning]" = weakref.WeakSet()
 
 
-class _Thread(threading.Thread):
-    """No daemon, for those are torn out of their kernels at the end of a program."""
-
-
-def _abandoned() -> bool:
-    """Whether the program has come to its end and waits for such threads alone."""
-    if threading.main_thread().is_alive():
-        return False
-    others = (thread for thread in threading.enumerate() if not isinstance(thread, _Thread))
-    return all(thread.daemon or not thread.is_alive() for thread in others)
+@atexit.register
+def _leave() -> None:
+    """Daemons must not be torn out of kernels."""
+    for learning in list(_running):
+        learning.cancel()
+        learning._thread.join(LEAVE_S)
 
 
 class Learns:
@@ -229,7 +180,8 @@ class Learns:
         `close` ends it.
 
         Args:
-            on_step: called in the thread that tunes; what it raises ends the work.
+            clips, backgrounds: paths or arrays; the work is another process's, so that the stream never waits for it.
+            on_step: called in a thread of this one; what it raises ends the work.
             all others: see `Separator.tune`.
         Returns:
             at once; see `Learning`.
@@ -244,17 +196,18 @@ class Learns:
         if name in self._learning and not self._learning[name].done:
             raise InputError(f"{name!r} is being tuned already: wait for that, or cancel it")
 
-        def work(each: "Callable[[TuneStep], None]") -> Prompt:
-            return self._teacher.tune(
-                name, clips, backgrounds, sample_rate, start, steps=steps, minutes=minutes, on_step=each, **settings
-            )
+        arguments = name, _listed(clips), _listed(backgrounds), sample_rate, start
+        work = Apart(self._teacher, arguments, {"steps": steps, "minutes": minutes} | settings)
 
-        def better(prompt: Prompt) -> None:
-            with suppress(UssfastError):  # nobody asks for it here, or for the same by another name
-                self.replace_prompt(name, prompt)
+        def better(prompt: Prompt, switch: bool) -> Prompt:
+            prompt = replace(prompt, vector=prompt.vector.to(self._teacher.engine.device))
+            self._teacher.prompts.add(prompt)
+            if switch:
+                with suppress(UssfastError):  # nobody asks for it here, or for the same by another name
+                    self.replace_prompt(name, prompt)
+            return prompt
 
         self._learning[name] = Learning(name, work, better, on_step)
-        self._learning[name].start()
         return self._learning[name]
 
     def _foreseen(self) -> Plan:
@@ -273,6 +226,10 @@ class Learns:
     def _stop_learning(self) -> None:
         for learning in self._learning.values():
             learning.cancel()
+
+
+def _listed(clips: Any) -> Any:
+    return list(clips) if isinstance(clips, Iterable) else clips
 
 
 def _changed(plan: Plan, replaced: Iterable[tuple[str, Tensor]]) -> Plan:

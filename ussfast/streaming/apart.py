@@ -1,0 +1,163 @@
+"""Tuning in a process of its own, which a stream never waits for.
+
+A thread would share Python's lock with the stream's. Where the machine is busy, a thread of low priority is taken off
+its core while it holds the lock, and everyone waits until it gets another turn: see bench/NOTES.md.
+"""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ussfast.errors import InputError, UssfastError
+
+# Low priority before anything else, for loading PyTorch is work, too.
+CODE = """
+import json, os, sys
+if sys.platform == "linux":
+    os.nice(19)
+sys.path[:] = json.loads(sys.argv[1])
+from ussfast.streaming.apart import main
+main()
+"""
+GO = b"\n"  # to the process: it may make its next step
+
+
+class Cancelled(Exception):
+    """The work was stopped."""
+
+
+class Apart:
+    """Work of `Separator.tune`, on one thread of the CPU, of the lowest priority that Linux has.
+
+    Args:
+        separator, arguments, settings: of the call; all of it is pickled.
+    """
+
+    def __init__(self, separator: Any, arguments: tuple[Any, ...], settings: dict[str, Any]):
+        self._call = separator, arguments, settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped, self._knowing = False, threading.Lock()
+
+    def run(self, each: Callable[[Any], None]) -> Any:
+        """Does it, and waits.
+
+        Args:
+            each: called with the `TuneStep` of every step, which the next one waits for.
+        Returns:
+            the prompt, on the CPU.
+        Raises:
+            Cancelled: by `stop`. InputError: something that cannot be pickled. What `Separator.tune` raises.
+            UssfastError: the process ended by itself.
+        """
+        try:
+            job = pickle.dumps(self._call)
+        except UssfastError:
+            raise
+        except Exception as error:  # of whatever has been given
+            raise InputError(f"clips beside a stream are paths or arrays, for another process: {error}") from error
+        process = self._started()
+        try:
+            return self._talk(process, job, each)
+        finally:
+            self.stop()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                _closed(pipe)
+
+    def stop(self) -> None:
+        """Ends the work at once, from any thread."""
+        with self._knowing:
+            self._stopped = True
+            if self._process is not None:
+                self._process.kill()
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        with self._knowing:
+            if self._stopped:
+                raise Cancelled
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", CODE, json.dumps(sys.path)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C is for the stream
+            )  # fmt: skip
+            return self._process
+
+    def _talk(self, process: "subprocess.Popen[bytes]", job: bytes, each: Callable[[Any], None]) -> Any:
+        assert process.stdin is not None and process.stdout is not None
+        prompt: Any = None
+        try:
+            process.stdin.write(job)
+            process.stdin.flush()
+            while True:
+                kind, value, newer = pickle.load(process.stdout)
+                if kind == "error":
+                    raise value
+                prompt = newer or prompt
+                if kind == "end":
+                    return prompt
+                each(replace(value, prompt=prompt))
+                process.stdin.write(GO)
+                process.stdin.flush()
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
+            if self._stopped:
+                raise Cancelled from None
+            raise UssfastError(f"the process that tunes has ended by itself, with {process.wait()}") from error
+
+
+def _closed(pipe: Any) -> None:
+    try:
+        pipe.close()
+    except OSError:  # nobody reads what is left
+        pass
+
+
+def main() -> None:
+    """The other process: a call on standard input, what comes of it on standard output."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print is no message
+    separator, arguments, settings = pickle.load(sys.stdin.buffer)
+
+    import torch
+
+    torch.set_num_threads(1)
+    turns, newest = threading.Semaphore(0), [None]
+
+    def listen() -> None:
+        """For turns, and for the end of who wants the work."""
+        while sys.stdin.buffer.read(1):
+            turns.release()
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+
+    def tell(kind: str, value: Any, prompt: Any) -> None:
+        newer = None if prompt is newest[0] else replace(prompt, vector=prompt.vector.detach().cpu())
+        newest[0] = prompt
+        pickle.dump((kind, value, newer), out)
+        out.flush()
+
+    def each(step: Any) -> None:
+        tell("step", replace(step, prompt=None), step.prompt)
+        turns.acquire()
+
+    try:
+        tell("end", None, separator.tune(*arguments, on_step=each, **settings))
+    except BaseException as error:
+        newest[0] = None
+        tell("error", _sendable(error), None)
+    os._exit(0)  # at once: nothing here is anybody's
+
+
+def _sendable(error: BaseException) -> BaseException:
+    try:
+        return error if type(pickle.loads(pickle.dumps(error))) is type(error) else RuntimeError(repr(error))
+    except Exception:
+        return RuntimeError(repr(error))
