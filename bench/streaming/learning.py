@@ -3,10 +3,9 @@
     python bench/streaming/learning.py -o bench/results/stream-learning.json
     python bench/streaming/learning.py --minutes 0.5 --sections 2        # a first look
 
-Needs two cores. Sections of steps one after the other, with and without the tuner, take turns: those of the same run
-are compared. Before and after that blocks of a hop are handed out by the clock, a fifth of the time without the tuner,
-then with it; a dropout is a result that is not there when the next block is. Every 20 steps of the tuner another vector
-is switched in.
+Needs two cores. Blocks of a hop are handed out by the clock, a fifth of the time without the tuner, then with it, its
+start included; a dropout is a result that is not there when the next block is. Then sections of steps one after the
+other, with and without the tuner, take turns. Every 20 steps of the tuner another vector is switched in.
 """
 
 import argparse
@@ -15,6 +14,7 @@ import os
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +37,12 @@ class Tuner:
         clips = [sound.audio for sound in backgrounds(rate)[:5]]
         self.gate.set()
         self.learning = session.tune("it", clips, None, rate, steps=10**7, patience=10**6, on_step=self._each)
-        self.wait(1)
 
     def _each(self, step: Any) -> None:
         self.steps += 1
         if self.steps % EVERY == 0:  # as if it were better each time
             self.session.replace_prompt("it", step.prompt.vector * (1 + 1e-5 * self.steps))
         self.gate.wait()
-
-    def wait(self, steps: int) -> None:
-        while self.steps < steps and not self.learning.done:
-            time.sleep(0.05)
 
 
 def times(took: list[float]) -> dict[str, float]:
@@ -63,10 +58,13 @@ def one_after_the_other(session: Any, audio: np.ndarray) -> list[float]:
     return took
 
 
-def by_the_clock(session: Any, audio: np.ndarray, seconds: float) -> dict[str, Any]:
+def by_the_clock(session: Any, audio: np.ndarray, seconds: float, begin: Callable[[], Any]) -> dict[str, Any]:
+    """begin: called after a second."""
     hop, took, late, latest = session.hop_seconds, [], 0, 0.0
     start = time.perf_counter()
     for number in range(1, round(seconds / hop)):
+        if number == round(1 / hop):
+            begin()
         while (early := start + number * hop - time.perf_counter()) > 0:
             time.sleep(early)
         begun = time.perf_counter()
@@ -97,10 +95,15 @@ def main() -> None:
         "model": options.model, "machine": machine(), "load": round(os.getloadavg()[0], 2),
         "hop_ms": round(1e3 * session.hop_seconds, 3),
     }  # fmt: skip
-    alone = by_the_clock(session, audio, 12 * options.minutes)
-    begun = time.perf_counter()
-    tuner = Tuner(session, rate)
-    facts["seconds_to_first_step"] = round(time.perf_counter() - begun, 1)
+    tuners: list[Tuner] = []
+    alone = by_the_clock(session, audio, 12 * options.minutes, lambda: None)
+    clock = time.perf_counter()
+    beside = by_the_clock(session, audio, 60 * options.minutes, lambda: tuners.append(Tuner(session, rate)))
+    [tuner] = tuners
+    beside["tuner_steps_per_second"] = round(tuner.steps / (time.perf_counter() - clock), 2)
+    beside["prompts_switched_in"] = tuner.steps // EVERY
+    while not tuner.steps and not tuner.learning.done:
+        time.sleep(0.1)
     found: dict[str, list[float]] = {"without": [], "with": []}
     for _ in range(options.sections):
         for kind, took in found.items():
@@ -108,11 +111,6 @@ def main() -> None:
             time.sleep(0.5)  # the present step ends
             took += one_after_the_other(session, audio)
     facts |= {f"steps_ms_{kind}": times(took) for kind, took in found.items()}
-    tuner.gate.set()
-    before, clock = tuner.steps, time.perf_counter()
-    beside = by_the_clock(session, audio, 60 * options.minutes)
-    beside["tuner_steps_per_second"] = round((tuner.steps - before) / (time.perf_counter() - clock), 2)
-    beside["prompts_switched_in"] = tuner.steps // EVERY - before // EVERY
     session.close()
     facts |= {
         "p99_ratio": round(facts["steps_ms_with"]["p99"] / facts["steps_ms_without"]["p99"], 2),

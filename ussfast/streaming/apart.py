@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from ussfast.engine.moving import sent
 from ussfast.errors import InputError, UssfastError
 
 # Low priority before anything else, for loading PyTorch is work, too.
@@ -56,9 +57,7 @@ class Apart:
             UssfastError: the process ended by itself.
         """
         try:
-            job = pickle.dumps(self._call)
-        except UssfastError:
-            raise
+            job = pickle.dumps((sent(self._call[0]), *self._call[1:]))
         except Exception as error:  # of whatever has been given
             raise InputError(f"clips beside a stream are paths or arrays, for another process: {error}") from error
         process = self._started()
@@ -123,12 +122,13 @@ def main() -> None:
     """The other process: a call on standard input, what comes of it on standard output."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no message
-    separator, arguments, settings = pickle.load(sys.stdin.buffer)
+    made, arguments, settings = pickle.load(sys.stdin.buffer)
 
     import torch
 
     torch.set_num_threads(1)
-    turns, newest = threading.Semaphore(0), [None]
+    turns = threading.Semaphore(0)
+    newest: list[Any] = [None]
 
     def listen() -> None:
         """For turns, and for the end of who wants the work."""
@@ -149,7 +149,7 @@ def main() -> None:
         turns.acquire()
 
     try:
-        tell("end", None, separator.tune(*arguments, on_step=each, **settings))
+        tell("end", None, made().tune(*arguments, on_step=each, **settings))
     except BaseException as error:
         newest[0] = None
         tell("error", _sendable(error), None)
