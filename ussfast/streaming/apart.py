@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from ussfast.engine.moving import sent
 from ussfast.errors import InputError, UssfastError
@@ -21,7 +21,7 @@ from ussfast.errors import InputError, UssfastError
 CODE = """
 import json, os, sys
 if sys.platform == "linux":
-    os.nice(19)
+    os.setpriority(os.PRIO_PROCESS, 0, 19)
 sys.path[:] = json.loads(sys.argv[1])
 from ussfast.streaming.apart import main
 main()
@@ -90,25 +90,37 @@ class Apart:
             return self._process
 
     def _talk(self, process: "subprocess.Popen[bytes]", job: bytes, each: Callable[[Any], None]) -> Any:
-        assert process.stdin is not None and process.stdout is not None
+        self._send(process, job)
         prompt: Any = None
+        while True:
+            kind, value, newer = self._received(process)
+            if kind == "error":
+                raise value
+            prompt = newer or prompt
+            if kind == "end":
+                return prompt
+            each(replace(value, prompt=prompt))
+            self._send(process, GO)
+
+    def _send(self, process: "subprocess.Popen[bytes]", data: bytes) -> None:
+        assert process.stdin is not None
         try:
-            process.stdin.write(job)
+            process.stdin.write(data)
             process.stdin.flush()
-            while True:
-                kind, value, newer = pickle.load(process.stdout)
-                if kind == "error":
-                    raise value
-                prompt = newer or prompt
-                if kind == "end":
-                    return prompt
-                each(replace(value, prompt=prompt))
-                process.stdin.write(GO)
-                process.stdin.flush()
-        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
-            if self._stopped:
-                raise Cancelled from None
-            raise UssfastError(f"the process that tunes has ended by itself, with {process.wait()}") from error
+        except OSError as error:
+            self._gone(process, error)
+
+    def _received(self, process: "subprocess.Popen[bytes]") -> Any:
+        assert process.stdout is not None
+        try:
+            return pickle.load(process.stdout)
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            self._gone(process, error)
+
+    def _gone(self, process: "subprocess.Popen[bytes]", error: Exception) -> NoReturn:
+        if self._stopped:
+            raise Cancelled from None
+        raise UssfastError(f"the process that tunes has ended by itself, with {process.wait()}") from error
 
 
 def _closed(pipe: Any) -> None:
