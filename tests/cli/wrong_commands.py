@@ -2,7 +2,7 @@
 
 CAUSAL_MODEL, VECTORS = ["separate", "good.wav", "-m", "causal"], ["separate", "good.wav", "-m", "vectors"]
 SEPARATE, STREAM = ["separate", "good.wav", "-m", "tuss"], ["stream", "good.wav", "-m", "tuss"]
-ONE = ["-p", "speech"]
+ONE, APT = ["-p", "speech"], ["evaluate", "apt", "--data"]
 # Command, exit code, what it says.
 WRONG = [
     (["separate", "gone.wav", *ONE], 2, "gone.wav: no such file"),
@@ -175,6 +175,16 @@ WRONG = [
     (["evaluate", "detect", "--references", "gone.tsv"], 2, "gone.tsv: no such table of events"),
     (["evaluate", "detect", "--data", "good.wav", "--low", "0.7"], 2, "low must be a number from 0 to 0.5"),
     (["evaluate", "detect", "--data", "good.wav", "-m", "tuss"], 2, "a model that separates, not a detector"),
+    ([*APT, "gone", "-o", "out"], 2, "gone: no such file or folder; expected is a manifest"),
+    ([*APT, "nothing", "-o", "out"], 2, "nothing: not a data set that is known here; expected is a manifest"),
+    ([*APT, "good.wav", "-o", "out"], 2, "good.wav is not a manifest"),
+    ([*APT, "nothing", "-o", "taken/deeper"], 1, "taken/deeper: cannot be used for output"),
+    ([*APT, "nothing", "-o", "out", "--shots", "5,0"], 2, "shots are whole numbers from 1 to 1000000, or 'full'"),
+    ([*APT, "nothing", "-o", "out", "--methods", "best"], 2, "unknown method 'best'; there are mean, robust, tuned"),
+    ([*APT, "nothing", "-o", "out", "--seconds", "1"], 2, "AptConfig.seconds must be 2 to 60, got 1.0"),
+    ([*APT, "nothing", "-o", "out", "-m", "sources"], 2, "takes no prompts: it always returns its own"),
+    ([*APT, "nothing", "-o", "out", "-m", "vectors"], 2, "'vectors' needs a detector to make prompts of clips"),
+    ([*APT, "nothing", "-o", "out", "-m", "vectors", "--detector", "gone"], 2, "no model 'gone'"),
     (["train", "gone.yaml", "--data", "good.wav", "-o", "run"], 2, "no recipe gone.yaml"),
     (["train", "default", "--data", "gone.json", "-o", "run"], 2, "gone.json: no such manifest"),
     (["train", "default", "--data", "good.wav", "-o", "run", "--start", "gone"], 2, "gone: no such directory"),

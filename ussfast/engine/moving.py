@@ -17,7 +17,7 @@ from ussfast.engine.settings import Settings, pick_device
 from ussfast.errors import CheckpointError, UssfastError
 from ussfast.long_audio.policy import SegmentPolicy
 from ussfast.models import SpectralModel
-from ussfast.prompts.bank import Prompt
+from ussfast.prompts.bank import Kind, Prompt
 from ussfast.prompts.origin import Origin
 
 T = TypeVar("T")
@@ -30,28 +30,27 @@ OWN = ("info", "settings", "default_prompts", "engine", "prompts")
 class Parts:
     """All that makes a separator of a model; nothing in it belongs to a process or a device.
 
-    enrolled: of all but class prompts name, kind, the vector as safetensors, and what it was made of.
+    made: prompts that are not the model's own: name, the vector as safetensors, kind and origin.
     more: attributes that a subclass added, and the detector.
     """
 
     settings: Settings
     prompts: tuple[str, ...]
     policy: SegmentPolicy
-    enrolled: tuple[tuple[str, Any, bytes, Origin | None], ...]
+    made: tuple[tuple[str, bytes, Kind, Origin | None], ...]
     more: dict[str, Any]
 
     @classmethod
     def of(cls, separator: Any) -> "Parts":
         bank = separator.prompts.values()
-        own = [prompt for prompt in bank if prompt.kind != "class"]
-        enrolled = tuple((p.name, p.kind, _bytes({"vector": p.vector}), p.origin) for p in own)
+        made = tuple((p.name, _bytes({"vector": p.vector}), p.kind, p.origin) for p in bank if p.kind != "class")
         more = {name: value for name, value in vars(separator).items() if name not in OWN}
-        return cls(separator.settings, separator.default_prompts, separator.policy, enrolled, more)
+        return cls(separator.settings, separator.default_prompts, separator.policy, made, more)
 
     def give(self, separator: Any) -> None:
         """To a separator that has model and settings already."""
         separator.default_prompts, separator.policy = self.prompts, self.policy
-        for name, kind, data, origin in self.enrolled:
+        for name, data, kind, origin in self.made:
             vector = safetensors.torch.load(data)["vector"].to(separator.engine.device)
             separator.prompts.add(Prompt(name, vector, kind, origin))
         vars(separator).update(self.more)

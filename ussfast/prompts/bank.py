@@ -25,6 +25,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+Kind = Literal["class", "enrolled", "tuned"]
+
+
 @dataclass(frozen=True, eq=False)
 class Prompt:
     """vector: float32 [dim] in the model's prompt space.
@@ -36,7 +39,7 @@ class Prompt:
 
     name: str
     vector: Tensor
-    kind: Literal["class", "enrolled", "tuned"] = "class"
+    kind: Kind = "class"
     origin: Origin | None = None
 
     def __repr__(self) -> str:

@@ -41,9 +41,7 @@ class Ahead:
         """Of mixtures of the same length."""
         spec = torch.cat([p.spec for p in parts])
         columns = zip(*(p.found for p in parts), strict=True)
-        found = tuple(
-            spec if column[0] is parts[0].spec else torch.cat(column) for column in columns
-        )
+        found = tuple(spec if column[0] is parts[0].spec else torch.cat(column) for column in columns)
         scales = [p.scale for p in parts if p.scale is not None]
         return Ahead(spec, found, torch.cat(scales) if scales else None, parts[0].samples)
 
@@ -53,7 +51,7 @@ class Frozen:
     also while others use it."""
 
     def __init__(self, model: SpectralModel):
-        self.model = twin(model).eval()
+        self.model, self.weights = twin(model).eval(), list[nn.Parameter]()
         if cpu_isa() == "avx512_bf16" and hasattr(self.model, "use_precision"):
             self.model.use_precision("bfloat16")  # of products alone: half the time
 
@@ -69,13 +67,21 @@ class Frozen:
 
     def estimate(self, ahead: Ahead, prompt: Tensor) -> Tensor:
         """[mixtures, samples] of what `prompt` [dim] asks for, differentiable with respect to the prompt."""
-        # As in training: models whose ops have kernels for that run on them, others as plain PyTorch.
-        native = getattr(self.model, "native_training", False) and cpu_isa() is not None and not uses_reference()
         model: Any = self.model
-        with use_reference(not native):
+        with use_reference(not kernels(model)):
             out = model.behind(ahead.found, prompt[None])
-        audio = stft.synthesize(out, model.config.stft, ahead.samples, ahead.spec if model.masking else None)[:, 0]
-        return audio if ahead.scale is None else audio * ahead.scale[:, None]
+        return waveforms(model, out, ahead)
+
+
+def kernels(model: nn.Module) -> bool:
+    """As in training: models whose ops have kernels for that run on them, others as plain PyTorch."""
+    return getattr(model, "native_training", False) and cpu_isa() is not None and not uses_reference()
+
+
+def waveforms(model: SpectralModel, out: Tensor, ahead: Ahead) -> Tensor:
+    """[mixtures, samples] of a model's result for one prompt, at the level of the mixtures."""
+    audio = stft.synthesize(out, model.config.stft, ahead.samples, ahead.spec if model.masking else None)[:, 0]
+    return audio if ahead.scale is None else audio * ahead.scale[:, None]
 
 
 def twin(model: nn.Module) -> Any:
