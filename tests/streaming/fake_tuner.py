@@ -1,10 +1,14 @@
 """Sounds that are easy to tell apart, and what stands in for the process that tunes."""
 
 import threading
+import time
 
 import numpy as np
-from tiny import RATE
+import torch
+from tiny import CAUSAL, RATE
 
+import ussfast
+from ussfast.models import build
 from ussfast.streaming.apart import Cancelled
 from ussfast.tuning.prompts import TuneStep
 
@@ -19,7 +23,29 @@ def hiss(seed, seconds=1.5):
     return np.diff(np.random.default_rng(seed).standard_normal(round(seconds * RATE) + 1)).astype(np.float32) * 0.2
 
 
+SHORT = {"seconds": 0.5, "mixtures": 16, "held": 8, "every": 5, "lr": 0.1}
+PATIENCE_S = 120  # for a thread of the lowest priority on a machine that is busy
 CLIPS, AROUND = [tones(i) for i in range(5)], [hiss(i) for i in range(4)]
+
+
+def prompted():
+    """Of random weights, in which prompts matter much; "tone" is enrolled."""
+    torch.manual_seed(0)
+    model = build(CAUSAL)
+    with torch.no_grad():
+        model.by_band.mul_(50)
+        for weight in model.decoder.outer:
+            weight.mul_(3)
+    separator = ussfast.Separator.from_model(model, dtype="float32")
+    separator.enroll("tone", CLIPS, RATE)
+    return separator
+
+
+def until(condition):
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
 
 
 class Tuner:

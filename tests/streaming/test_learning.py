@@ -1,42 +1,23 @@
 """Prompts that are tuned while a stream runs, and that nothing else notices."""
 
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from fake_tuner import AROUND, CLIPS, Tuner, hiss, tones
+from fake_tuner import AROUND, CLIPS, PATIENCE_S, SHORT, Tuner, hiss, prompted, tones, until
 from pieces import joined
 from tiny import CAUSAL, RATE, UNCONDITIONAL, tiny_model
 
 import ussfast
-from ussfast import InputError, Prompt, PromptError
-from ussfast.models import build
+from ussfast import InputError, Prompt, PromptError, PromptWarning
 
-HERE = Path(__file__).parent
 HOP = CAUSAL.stft.hop
-SHORT = {"seconds": 0.5, "mixtures": 16, "held": 8, "every": 5, "lr": 0.1}
-PATIENCE_S = 120  # for a thread of the lowest priority on a machine that is busy
 
 
 @pytest.fixture
 def separator():
-    """Of random weights, in which prompts matter much; "tone" is enrolled."""
-    torch.manual_seed(0)
-    model = build(CAUSAL)
-    with torch.no_grad():
-        model.by_band.mul_(50)
-        for weight in model.decoder.outer:
-            weight.mul_(3)
-    separator = ussfast.Separator.from_model(model, dtype="float32")
-    separator.enroll("tone", CLIPS, RATE)
-    return separator
+    return prompted()
 
 
 @pytest.fixture
@@ -50,13 +31,6 @@ def tone(separator, factor, kind="tuned"):
 
 def same(one, other):
     return torch.equal(one.vector, other.vector) and (one.name, one.kind) == (other.name, other.kind)
-
-
-def until(condition):
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 def stepped(tuner, learning, step):
@@ -140,52 +114,18 @@ def test_a_session_without_the_name_stays_as_it_is(separator, tuner):
 
 def test_cancelling_keeps_the_best_so_far(separator):
     session = separator.session(RATE, prompts=("speech", "tone"), channels=1)
-    learning = session.tune("tone", CLIPS, AROUND, RATE, steps=100_000, patience=100_000, **SHORT)
-    with pytest.raises(TimeoutError, match="'tone' is still being tuned after 0.01 s"):
-        learning.wait(0.01)
-    until(lambda: learning.step is not None and learning.step.prompt.kind == "tuned")
+    clips = [*CLIPS, np.clip(3 * tones(7), -0.3, 0.3)]
+    with pytest.warns(PromptWarning, match="clip 6: clipped"):
+        learning = session.tune("tone", clips, AROUND, RATE, steps=100_000, patience=100_000, **SHORT)
+        with pytest.raises(TimeoutError, match="'tone' is still being tuned after 0.01 s"):
+            learning.wait(0.01)
+        until(lambda: learning.step is not None and learning.step.prompt.kind == "tuned")
     learning.cancel()
     prompt = learning.wait(PATIENCE_S)
     assert prompt.kind == "tuned" and separator.prompts["tone"] is prompt and learning.step.prompt is prompt
     session.push(tones(1)[None])
     assert torch.equal(session._tracks.plan.vectors[1], prompt.vector)
     learning.cancel()  # once more does nothing
-
-
-def test_cancelling_does_not_wait_for_the_first_step(separator):
-    session = separator.session(RATE, prompts=("tone",), channels=1)
-    before = separator.prompts["tone"]
-    learning = session.tune("tone", CLIPS, AROUND, RATE, steps=100_000, **SHORT)
-    learning.cancel()
-    with pytest.raises(InputError, match="cancelled before its first step"):
-        learning.wait(PATIENCE_S)
-    assert learning.done and learning.step is None and separator.prompts["tone"] is before
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="priorities are Linux's, /proc too")
-def test_it_is_a_process_of_low_priority_that_may_be_killed(separator):
-    session = separator.session(RATE, prompts=("tone",), channels=1)
-    found = []
-
-    def look(step):
-        pid = learning._work._process.pid
-        found.append((pid, os.getpriority(os.PRIO_PROCESS, pid)))
-        os.kill(pid, signal.SIGKILL)
-
-    started = threading.Event()
-    learning = session.tune("tone", CLIPS, AROUND, RATE, on_step=lambda step: started.wait() and look(step), **SHORT)
-    started.set()
-    with pytest.raises(ussfast.UssfastError, match="has ended by itself, with -9"):
-        learning.wait(PATIENCE_S)
-    [(pid, priority)] = found
-    assert priority == 19 and os.getpriority(os.PRIO_PROCESS, os.getpid()) < 19 and not os.path.exists(f"/proc/{pid}")
-    assert torch.equal(separator.prompts["tone"].vector, learning.step.prompt.vector)  # what there was stays
-
-
-def test_clips_that_cannot_go_to_a_process(separator):
-    session = separator.session(RATE, prompts=("tone",), channels=1)
-    with pytest.raises(InputError, match="clips beside a stream are paths or arrays"):
-        session.tune("tone", [lambda: None], AROUND, RATE).wait(PATIENCE_S)
 
 
 @pytest.mark.parametrize("error", [InputError("clip 1 is silent"), ZeroDivisionError("a bug"), MemoryError()])
@@ -205,12 +145,6 @@ def test_errors_stay_with_who_asks(separator, tuner, error):
     again = session.tune("tone", CLIPS, AROUND, RATE)  # the name is free again
     tuner.go.release(2)
     assert same(again.wait(PATIENCE_S), tuner.prompts[0])
-
-
-def test_an_error_of_the_real_one(separator):
-    session = separator.session(RATE, prompts=("tone",), channels=1)
-    with pytest.raises(InputError, match="^clip 1 is silent; give a clip with the sound$"):
-        session.tune("tone", [np.zeros(RATE, np.float32)], AROUND, RATE).wait(PATIENCE_S)
 
 
 def test_what_on_step_raises_ends_it(separator, tuner):
@@ -265,35 +199,3 @@ def test_closing_cancels(separator, tuner, of_a_pool):
     tuner.go.release()
     prompt, step = learning.wait(PATIENCE_S), learning.step.step
     assert step <= 2 and same(prompt, tuner.prompts[step - 1])  # of the step that it was in
-
-
-SCRIPT = """
-import os, sys, threading, time
-sys.path[:0] = {path!r}
-from fake_tuner import AROUND, CLIPS
-from tiny import CAUSAL, RATE, tiny_model
-import ussfast
-
-session = ussfast.Separator.from_model(tiny_model(CAUSAL)).session(RATE, prompts=("speech",), channels=1)
-learning = session.tune("tone", CLIPS, AROUND, RATE, steps=10**6, patience=10**6, seconds=0.5, mixtures=8, held=4)
-
-def stream():
-    while learning.step is None or learning.step.step < 3:
-        time.sleep(0.01)
-    print(learning._work._process.pid, learning.done, flush=True)
-    {end}
-
-threading.Thread(target=stream).start()
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
-@pytest.mark.parametrize("end", ["pass", "os._exit(0)"])
-def test_it_ends_with_its_program(end):
-    """Not with the main thread, as long as there is a stream in another one."""
-    script = SCRIPT.format(path=[*map(str, (HERE, HERE.parent))], end=end)
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
-    assert (found.returncode, found.stderr) == (0, "")
-    pid, done = found.stdout.split()
-    assert done == "False"
-    until(lambda: not os.path.exists(f"/proc/{pid}") or "Z (zombie)" in Path(f"/proc/{pid}/status").read_text())

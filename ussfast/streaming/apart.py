@@ -10,12 +10,13 @@ import pickle
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
 
 from ussfast.engine.moving import sent
-from ussfast.errors import InputError, UssfastError
+from ussfast.errors import InputError, PromptWarning, UssfastError
 
 # Low priority before anything else, for loading PyTorch is work, too.
 CODE = """
@@ -55,6 +56,8 @@ class Apart:
         Raises:
             Cancelled: by `stop`. InputError: something that cannot be pickled. What `Separator.tune` raises.
             UssfastError: the process ended by itself.
+        Warns:
+            PromptWarning: as `Separator.tune`.
         """
         try:
             job = pickle.dumps((sent(self._call[0]), *self._call[1:]))
@@ -96,6 +99,9 @@ class Apart:
             kind, value, newer = self._received(process)
             if kind == "error":
                 raise value
+            if kind == "warning":
+                warnings.warn(value, stacklevel=2)
+                continue
             prompt = newer or prompt
             if kind == "end":
                 return prompt
@@ -156,10 +162,15 @@ def main() -> None:
         pickle.dump((kind, value, newer), out)
         out.flush()
 
+    def show(message: Warning | str, *rest: Any, **more: Any) -> None:
+        if isinstance(message, PromptWarning):
+            tell("warning", message, newest[0])
+
     def each(step: Any) -> None:
         tell("step", replace(step, prompt=None), step.prompt)
         turns.acquire()
 
+    warnings.showwarning = show
     try:
         tell("end", None, made().tune(*arguments, on_step=each, **settings))
     except BaseException as error:
