@@ -60,7 +60,8 @@ def one_after_the_other(session: Any, audio: np.ndarray) -> list[float]:
 
 def by_the_clock(session: Any, audio: np.ndarray, seconds: float, begin: Callable[[], Any]) -> dict[str, Any]:
     """begin: called after a second."""
-    hop, took, late, latest = session.hop_seconds, [], 0, 0.0
+    hop, took, late, latest, last = session.hop_seconds, [], 0, 0.0, 0
+    stalls: list[list[float]] = []
     start = time.perf_counter()
     for number in range(1, round(seconds / hop)):
         if number == round(1 / hop):
@@ -72,8 +73,18 @@ def by_the_clock(session: Any, audio: np.ndarray, seconds: float, begin: Callabl
         done = time.perf_counter()
         took.append(done - begun)
         after = done - (start + number * hop)
-        late, latest = late + (after > hop), max(latest, after)
-    return {"seconds": seconds, "dropouts": late, "latest_ms": round(1e3 * latest, 2), "step_ms": times(took)}
+        if after > hop:
+            # Blocks behind a late one are late, too, until the pace is reached again.
+            if late and number == last + 1:
+                stalls[-1][1] = max(stalls[-1][1], round(1e3 * after))
+            else:
+                stalls.append([round(number * hop, 1), round(1e3 * after)])
+            late, last = late + 1, number
+        latest = max(latest, after)
+    return {
+        "seconds": seconds, "dropouts": late, "stalls_at_s_of_ms": stalls, "latest_ms": round(1e3 * latest, 2),
+        "step_ms": times(took),
+    }  # fmt: skip
 
 
 def main() -> None:
