@@ -120,6 +120,15 @@ def test_a_prompt_that_repeats_is_replaced_everywhere():
     np.testing.assert_array_equal(joined(session.pieces([audio]))[0], joined(same.pieces([audio]))[0])
 
 
+def test_prompts_that_were_equal_are_told_apart():
+    SEPARATOR.prompts.add(Prompt("same", VECTOR, "enrolled"))
+    session = SEPARATOR.session(RATE, prompts=("same", "it"), channels=2)
+    session.replace_prompt("it", SEPARATOR.prompts["sfx"])
+    other = SEPARATOR.session(RATE, prompts=("same", "sfx"), channels=2)
+    audio = noise(2, 3000)
+    np.testing.assert_array_equal(joined(session.pieces([audio]))[0], joined(other.pieces([audio]))[0])
+
+
 def test_the_newest_counts_and_set_prompts_takes_the_separators():
     audio = noise(1, 3000)
     usual = joined(SEPARATOR.session(RATE, channels=1).pieces([audio]))[0]

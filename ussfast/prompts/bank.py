@@ -147,7 +147,7 @@ class Plan:
         for place, (own, _) in enumerate(self.keys):
             if own != name and torch.equal(vectors[place], vectors[places[0]]):
                 raise PromptError(f"{name!r} cannot be replaced by what {own!r} is: the two stems would be the same")
-        return replace(self, vectors=vectors)
+        return replace(self, vectors=vectors, groups=equal_groups([tuple(row) for row in vectors.tolist()]))
 
 
 def make_plan(prompts: Iterable[str] | str, bank: PromptBank, sources: tuple[str, ...], fixed: bool) -> Plan:

@@ -44,7 +44,7 @@ class Apart:
     def __init__(self, separator: Any, arguments: tuple[Any, ...], settings: dict[str, Any]):
         self._call = separator, arguments, settings
         self._process: subprocess.Popen[bytes] | None = None
-        self._stopped, self._knowing = False, threading.Lock()
+        self._stopped, self._knowing, self._owner = False, threading.Lock(), os.getpid()
 
     def run(self, each: Callable[[Any], None]) -> Any:
         """Does it, and waits.
@@ -74,7 +74,9 @@ class Apart:
                 _closed(pipe)
 
     def stop(self) -> None:
-        """Ends the work at once, from any thread."""
+        """Ends the work at once, from any thread, but from no process that was forked meanwhile."""
+        if os.getpid() != self._owner:
+            return
         with self._knowing:
             self._stopped = True
             if self._process is not None:
