@@ -81,9 +81,10 @@ def by_the_clock(session: Any, audio: np.ndarray, seconds: float, begin: Callabl
                 stalls.append([round(number * hop, 1), round(1e3 * after)])
             late, last = late + 1, number
         latest = max(latest, after)
+    longest = sorted(stalls, key=lambda stall: -stall[1])[:10]
     return {
-        "seconds": seconds, "dropouts": late, "stalls_at_s_of_ms": stalls, "latest_ms": round(1e3 * latest, 2),
-        "step_ms": times(took),
+        "seconds": seconds, "dropouts": late, "stalls": len(stalls), "longest_stalls_at_s_of_ms": longest,
+        "latest_ms": round(1e3 * latest, 2), "step_ms": times(took),
     }  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def test_it_is_a_process_of_low_priority_that_may_be_killed(separator):
 
     def look(step):
         pid = learning._work._process.pid
-        found.append((pid, os.getpriority(os.PRIO_PROCESS, pid)))
+        found.append((pid, os.getpriority(os.PRIO_PROCESS, pid), os.sched_getscheduler(pid)))
         os.kill(pid, signal.SIGKILL)
 
     started = threading.Event()
@@ -49,8 +49,9 @@ def test_it_is_a_process_of_low_priority_that_may_be_killed(separator):
     started.set()
     with pytest.raises(ussfast.UssfastError, match="has ended by itself, with -9"):
         learning.wait(PATIENCE_S)
-    [(pid, priority)] = found
-    assert priority == 19 and os.getpriority(os.PRIO_PROCESS, os.getpid()) < 19 and not os.path.exists(f"/proc/{pid}")
+    [(pid, priority, policy)] = found
+    assert priority == 19 and policy == os.SCHED_IDLE and not os.path.exists(f"/proc/{pid}")
+    assert os.getpriority(os.PRIO_PROCESS, os.getpid()) < 19 and os.sched_getscheduler(0) != os.SCHED_IDLE
     assert torch.equal(separator.prompts["tone"].vector, learning.step.prompt.vector)  # what there was stays
 
 

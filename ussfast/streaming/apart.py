@@ -23,6 +23,7 @@ CODE = """
 import json, os, sys
 if sys.platform == "linux":
     os.setpriority(os.PRIO_PROCESS, 0, 19)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 sys.path[:] = json.loads(sys.argv[1])
 from ussfast.streaming.apart import main
 main()
@@ -35,7 +36,7 @@ class Cancelled(Exception):
 
 
 class Apart:
-    """Work of `Separator.tune`, on one thread of the CPU, of the lowest priority that Linux has.
+    """Work of `Separator.tune`, on one thread of the CPU, which Linux runs when nobody else wants to.
 
     Args:
         separator, arguments, settings: of the call; all of it is pickled.
@@ -90,7 +91,8 @@ class Apart:
                 [sys.executable, "-c", CODE, json.dumps(sys.path)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
-                start_new_session=True,  # Ctrl-C is for the stream
+                # Ctrl-C is for the stream. No session of its own, for between sessions Linux knows no priorities.
+                process_group=0,
             )  # fmt: skip
             return self._process
 
