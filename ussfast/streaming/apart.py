@@ -22,8 +22,11 @@ from ussfast.errors import InputError, PromptWarning, UssfastError
 CODE = """
 import json, os, sys
 if sys.platform == "linux":
-    os.setpriority(os.PRIO_PROCESS, 0, 19)
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, 19)
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except OSError:
+        pass
 sys.path[:] = json.loads(sys.argv[1])
 from ussfast.streaming.apart import main
 main()
