@@ -1,9 +1,12 @@
 """Separators for elsewhere: on another device, in another process, as a copy."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import Any, Self, TypeVar, cast
 
+import numpy as np
 import safetensors.torch
 import torch
 
@@ -90,6 +93,29 @@ class SentModel:
         return checkpoint.fill(self.info.config, safetensors.torch.load(self.data), self.info.name), self.info
 
 
+@dataclass(frozen=True)
+class QuicklySentModel:
+    """Weights that go along as they lie in memory: of each its bytes, dtype and shape."""
+
+    info: ModelInfo
+    weights: dict[str, tuple[np.ndarray, torch.dtype, torch.Size]]
+
+    @classmethod
+    def of(cls, network: SpectralModel, info: ModelInfo) -> Self:
+        flat = {name: weight.detach().cpu().flatten() for name, weight in network.state_dict().items()}
+        weights = {
+            name: (flat[name].view(torch.uint8).numpy(), weight.dtype, weight.shape)
+            for name, weight in network.state_dict().items()
+        }
+        return cls(replace(info, path=None), weights)
+
+    def load(self) -> tuple[SpectralModel, ModelInfo]:
+        tensors = {
+            name: torch.from_numpy(raw).view(dtype).reshape(shape) for name, (raw, dtype, shape) in self.weights.items()
+        }
+        return checkpoint.fill(self.info.config, tensors, self.info.name), self.info
+
+
 def packed(network: SpectralModel, info: ModelInfo) -> StoredModel | SentModel:
     """A model for elsewhere: by where it is on disk, if its very weights are still there, or else with them."""
     stored = _stored(network, info)
@@ -137,7 +163,14 @@ def reduced(separator: Any) -> tuple[Any, ...]:
     return _arrived, (type(separator), packed(separator.engine.model, separator.info), Parts.of(separator))
 
 
-def _arrived(kind: type[T], model: StoredModel | SentModel, parts: Parts) -> T:
+def sent(separator: Any) -> Callable[[], Any]:
+    """What makes the separator where it is called, to be pickled for another process: in a fifth of the time that the
+    separator itself takes, for other threads of Python hardly run meanwhile."""
+    model = QuicklySentModel.of(separator.engine.model, separator.info)
+    return partial(_arrived, type(separator), model, Parts.of(separator))
+
+
+def _arrived(kind: type[T], model: StoredModel | SentModel | QuicklySentModel, parts: Parts) -> T:
     return _made(kind, *model.load(), parts)
 
 
