@@ -32,9 +32,8 @@ PLACES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 class Tuner:
     """Tunes without end, while it may; what it learns are effects that come with the package."""
 
-    def __init__(self, session: Any, rate: int):
+    def __init__(self, session: Any, clips: list[np.ndarray], rate: int):
         self.gate, self.steps, self.session = threading.Event(), 0, session
-        clips = [sound.audio for sound in backgrounds(rate)[:5]]
         self.gate.set()
         self.learning = session.tune("it", clips, None, rate, steps=10**7, patience=10**6, on_step=self._each)
 
@@ -99,7 +98,8 @@ def main() -> None:
     warnings.simplefilter("ignore", ussfast.PromptWarning)  # effects of all kinds are one sound here
     separator = ussfast.Separator(options.model, ("speech", "sfxbg"))
     rate = separator.sample_rate
-    separator.enroll("it", [sound.audio for sound in backgrounds(rate)[:5]], rate)
+    clips = [sound.audio for sound in backgrounds(rate)[:5]]
+    separator.enroll("it", clips, rate)
     session = separator.session(rate, prompts=("speech", "it"), channels=1)
     hop = round(session.hop_seconds * rate)
     audio = (0.1 * np.random.default_rng(0).standard_normal((1, hop))).astype(np.float32)
@@ -110,7 +110,7 @@ def main() -> None:
     tuners: list[Tuner] = []
     alone = by_the_clock(session, audio, 12 * options.minutes, lambda: None)
     clock = time.perf_counter()
-    beside = by_the_clock(session, audio, 60 * options.minutes, lambda: tuners.append(Tuner(session, rate)))
+    beside = by_the_clock(session, audio, 60 * options.minutes, lambda: tuners.append(Tuner(session, clips, rate)))
     [tuner] = tuners
     beside["tuner_steps_per_second"] = round(tuner.steps / (time.perf_counter() - clock), 2)
     beside["prompts_switched_in"] = tuner.steps // EVERY
