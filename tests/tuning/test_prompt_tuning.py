@@ -61,8 +61,7 @@ def test_what_is_computed_once_gives_what_the_model_gives():
         with torch.no_grad():
             want = model.separate(audio, vector)[:, 0]
             frozen = Frozen(model)
-            if hasattr(frozen.model, "use_precision"):  # else products may be in bfloat16
-                frozen.model.use_precision("float32")
+            frozen.precision = "float32"
             ahead = frozen.ahead(audio)
             assert torch.allclose(frozen.estimate(ahead, vector[0]), want, atol=1e-5)
             again = Ahead.join([ahead.pick(torch.tensor([1])), ahead.pick(torch.tensor([0]))])

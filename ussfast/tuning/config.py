@@ -11,9 +11,9 @@ from ussfast.plain import Checked, Range
 class TuneConfig(Checked):
     """loss: "snr" (negative, in dB), or "l1" of waveforms as published.
 
-    steps: of the optimiser (Adam), at most; minutes: instead of that, if given. folds: vectors that learn side by side,
-        each without some of the clips, which show how good it is; the prompt is their mean. batch: mixtures per step
-        of each.
+    steps: of the optimiser (Adam), at most; minutes: instead of that, if given. batch: mixtures per step. folds: other
+        vectors that learn beside the prompt's, each without some of the clips, which show how good it is, from a
+        quarter of the mixtures; 1: the prompt itself learns without every fourth clip.
     lr: per step, of a vector whose root mean square is 1; it falls as half a cosine. find_lr: finds one by a short test
         instead. weights_lr: of a model whose weights learn too (joint).
     mixtures: that are made at first, as far as `memory` MiB hold what is computed of them once; `renew` of them take
@@ -29,7 +29,7 @@ class TuneConfig(Checked):
     steps: Annotated[int, Range(1, 1e7)] = 120
     minutes: Annotated[float, Range(0, 1e5)] | None = None
     folds: Annotated[int, Range(1, 100)] = 5
-    batch: Annotated[int, Range(1, 1024)] = 2
+    batch: Annotated[int, Range(1, 1024)] = 4
     lr: Annotated[float, Range(1e-7, 10)] = 0.02
     find_lr: bool = False
     weights_lr: Annotated[float, Range(1e-9, 1)] = 1e-4
@@ -40,9 +40,9 @@ class TuneConfig(Checked):
     memory: Annotated[float, Range(1, 1e6)] = 512.0
     every: Annotated[int, Range(1, 1e6)] = 10
     patience: Annotated[int, Range(1, 1e6)] = 8
-    colour: Annotated[float, Range(0, 40)] = 6.0
-    semitones: Annotated[float, Range(0, 12)] = 2.0
-    doubt: Annotated[float, Range(0, 100)] = 1.0
+    colour: Annotated[float, Range(0, 40)] = 10.0
+    semitones: Annotated[float, Range(0, 12)] = 4.0
+    doubt: Annotated[float, Range(0, 100)] = 2.0
     seed: Annotated[int, Range(0, 1 << 62)] = 0
 
     def __post_init__(self) -> None:

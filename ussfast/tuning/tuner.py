@@ -1,8 +1,8 @@
-"""The loop: vectors learn to ask a model for the sound of a few clips, each without the clips that judge it.
+"""The loop: a vector learns to ask a model for the sound of a few clips, and others beside it, each without some of the
+clips, show what that is good for.
 
-Source: Liu et al., "Audio prompt tuning for universal sound separation", ICASSP 2024 (arXiv 2311.18399). Folds, whose
-vectors are averaged (Breiman, "Bagging predictors", 1996), and that what does not depend on the prompt is computed
-once, are ours.
+Source: Liu et al., "Audio prompt tuning for universal sound separation", ICASSP 2024 (arXiv 2311.18399). Folds, and
+that what does not depend on the prompt is computed once, are ours.
 """
 
 import math
@@ -125,18 +125,23 @@ def fitting(learner: Learner, mixtures: Mixtures, config: TuneConfig) -> int:
 
 
 class Tuner:
-    """Vectors that begin at `start` [dim], one for each fold; what they come to is their mean.
+    """A vector that begins at `start` [dim], and those of the folds: what one step does to it, and how good it is then.
 
     Args:
         learned: what they learn from. held: what they are measured on, per fold. without: the sounds of `learned` that
-            a fold does not learn from.
+            a fold does not learn from. With several folds, the vector that counts is another one, which learns from all
+            sounds; with one, it is that of the fold.
     """
 
     def __init__(
         self, learner: Learner, start: Tensor, learned: Mixtures, held: Sequence[Mixtures],
         without: Sequence[Sequence[int]], config: TuneConfig,
     ):  # fmt: skip
-        self.learner, self.config, self.without, self.rng = learner, config, without, learned.rng
+        self.learner, self.config, self.rng = learner, config, learned.rng
+        # Per vector: the sounds that it does not learn from, and mixtures per step; folds only have to keep up.
+        self.takes = [(without[0], config.batch)]
+        if len(held) > 1:
+            self.takes = [((), config.batch), *((some, max(1, config.batch // 4)) for some in without)]
         self.stored = Stored(learner, learned, fitting(learner, learned, config))
         number = max(LEAST, round(config.held / len(held)))
         self.checks = [Stored(learner, mixtures, number) for mixtures in held]
@@ -149,23 +154,23 @@ class Tuner:
         self.now, self.kept = self.before, False
 
     def _scores(self) -> np.ndarray:
-        """SDR of the present vectors on what they did not learn from, in dB: of each fold, or each mixture of one."""
-        vectors = (self.vectors.detach() * self.scale).unbind()
+        """SDR of the folds' vectors on what they did not learn from, in dB: of each fold, or each mixture of one."""
+        vectors = (self.vectors.detach() * self.scale)[-len(self.checks) :].unbind()
         found = [checks.sdrs(vector) for checks, vector in zip(self.checks, vectors, strict=True)]
         return np.array([each.mean() for each in found]) if len(found) > 1 else found[0]
 
     def _fresh(self) -> torch.nn.Parameter:
-        return torch.nn.Parameter((self.start / self.scale).repeat(len(self.checks), 1))
+        return torch.nn.Parameter((self.start / self.scale).repeat(len(self.takes), 1))
 
     def loss(self, vectors: Tensor) -> float:
-        """Of a batch of each fold, whose gradients are added up on the way: one graph at a time is in memory."""
-        total = 0.0
-        for vector, without in zip(vectors.unbind(), self.without, strict=True):
-            ahead, sounds = self.stored.draw(self.config.batch, without, self.rng)
-            loss = loss_of(self.learner.estimate(ahead, vector * self.scale), sounds, self.config.loss)
-            loss.backward(retain_graph=True)  # of unbind alone
-            total += float(loss.detach())
-        return total / len(self.without)
+        """Of the vector that counts; gradients of all are added up on the way: one graph at a time is in memory."""
+        losses = []
+        for i, (without, number) in enumerate(self.takes):
+            ahead, sounds = self.stored.draw(number, without, self.rng)
+            loss = loss_of(self.learner.estimate(ahead, vectors[i] * self.scale), sounds, self.config.loss)
+            loss.backward()
+            losses.append(float(loss.detach()))
+        return losses[0]
 
     def step(self, optimizer: torch.optim.Optimizer, factor: float) -> float:
         for group in optimizer.param_groups:
@@ -182,8 +187,8 @@ class Tuner:
         return torch.optim.Adam(groups, lr=lr)
 
     def validated(self) -> bool:
-        """Whether the present vectors are the ones to keep: they have learned more than all before, and what was held
-        out does not speak against them."""
+        """Whether the present vector is the one to keep: it has learned more than all before, and what was held out
+        does not speak against it."""
         scores = self._scores()
         self.now = float(scores.mean())
         worse = any(self._worse(scores, than) for than in (self._first, self._highest))
@@ -191,7 +196,7 @@ class Tuner:
             self._highest = scores
         if not worse:
             self.best, self.kept = self.now, True
-            self.found = (self.vectors.detach() * self.scale).mean(0)
+            self.found = self.vectors.detach()[0] * self.scale
         return not worse
 
     def _worse(self, scores: np.ndarray, than: np.ndarray) -> bool:
