@@ -33,9 +33,10 @@ struct NoBias {
 // Attention of NV vectors of queries to `keys` keys.
 // queries: [width] rows of NV vectors, q_row floats apart; out: the same shape, out_row apart, may be the same memory.
 // bias(score, key, v) gives the score with its bias; memory: attend_memory(width) floats.
+// kept: of each query its largest score, then (after NV vectors) of each 1 / sum of its weights; may be null.
 template <int NV, class Bias>
 USSFAST_INLINE void attend(const Head& head, int64_t keys, const float* queries, int64_t q_row, const Bias& bias,
-                           float* out, int64_t out_row, float* memory) {
+                           float* out, int64_t out_row, float* memory, float* kept = nullptr) {
   constexpr int64_t kRow = NV * kLanes;
   float* scores = memory;
   float* mixed = scores + (kKeys + 3 * kStep) * kRow;
@@ -83,6 +84,11 @@ USSFAST_INLINE void attend(const Head& head, int64_t keys, const float* queries,
                                head.value_row * 4, scores, kRow * 4, n, mixed, kRow * 4);
   }
   for (int v = 0; v < NV; ++v) sum[v] = reciprocal(sum[v]);
+  if (kept != nullptr)
+    for (int v = 0; v < NV; ++v) {
+      store(kept + v * kLanes, top[v]);
+      store(kept + (NV + v) * kLanes, sum[v]);
+    }
   for (int64_t c = 0; c < head.width; ++c)
     for (int v = 0; v < NV; ++v) store(out + c * out_row + v * kLanes, load(mixed + c * kRow + v * kLanes) * sum[v]);
 }
