@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from ussfast import _ext
 from ussfast.ops import _op, use_reference
 from ussfast.ops._op import OPS, TRAINING
+from ussfast.ops.biased_cross_attention import pack as pack_bias
+from ussfast.ops.locoformer_attention import pack as pack_weights
 
 pytestmark = [
     pytest.mark.usefixtures("nan_filled_empty"),
@@ -99,14 +101,16 @@ def test_attention_as_in_tuss(precision, axis):
 
 def test_attention_with_sharp_scores():
     x, norm, qkv, *rest = attention(1, 150, 2, 8, 2, 4, 2, 1)
-    check("locoformer_attention", (x, norm, qkv * 6, *rest), tol=2e-5)
+    args, spec = (x, norm, qkv * 6, *rest), OPS["locoformer_attention"]
+    _, (wanted,) = gradients(spec.reference, args, (0,), wide=True)
+    # Scores in the hundreds have few digits behind the point: no float32 is better.
+    mine, plain = ((gradients(f, args, (0,))[1][0] - wanted).norm() for f in (spec, spec.reference))
+    assert mine <= 2 * plain < 2e-4 * wanted.norm()
 
 
 def test_attention_with_packed_weights():
-    from ussfast.ops.locoformer_attention import pack
-
     args = list(attention(1, 20, 5, 8, 2, 4, 2, 1))
-    args[5] = pack(*args[1:4], 2, 2, "float32")
+    args[5] = pack_weights(*args[1:4], 2, 2, "float32")
     check("locoformer_attention", args)
 
 
@@ -146,11 +150,9 @@ def test_cross_attention_gives_what_is_asked_for(places, shared):
 
 
 def test_cross_attention_with_packed_bias():
-    from ussfast.ops.biased_cross_attention import pack
-
     args = list(cross(2, 40, 50, 2, 8))
     args[3][:, :, ::3] = float("-inf")
-    args[5] = pack(args[3], args[4])
+    args[5] = pack_bias(args[3], args[4])
     check("biased_cross_attention", args)
 
 
@@ -171,7 +173,7 @@ def test_masks_of_any_sizes(data):
     window = data.draw(st.integers(1, n_fft), "window")
     hop = data.draw(st.integers(1, window), "hop")
     frames = data.draw(st.integers(1, 60) | st.integers(250, 600), "frames")
-    samples = data.draw(st.integers(1, frames * hop + 2 * n_fft), "samples")
+    samples = data.draw(st.integers(0, frames * hop + 2 * n_fft), "samples")
     batch, sources = data.draw(st.integers(1, 2), "batch"), data.draw(st.integers(1, 3), "sources")
     masked = data.draw(st.booleans(), "masked")
     args = masks(
@@ -184,11 +186,6 @@ def test_masks_of_any_sizes(data):
 @pytest.mark.parametrize("n_fft, window", [(2048, 2048), (1536, 1024), (1018, 1000)])
 def test_masks_in_several_blocks(n_fft, window):
     check("stft_mask", masks(2, 2, 150, n_fft, 256, 150 * 256, window, consistency=True))
-
-
-def test_masks_without_samples():
-    _, (found,) = gradients(OPS["stft_mask"], masks(1, 2, 3, 8, 2, 0, 8), (0,))
-    assert torch.equal(found, torch.zeros(1, 2, 3, 5, 2))
 
 
 LARGE = {
@@ -264,9 +261,8 @@ def test_what_does_not_fit_is_refused():
     for wrong in ((out[:1], out, kept), (out, out[:1], kept), (out, out, kept[:1]), (out, out, kept.double())):
         with pytest.raises(RuntimeError, match="does not fit"):
             private._biased_cross_attention_backward(*wrong, *args)
-    args = masks(1, 2, 3, 8, 2, 6, 8)
     with pytest.raises(RuntimeError, match="does not fit"):
-        private._stft_mask_backward(torch.randn(1, 2, 7), *args)
+        private._stft_mask_backward(torch.randn(1, 2, 7), *masks(1, 2, 3, 8, 2, 6, 8))
 
 
 FORCED = """

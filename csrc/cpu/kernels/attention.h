@@ -16,6 +16,26 @@ namespace {
 constexpr int64_t kKeys = 24 * kStep;  // keys per block: their scores stay in the first-level cache
 constexpr float kHidden = -1e30f;      // not -inf: a block of keys that are all hidden must not give NaN
 
+// Rows r < rows and columns c < columns of `from`, times scale, become to[c][r]: up to kLanes of each. What is not there is
+// zero; to_rows and to_columns are how much of the result is written.
+USSFAST_INLINE void turn_block(const float* from, int64_t from_row, int64_t rows, int64_t columns, float scale, float* to,
+                               int64_t to_row, int64_t to_rows, int64_t to_columns) {
+  F m[kLanes];
+  if (rows >= kLanes && columns >= kLanes) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) m[i] = load(from + i * from_row) * scale;
+  } else {
+    for (int i = 0; i < kLanes; ++i) m[i] = i < rows ? load_some(from + i * from_row, columns) * scale : F{};
+  }
+  transpose(m);
+  if (to_rows >= kLanes && to_columns >= kLanes) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) store(to + i * to_row, m[i]);
+  } else {
+    for (int i = 0; i < std::min<int64_t>(kLanes, to_rows); ++i) store_some(to + i * to_row, m[i], to_columns);
+  }
+}
+
 // One head. Element (i, c) of keys lies at keys[i * key_row + c * key_column], of values at
 // values[i * value_row + c * value_column].
 struct Head {

@@ -21,13 +21,9 @@ struct HeadSums {
 // [width][columns, from_row apart] -> [columns][row]; columns is a whole number of vectors, and channels beyond width are
 // zeros.
 inline void turn_panel(const float* from, int64_t from_row, int64_t columns, int64_t width, int64_t row, float* to) {
-  F m[kLanes];
   for (int64_t c = 0; c < width; c += kLanes)
-    for (int64_t p = 0; p < columns; p += kLanes) {
-      for (int i = 0; i < kLanes; ++i) m[i] = c + i < width ? load(from + (c + i) * from_row + p) : F{};
-      transpose(m);
-      for (int i = 0; i < kLanes; ++i) store(to + (p + i) * row + c, m[i]);
-    }
+    for (int64_t p = 0; p < columns; p += kLanes)
+      turn_block(from + c * from_row + p, from_row, width - c, kLanes, 1.0f, to + p * row + c, row, kLanes, kLanes);
 }
 
 // to[keys, row] += by[keys, count queries] * of[count queries, row], whose rows of `by` are by_row floats apart.

@@ -86,25 +86,18 @@ struct CrossAttention {
 
   // [count queries][width] -> [width][kPanel queries], times `scale`; other columns are zeros. row: from one to the next.
   void to_panel(const float* rows, int64_t row, int64_t count, float scale, float* panel) const {
-    F m[kLanes];
     for (int64_t c = 0; c < a.width; c += kLanes)
-      for (int64_t p = 0; p < kPanel; p += kLanes) {
-        for (int i = 0; i < kLanes; ++i)
-          m[i] = p + i < count ? load_some(rows + (p + i) * row + c, a.width - c) * scale : F{};
-        transpose(m);
-        for (int i = 0; i < std::min<int64_t>(kLanes, a.width - c); ++i) store(panel + (c + i) * kPanel + p, m[i]);
-      }
+      for (int64_t p = 0; p < kPanel; p += kLanes)
+        turn_block(rows + p * row + c, row, count - p, a.width - c, scale, panel + c * kPanel + p, kPanel, a.width - c,
+                   kLanes);
   }
 
   void from_panel(const float* panel, int64_t count, float* rows) const {
-    F m[kLanes];
+    const int64_t row = a.heads * a.width;
     for (int64_t c = 0; c < a.width; c += kLanes)
-      for (int64_t p = 0; p < count; p += kLanes) {
-        for (int i = 0; i < kLanes; ++i) m[i] = c + i < a.width ? load(panel + (c + i) * kPanel + p) : F{};
-        transpose(m);
-        for (int i = 0; i < std::min<int64_t>(kLanes, count - p); ++i)
-          store_some(rows + (p + i) * a.heads * a.width + c, m[i], a.width - c);
-      }
+      for (int64_t p = 0; p < count; p += kLanes)
+        turn_block(panel + c * kPanel + p, kPanel, a.width - c, kLanes, 1.0f, rows + p * row + c, row, count - p,
+                   a.width - c);
   }
 };
 

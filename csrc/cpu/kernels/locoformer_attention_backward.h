@@ -118,13 +118,10 @@ struct LocoformerAttentionBackward : LocoformerAttention {
 
   // [positions][row] -> [head width][padded].
   void turn_back(const float* from, float* to) const {
-    F m[kLanes];
     for (int64_t n = 0; n < length; n += kLanes)
-      for (int64_t c = 0; c < g.head_width; c += kLanes) {
-        for (int i = 0; i < kLanes; ++i) m[i] = n + i < length ? load(from + (n + i) * row + c) : F{};
-        transpose(m);
-        for (int i = 0; i < std::min<int64_t>(kLanes, g.head_width - c); ++i) store(to + (c + i) * padded + n, m[i]);
-      }
+      for (int64_t c = 0; c < g.head_width; c += kLanes)
+        turn_block(from + n * row + c, row, length - n, kLanes, 1.0f, to + c * padded + n, padded, g.head_width - c,
+                   kLanes);
   }
 
   // Through the projection and the norm, and beside them.
