@@ -1,4 +1,7 @@
-"""Self-attention of TF-Locoformer with rotary positions, fused with its norm, projections and residual."""
+"""Self-attention of TF-Locoformer with rotary positions, fused with its norm, projections and residual.
+
+On the CPU the gradient of x alone, with weights that stay as they are, has kernels too; others are the reference's.
+"""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,7 @@
-"""Complex masks times the spectrum of the mixture, and the inverse STFT of the product, for all sources at once."""
+"""Complex masks times the spectrum of the mixture, and the inverse STFT of the product, for all sources at once.
+
+On the CPU the gradient of the mask, with a mixture that has none, has a kernel too.
+"""
 
 from collections.abc import Iterator
 from typing import Any

@@ -17,9 +17,10 @@ constexpr int64_t kKeys = 24 * kStep;  // keys per block: their scores stay in t
 constexpr float kHidden = -1e30f;      // not -inf: a block of keys that are all hidden must not give NaN
 
 // Rows r < rows and columns c < columns of `from`, times scale, become to[c][r]: up to kLanes of each. What is not there is
-// zero; to_rows and to_columns are how much of the result is written.
-USSFAST_INLINE void turn_block(const float* from, int64_t from_row, int64_t rows, int64_t columns, float scale, float* to,
-                               int64_t to_row, int64_t to_rows, int64_t to_columns) {
+// zero; to_rows and to_columns are how much of the result is written. Not inlined: it needs all registers.
+__attribute__((noinline)) inline void turn_block(const float* from, int64_t from_row, int64_t rows, int64_t columns,
+                                                 float scale, float* to, int64_t to_row, int64_t to_rows,
+                                                 int64_t to_columns) {
   F m[kLanes];
   if (rows >= kLanes && columns >= kLanes) {
 #pragma GCC unroll 16

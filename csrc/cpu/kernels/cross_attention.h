@@ -42,6 +42,7 @@ struct CrossAttention {
     for (int64_t i = 0; i < panels; ++i)
       for (int64_t h = 0; h < together; ++h) {
         const int64_t head = first_head + h, first = i * kPanel, count = std::min<int64_t>(kPanel, a.queries - first);
+        fetch(a.q.at(item, head), a.q.row, first + kPanel);
         const Head keys = {k + h * copied, v + h * copied, a.width, 1, a.width, 1, a.width};
         const auto mix = [&](const auto& bias) __attribute__((always_inline)) {
           const auto run = [&](auto vectors) __attribute__((always_inline)) {
@@ -82,6 +83,12 @@ struct CrossAttention {
       for (int64_t h = 0; h < together; ++h)
         for (int64_t c = 0; c < a.width; c += kLanes)
           store(to + h * copied + c, load_some(from + h * rows.head + c, a.width - c));
+  }
+
+  // Asks for the rows of a panel of queries that is next: heads lie between them, and no hardware foresees a new row.
+  void fetch(const float* rows, int64_t row, int64_t first) const {
+    for (int64_t i = first; i < std::min(first + kPanel, a.queries); ++i)
+      for (int64_t c = 0; c < a.width; c += 16) __builtin_prefetch(rows + i * row + c);
   }
 
   // [count queries][width] -> [width][kPanel queries], times `scale`; other columns are zeros. row: from one to the next.

@@ -65,7 +65,10 @@ struct CrossAttentionBackward : CrossAttention {
   USSFAST_INLINE void panel_backward(int64_t item, int64_t first_head, int64_t h, int64_t i, const Buffers& b) const {
     const int64_t head = first_head + h, first = i * kPanel;
     const int64_t count = std::min<int64_t>(NV * kLanes, g.queries - first), step = g.heads * g.width;
-    const int64_t place = at(item, first, head);
+    const int64_t place = at(item, first, head), origin = at(item, 0, head);
+    fetch(g.q.at(item, head), g.q.row, first + kPanel);
+    fetch(g.grad + origin, step, first + kPanel);
+    fetch(g.mixed + origin, step, first + kPanel);
     to_panel(g.q.at(item, head) + first * g.q.row, g.q.row, count, g.scale, b.panel);
     to_panel(g.grad + place, step, count, 1.0f, b.grad);
     to_panel(g.mixed + place, step, count, 1.0f, b.mixed);
