@@ -15,7 +15,7 @@ cpu_has = $(shell grep -qw $(1) /proc/cpuinfo 2>/dev/null && echo $(2))
 OTHER_ISAS := $(if $(CXX_FOUND),generic $(call cpu_has,avx512f,avx2) $(call cpu_has,avx512_vnni,avx512))
 KERNEL_TESTS := tests/ops/test_contract.py tests/ops/test_locoformer.py tests/ops/test_bands.py tests/ops/test_conv_ffn.py \
   tests/ops/test_gated_recurrence.py tests/ops/test_band_attention.py tests/ops/test_band_masks.py \
-  tests/ops/test_band_tokens.py \
+  tests/ops/test_band_tokens.py tests/ops/test_frozen_ffn.py \
   tests/models/test_causal_native.py tests/ops/test_bounds.py
 
 # Files of tests run beside each other, each on one thread; each takes about a gigabyte.

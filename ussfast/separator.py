@@ -257,7 +257,7 @@ class Separator(Finding):
         """
         rate = known_rate(sample_rate, self.sample_rate)
         return live.open_session(
-            self.engine, self._plan, rate, prompts, channels, latency, max_prompts, on_bad, threads
+            self.engine, self._plan, rate, prompts, channels, latency, max_prompts, on_bad, threads, self
         )
 
     def pool(
@@ -279,7 +279,7 @@ class Separator(Finding):
             InputError: no rate, a number below 1, or a model that is not causal.
         """
         rate = known_rate(sample_rate, self.sample_rate)
-        return live.open_pool(self.engine, self._plan, size, rate, channels, max_prompts, on_bad, threads)
+        return live.open_pool(self.engine, self._plan, size, rate, channels, max_prompts, on_bad, threads, self)
 
     def _plan(self, prompts: Sequence[str] | str | Plan | None = None) -> Plan:
         if isinstance(prompts, Plan):

@@ -22,10 +22,8 @@ SECONDS = float(os.environ.get("BENCH_SECONDS", 3))
 def stepper(separator: Separator, precision: str | None, learns: bool) -> Any:
     """A function that makes a step and returns the prompt's gradient; precision: None for what tuning takes."""
     frozen = Frozen(separator.engine.model)
-    model: Any = frozen.model
-    if precision is not None:
-        model.use_precision(precision)
-    for parameter in model.parameters():
+    frozen.precision = precision or frozen.precision
+    for parameter in frozen.model.parameters():
         parameter.requires_grad_(learns)
     torch.manual_seed(0)
     audio = 0.1 * torch.randn(4, round(SECONDS * separator.sample_rate))

@@ -1,5 +1,3 @@
-#include "isa.h"
-
 #include <type_traits>
 
 #include <ATen/Dispatch.h>
@@ -8,6 +6,8 @@
 #include <ATen/ops/empty.h>
 #include <c10/util/SmallVector.h>
 #include <torch/library.h>
+
+#include "shared.h"
 
 namespace ussfast {
 namespace {
@@ -37,9 +37,13 @@ class Rows {
   int64_t offset_ = 0;
 };
 
-at::Tensor rms_group_norm(const at::Tensor& x, const at::Tensor& weight, int64_t groups, double eps) {
+void check(const at::Tensor& x, const at::Tensor& weight, int64_t groups) {
   TORCH_CHECK(x.dim() > 0 && weight.sizes() == x.sizes().slice(x.dim() - 1) && groups > 0 && x.size(-1) % groups == 0,
               "rms_group_norm: x ", x.sizes(), ", weight ", weight.sizes(), ", groups ", groups);
+}
+
+at::Tensor rms_group_norm(const at::Tensor& x, const at::Tensor& weight, int64_t groups, double eps) {
+  check(x, weight, groups);
   const auto wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   // Transposed activations are read in place; only scattered channels are gathered first.
   auto input = x.to(wide);
@@ -64,8 +68,31 @@ at::Tensor rms_group_norm(const at::Tensor& x, const at::Tensor& weight, int64_t
   return y.to(x.scalar_type());
 }
 
+// The gradient of x alone, from that of the result; float32.
+at::Tensor gradient(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight, int64_t groups, double eps) {
+  check(x, weight, groups);
+  TORCH_CHECK(grad.sizes() == x.sizes(), "_rms_group_norm_gradient: the gradient ", grad.sizes(), " does not fit x ",
+              x.sizes());
+  const auto input = readable(x), of_y = dense(grad), factors = dense(weight);
+  auto of_x = result(x.sizes());
+  const int64_t channels = x.size(-1);
+  if (of_x.numel() == 0) return of_x;
+  const float *in = input.const_data_ptr<float>(), *by = factors.const_data_ptr<float>();
+  const float* from = of_y.const_data_ptr<float>();
+  float* out = of_x.mutable_data_ptr<float>();
+  at::parallel_for(0, of_x.numel() / channels, 1 + 16384 / channels, [&](int64_t r, int64_t end) {
+    for (Rows rows(input, r); r < end; ++r, rows.next())
+      kernels().rms_row_gradient(in + rows.offset(), by, from + r * channels, nullptr, out + r * channels, groups,
+                                 channels / groups, float(eps));
+  });
+  return of_x;
+}
+
 }  // namespace
 
+TORCH_LIBRARY_FRAGMENT(ussfast, m) {
+  m.def("_rms_group_norm_gradient(Tensor grad, Tensor x, Tensor weight, int groups, float eps) -> Tensor", &gradient);
+}
 TORCH_LIBRARY_IMPL(ussfast, CPU, m) { m.impl("rms_group_norm", &rms_group_norm); }
 
 }  // namespace ussfast

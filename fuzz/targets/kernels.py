@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from fuzz.mutate import ODD, ODD_FLOATS
 from ussfast import Separator
 from ussfast.errors import InputError
-from ussfast.ops._op import OPS
+from ussfast.ops._op import OPS, TRAINING
 
 SECONDS, MIB = 10.0, 512
 EACH = 6  # calls of an op that are kept
@@ -59,12 +59,17 @@ def prepare(folder: Path) -> list[list[Call]]:
 
 
 def _trained() -> None:
-    """Forward and backward kernels of training."""
-    for op in OPS.values():
-        for sample in list(op.samples(torch.device("cpu"), torch.float32))[:2]:
-            leaves = [a.clone().requires_grad_() if _floating(a) else a for a in sample]
-            out = op(*leaves)
-            torch.stack([o.float().sum() for o in ([out] if torch.is_tensor(out) else out)]).sum().backward()
+    """Forward and backward kernels of training, and those for gradients of the input alone."""
+    for name, kernels in TRAINING.items():
+        for sample in list(OPS[name].samples(torch.device("cpu"), torch.float32))[:2]:
+            if not kernels.takes(sample):
+                continue
+            # Called here, not by autograd: functions that it calls cannot be recorded.
+            out, kept = kernels.forward(sample)
+            grads = torch.ones_like(out) if torch.is_tensor(out) else tuple(map(torch.ones_like, out))
+            for last in (1, len(sample)):
+                need = tuple(_floating(a) and i < last for i, a in enumerate(sample))
+                kernels.backward(grads, list(sample), kept, need)
 
 
 def one(groups: list[list[Call]], rng: random.Random, folder: Path) -> None:

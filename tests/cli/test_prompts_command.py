@@ -63,7 +63,7 @@ def test_list(models, banks, capsys):
     kept = read_bank("dog.bank").prompts[0].clips
     assert prompt == {
         "name": "dog", "kind": "enrolled", "average": "mean", "count": 3, "seconds": 3.375, "clips": 3,
-        "clip_bytes": sum(kept), "detector": None,
+        "clip_bytes": sum(kept), "detector": None, "tuning": None,
     }  # fmt: skip
     assert (cat["prompts"][0]["clips"], cat["prompts"][0]["clip_bytes"]) == (0, 0)
 

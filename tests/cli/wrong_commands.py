@@ -2,7 +2,7 @@
 
 CAUSAL_MODEL, VECTORS = ["separate", "good.wav", "-m", "causal"], ["separate", "good.wav", "-m", "vectors"]
 SEPARATE, STREAM = ["separate", "good.wav", "-m", "tuss"], ["stream", "good.wav", "-m", "tuss"]
-ONE = ["-p", "speech"]
+ONE, APT = ["-p", "speech"], ["evaluate", "apt", "--data"]
 # Command, exit code, what it says.
 WRONG = [
     (["separate", "gone.wav", *ONE], 2, "gone.wav: no such file"),
@@ -91,6 +91,31 @@ WRONG = [
         "unknown prompt 'cat'; the",
     ),
     (["stream", "good.wav", "-m", "vectors", "--query", "good.wav"], 2, "'vectors' needs a detector"),
+    (["stream", "good.wav", "-m", "causal", "--learn", "good.wav"], 2, "NAME=PATH is needed, such as dog=clips/"),
+    (["stream", "good.wav", "-m", "causal", "--learn", "dog=gone"], 2, "gone: no such file"),
+    (["stream", "good.wav", "-m", "causal", "--learn", "dog=nothing"], 2, "nothing: no audio in this folder"),
+    (["stream", "good.wav", "-m", "causal", "--learn", "sfx=good.wav"], 2, "'sfx' is a prompt of model 'causal'"),
+    (["stream", "good.wav", "-m", "tuss", "--learn", "dog=good.wav"], 2, "model 'tuss' makes no prompts of clips"),
+    (
+        ["stream", "good.wav", "-m", "causal", "--example", "dog=good.wav", "--learn", "dog=good.wav"],
+        2,
+        "--learn dog=good.wav: good.wav is called 'dog' already",
+    ),
+    (
+        ["stream", "good.wav", "-m", "causal", *ONE, "--save-prompts", "new.bank"],
+        2,
+        "--save-prompts new.bank: is for what is learned: give --learn NAME=PATH",
+    ),
+    (
+        ["stream", "good.wav", "-m", "causal", "--learn", "cat=good.wav", "--save-prompts", "dog.bank"],
+        2,
+        "dog.bank: is there already, and would be replaced",
+    ),
+    (
+        ["stream", "good.wav", "-m", "causal", "--learn", "cat=good.wav", "--save-prompts", "gone/new.bank"],
+        1,
+        "gone/new.bank: cannot be written",
+    ),
     (["enroll", "dog", "gone.wav", "-o", "x.bank", "-m", "causal"], 2, "gone.wav: no such file"),
     (["enroll", "dog", "nothing", "-o", "x.bank", "-m", "causal"], 2, "nothing: no audio in this folder"),
     (["enroll", "", "good.wav", "-o", "x.bank"], 2, "a prompt's name needs characters"),
@@ -150,6 +175,16 @@ WRONG = [
     (["evaluate", "detect", "--references", "gone.tsv"], 2, "gone.tsv: no such table of events"),
     (["evaluate", "detect", "--data", "good.wav", "--low", "0.7"], 2, "low must be a number from 0 to 0.5"),
     (["evaluate", "detect", "--data", "good.wav", "-m", "tuss"], 2, "a model that separates, not a detector"),
+    ([*APT, "gone", "-o", "out"], 2, "gone: no such file or folder; expected is a manifest"),
+    ([*APT, "nothing", "-o", "out"], 2, "nothing: not a data set that is known here; expected is a manifest"),
+    ([*APT, "good.wav", "-o", "out"], 2, "good.wav is not a manifest"),
+    ([*APT, "nothing", "-o", "taken/deeper"], 1, "taken/deeper: cannot be used for output"),
+    ([*APT, "nothing", "-o", "out", "--shots", "5,0"], 2, "shots are whole numbers from 1 to 1000000, or 'full'"),
+    ([*APT, "nothing", "-o", "out", "--methods", "best"], 2, "unknown method 'best'; there are mean, robust, tuned"),
+    ([*APT, "nothing", "-o", "out", "--seconds", "1"], 2, "AptConfig.seconds must be 2 to 60, got 1.0"),
+    ([*APT, "nothing", "-o", "out", "-m", "sources"], 2, "takes no prompts: it always returns its own"),
+    ([*APT, "nothing", "-o", "out", "-m", "vectors"], 2, "'vectors' needs a detector to make prompts of clips"),
+    ([*APT, "nothing", "-o", "out", "-m", "vectors", "--detector", "gone"], 2, "no model 'gone'"),
     (["train", "gone.yaml", "--data", "good.wav", "-o", "run"], 2, "no recipe gone.yaml"),
     (["train", "default", "--data", "gone.json", "-o", "run"], 2, "gone.json: no such manifest"),
     (["train", "default", "--data", "good.wav", "-o", "run", "--start", "gone"], 2, "gone: no such directory"),

@@ -1,5 +1,7 @@
 """`Separator.to`. The CPU is also called cpu:0, which is another device to torch: moves need no GPU."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -48,7 +50,9 @@ def test_settings_and_windows_go_along():
 def test_enrolled_prompts_go_along_and_new_ones_stay():
     here, audio = made(CAUSAL), noise(1, 4000)
     here.enroll("dog", [audio], RATE)
+    here.prompts.add(replace(here.prompts["dog"], name="tuned dog", kind="tuned"))
     there = here.to("cpu:0")
+    assert there.prompts["tuned dog"].kind == "tuned"
     prompt = there.prompts["dog"]
     assert prompt.kind == "enrolled" and torch.equal(prompt.vector.cpu(), here.prompts["dog"].vector)
     outs = [s.separate(audio, RATE, prompts=("speech", "dog")).stems for s in (here, there)]

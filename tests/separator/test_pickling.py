@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,15 @@ from tiny import CAUSAL, RATE, SHORT, STEREO, TUSS, noise, tiny_directory, tiny_
 from ussfast import CheckpointError, DeviceError, InputError, SegmentPolicy, Separator
 from ussfast.checkpoints.store import save_model
 from ussfast.engine import forks
-from ussfast.engine.moving import packed
+from ussfast.engine.moving import packed, sent
 
 CONFIGS = {"causal": CAUSAL, "tuss": TUSS, "stereo": STEREO}
-WAYS = {"pickle": lambda one: pickle.loads(pickle.dumps(one)), "deepcopy": copy.deepcopy, "copy": copy.copy}
+WAYS = {
+    "pickle": lambda one: pickle.loads(pickle.dumps(one)),
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+}
+SENT = {"sent": lambda one: pickle.loads(pickle.dumps(sent(one)))()}
 
 
 def made(config, **settings):
@@ -31,19 +37,20 @@ def same(one, other, **asked):
     np.testing.assert_array_equal(*outs)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS, *SENT])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_same_again(name, way):
     one = made(CONFIGS[name], max_attenuation=20)
     one.policy = SegmentPolicy(0.5, 0.1)
     if name == "causal":
-        one.enroll("dog", [noise(1, 4000)], RATE)
-    other = WAYS[way](one)
+        one.prompts.add(replace(one.enroll("dog", [noise(1, 4000)], RATE), kind="tuned"))
+    other = (WAYS | SENT)[way](one)
     assert (other.info, other.settings, other.policy) == (one.info, one.settings, one.policy)
     assert other.labels() == one.labels() and list(other.prompts) == list(one.prompts)
     same(one, other)
     if name == "causal":
         same(one, other, prompts=("dog", "speech"))
+        assert other.prompts["dog"].kind == "tuned"
         other.enroll("cat", [noise(1, 4000)], RATE)
         assert "cat" not in one.prompts
     with torch.no_grad():

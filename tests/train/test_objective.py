@@ -10,10 +10,11 @@ from tiny import CAUSAL, tiny_model
 
 from ussfast._ext import cpu_isa
 from ussfast.errors import InputError
+from ussfast.models._packed import kernel_precision
 from ussfast.ops import use_reference
 from ussfast.train import parallel
 from ussfast.train.losses import prompt_loss
-from ussfast.train.objective import Objective, kernel_precision, prompt_rows
+from ussfast.train.objective import Objective, prompt_rows
 from ussfast.train.recipe import LossConfig
 
 

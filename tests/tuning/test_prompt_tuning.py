@@ -3,42 +3,24 @@
 import numpy as np
 import pytest
 import torch
+from easy_sounds import RATE, heeding_model, hiss, tones
 from tiny import CAUSAL, noise, tiny_model
 
 import ussfast
 from ussfast import InputError, PromptError
 from ussfast.models import build
 from ussfast.tuning.bundled import FILES, backgrounds
+from ussfast.tuning.cases import Case
 from ussfast.tuning.config import TuneConfig
 from ussfast.tuning.frozen import Ahead, Frozen, twin
 from ussfast.tuning.mixtures import Mixtures
-from ussfast.tuning.sounds import Sound, clipped, read_sounds, split
-from ussfast.tuning.tuner import loss_of, sdr, tune
-
-RATE = CAUSAL.sample_rate
-
-
-def tones(seed, seconds=1.5):
-    """A low tone: easy to tell from noise above it."""
-    rng = np.random.default_rng(seed)
-    time = np.arange(round(seconds * RATE)) / RATE
-    return np.sin(2 * np.pi * rng.uniform(180, 240) * time + rng.uniform(0, 6)).astype(np.float32) * 0.3
-
-
-def hiss(seed, seconds=1.5):
-    return np.diff(np.random.default_rng(seed).standard_normal(round(seconds * RATE) + 1)).astype(np.float32) * 0.2
+from ussfast.tuning.sounds import Sound, clipped, cut, read_sounds
+from ussfast.tuning.tuner import Tuner, find_lr, loss_of, sdr, tune
 
 
 @pytest.fixture
 def separator():
-    """Of random weights, in which prompts matter much."""
-    torch.manual_seed(0)
-    model = build(CAUSAL)
-    with torch.no_grad():
-        model.by_band.mul_(50)
-        for weight in model.decoder.outer:
-            weight.mul_(3)
-    return ussfast.Separator.from_model(model)
+    return ussfast.Separator.from_model(heeding_model())
 
 
 SHORT = {"seconds": 0.5, "mixtures": 16, "held": 8, "every": 10, "batch": 4}
@@ -79,8 +61,7 @@ def test_what_is_computed_once_gives_what_the_model_gives():
         with torch.no_grad():
             want = model.separate(audio, vector)[:, 0]
             frozen = Frozen(model)
-            if hasattr(frozen.model, "use_precision"):  # else products may be in bfloat16
-                frozen.model.use_precision("float32")
+            frozen.precision = "float32"
             ahead = frozen.ahead(audio)
             assert torch.allclose(frozen.estimate(ahead, vector[0]), want, atol=1e-5)
             again = Ahead.join([ahead.pick(torch.tensor([1])), ahead.pick(torch.tensor([0]))])
@@ -113,11 +94,48 @@ def test_stopping_keeps_the_best(separator):
     assert kept.origin.tuning.after > kept.origin.tuning.before
 
 
-def test_no_better_prompt_no_other_prompt(separator):
-    clips = [tones(i) for i in range(5)]
-    enrolled = separator.prompt_of("tone", clips, RATE)
-    prompt = separator.tune("tone", clips, [hiss(1)], RATE, lr=1e-6, steps=10, **SHORT)
-    assert prompt.kind == "enrolled" and torch.equal(prompt.vector.cpu(), enrolled.vector.cpu().float())
+def test_what_is_held_out_can_speak_against_the_tuned_prompt(separator):
+    """A prompt of tones is to learn the noise: tones that decide then get worse, noise gets better."""
+    config = TuneConfig(steps=30, lr=0.1, patience=3, **SHORT)
+    low, high = [Sound(tones(i), "tone") for i in range(5)], [Sound(hiss(i), "hiss") for i in range(5)]
+
+    def tuned(start, learns, decides, beside):
+        rngs = [np.random.default_rng(i) for i in range(6)]
+        held = [Mixtures([one], beside, 0.5, RATE, rng) for one, rng in zip(decides, rngs, strict=False)]
+        learned = Mixtures(learns, high if learns is low else low, 0.5, RATE, rngs[5])
+        with torch.enable_grad():
+            return tune(Tuner(Frozen(separator.engine.model), start, learned, held, [[i] for i in range(5)], config))
+
+    start = separator.prompt_of("tone", [tones(i) for i in range(5)], RATE).vector
+    of_tones = tuned(start, low, low, high)
+    assert of_tones.kept and of_tones.after > of_tones.before + 1 and not torch.equal(of_tones.vector, start)
+    wrong = tuned(of_tones.vector, high, low, high)
+    assert not wrong.kept and torch.equal(wrong.vector, of_tones.vector) and wrong.before == wrong.after
+    assert wrong.steps == 30  # patience is longer than that
+    right = tuned(of_tones.vector, high, high, low)
+    assert right.kept and right.after > right.before + 1
+
+
+def test_worse_is_what_chance_does_not_explain(separator):
+    tuner = object.__new__(Tuner)
+    tuner.config = TuneConfig(doubt=1.0)
+    before = np.array([3.0, 5.0, 1.0, 4.0])
+    assert not tuner._worse(before + 0.1, before) and tuner._worse(before - 0.1, before)
+    assert not tuner._worse(before + np.array([-1, 0.5, -1, 0.9]), before)
+    assert tuner._worse(before + np.array([-1, 0.5, -1, -0.9]), before)
+    assert tuner._worse(np.array([1.0]), np.array([1.1]))
+
+
+def test_no_weight_learns_and_the_rate_is_found_first(separator):
+    clips, steps = [tones(i) for i in range(4)], []
+    separator.tune("tone", clips, [hiss(1)], RATE, steps=10, find_lr=True, on_step=steps.append, **SHORT)
+    assert [step.step for step in steps] == list(range(1, 11))
+    case = Case.of(separator, "tone", clips, [hiss(1)], RATE, "enrolled", SHORT)
+    with torch.enable_grad():
+        tuner = case.tuner(Frozen(separator.engine.model))
+        before = tuner.vectors.detach().clone()
+        found = find_lr(tuner)
+    assert 1e-3 <= found <= 0.3 and torch.equal(tuner.vectors.detach(), before)
 
 
 def test_steps_are_the_same_again(separator):
@@ -171,8 +189,9 @@ def test_losses():
 
 def test_mixtures():
     sounds, others = [Sound(tones(i, 0.3), f"{i}") for i in range(3)], [Sound(hiss(1, 2.0), "hiss")]
-    mixtures, alone = Mixtures(sounds, others, 0.5, RATE, np.random.default_rng(0)).draw(9)
+    mixtures, alone, which = Mixtures(sounds, others, 0.5, RATE, np.random.default_rng(0)).draw(9)
     assert mixtures.shape == alone.shape == (9, RATE // 2) and mixtures.dtype == torch.float32
+    assert sorted(which) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     beside = (mixtures - alone).square().sum(1)
     ratio = 10 * torch.log10(beside / alone.square().sum(1))
     assert ((ratio > -8.1) & (ratio < 8.1)).all() and ratio.std() > 1
@@ -199,12 +218,13 @@ def test_sounds_are_changed_in_speed_and_colour():
 
 def test_what_decides_is_not_what_is_learned():
     many = [Sound(tones(i), f"{i}") for i in range(9)]
-    learned, held = split(many, RATE, 0.5)
-    assert len(held) == 2 and not {s.called for s in learned} & {s.called for s in held}
-    learned, held = split(many[:1], RATE, 0.5)
-    assert len(learned[0].audio) + len(held[0].audio) == len(many[0].audio)
-    learned, held = split([Sound(tones(1, 0.4), "short")], RATE, 0.5)
-    assert learned[0] is held[0]
+    pieces, held = cut(many, RATE, 0.5, 4)
+    assert pieces == many and sorted(i for fold in held for i in fold) == list(range(9)) and len(held) == 4
+    assert cut(many, RATE, 0.5, 1)[1] == [[3, 7]] and cut(many[:2], RATE, 0.5, 1)[1] == [[1]]
+    pieces, held = cut(many[:1], RATE, 0.5, 5)
+    assert sum(len(p.audio) for p in pieces) == len(many[0].audio) and held == [[0], [1], [2]]
+    short = [Sound(tones(1, 0.4), "short")]
+    assert cut(short, RATE, 0.5, 5) == (short, [[]])
 
 
 def test_long_clips_are_cut_and_clipped_ones_are_known():
@@ -218,4 +238,3 @@ def test_bundled_backgrounds():
     found = backgrounds(16000)
     assert len(found) == sum(number for _, number, _ in FILES.values())
     assert all(np.square(s.audio).mean() > 1e-4 and np.abs(s.audio).max() <= 1.1 for s in found)
-    assert TuneConfig().batch == 4 and tune is not None

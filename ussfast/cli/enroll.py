@@ -69,8 +69,18 @@ def for_bank(
 
     clips: whether the prompt's first vector is made of clips.
     """
-    from ussfast.cli import checks
     from ussfast.prompts.files import read_bank
+
+    new_prompt(name, model, device, detector, clips)
+    there = read_bank(output) if os.path.exists(output) else None
+    if there is not None and name in (prompt.name for prompt in there.prompts) and not overwrite:
+        raise InputError(f"{output}: has a prompt {name!r} already: choose another name, or --overwrite")
+    return there is not None
+
+
+def new_prompt(name: str, model: str, device: str, detector: str | None, clips: bool = True) -> None:
+    """Raises for a prompt that cannot be made with a model; arguments as for `for_bank`."""
+    from ussfast.cli import checks
 
     checks.new_name(name)
     facts = checks.model(model, device)
@@ -80,10 +90,6 @@ def for_bank(
         raise PromptError(f"{name!r} is a prompt of model {facts.name!r} itself: choose another name")
     if detector is not None:
         checks.detector(detector)
-    there = read_bank(output) if os.path.exists(output) else None
-    if there is not None and name in (prompt.name for prompt in there.prompts) and not overwrite:
-        raise InputError(f"{output}: has a prompt {name!r} already: choose another name, or --overwrite")
-    return there is not None
 
 
 def sounds(paths: list[str]) -> list[Path]:

@@ -1,13 +1,15 @@
 """`ussfast evaluate`: how good models are. Heavy imports happen inside, after what can be checked without them."""
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ussfast.cli.groups import usually
-from ussfast.cli.options import AsJson, DetectorModel, Device, Gap, Low, Minimum, Model, Threshold
+from ussfast.cli.options import AsJson, DetectorModel, Device, Gap, Low, Minimum, Model, QueryDetector, Threshold
+from ussfast.cli.silence import silent_libraries
 from ussfast.cli.telling import note
 from ussfast.errors import InputError
 
@@ -134,6 +136,82 @@ def detect(
     if found.left_out:
         note(f"labels that the detector does not know are left out: {detection_report.named(found.left_out, 10)}")
     _tell(found, detection_report, detection_report.summary, output, as_json)
+
+
+class Backgrounds(StrEnum):
+    others = "others"
+    bundled = "bundled"
+
+
+@app.command(short_help="Measure prompts of few clips, enrolled and tuned: median SDR per class.")
+def apt(
+    context: typer.Context,
+    data: Annotated[
+        Path, typer.Option(metavar="PATH", help="The folder of ESC-50 or MUSDB18 (WAV files), or a manifest.json.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="For results, which a later run goes on from.")
+    ],
+    shots: Annotated[
+        str, typer.Option(metavar="N,...", help="Clips of a class; full means all there are.")
+    ] = "1,5,10,full",
+    methods: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Of mean, robust, tuned and joint, which tunes the model too.")
+    ] = "mean,robust,tuned",
+    model: Model = "default",
+    detector: QueryDetector = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Measure these classes only, mixed with all others.")
+    ] = None,
+    mixtures: Annotated[int, typer.Option(min=1, help="Of each class.")] = 40,
+    seconds: Annotated[float, typer.Option(help="Of a mixture, at least 2.")] = 5.0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of tuning, at most; that of ussfast tune if not given.")
+    ] = None,
+    backgrounds: Annotated[
+        Backgrounds, typer.Option(help="Tune against clips of the other classes, or what comes with the package.")
+    ] = Backgrounds.others,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
+    device: Device = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The experiment of audio prompt tuning: prompts of 1, 5, 10 and all clips of each class, in mixtures of two.
+
+    The same command again goes on where it was stopped; with other classes, shots or methods it adds those.
+    """
+    context.with_resource(silent_libraries(quiet))
+    from ussfast.cli import checks
+    from ussfast.cli.queries import told
+    from ussfast.evaluate.apt_cases import AptConfig, listed, methods_of, read_cases, shots_of
+
+    numbers, asked = shots_of(shots), methods_of(methods)
+    config = AptConfig(mixtures, seconds, backgrounds.value, steps, seed)
+    checks.makes_prompts(checks.model(model, device), detector)
+    if detector is not None:
+        checks.detector(detector)
+    checks.blocked(output)
+    cases = read_cases(data)
+    sounds = cases.chosen(None if labels is None else listed(labels))
+    if cases.left_out and not quiet:
+        note(
+            f"classes without clips to learn from, or without any to test on, are left out: {', '.join(cases.left_out)}"
+        )
+    from ussfast.audio.naming import check_inputs_stay, identities
+    from ussfast.evaluate import apt_report
+    from ussfast.evaluate.apt import Experiment
+    from ussfast.separator import Separator
+
+    check_inputs_stay([output / name for name in apt_report.FILES], identities([data]))
+    apt_report.prepare(output)
+    separator = Separator(model, device=device, detector=detector)
+    with told(quiet=True):  # the clips of a data set are what they are
+        found = Experiment(separator, cases, config, output).run(sounds, numbers, asked, quiet)
+    paths = apt_report.write(found, output)
+    if as_json:
+        print(json.dumps(apt_report.summary(found), indent=1))
+    elif not quiet:
+        print(apt_report.table(found), "", *paths, sep="\n")
 
 
 def _tell(found: Any, report: Any, summary: Any, output: Path | None, as_json: bool) -> None:

@@ -80,6 +80,18 @@ Example = Annotated[
         "--example", metavar="NAME=CLIP", help="As --query, under this name; several clips of a name are one sound."
     ),
 ]
+Learn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--learn",
+        metavar="NAME=PATH",
+        help="Also separate what sounds like a file, or the files in a folder, and get better at it meanwhile; repeat.",
+    ),
+]
+SavePrompts = Annotated[
+    Path | None,
+    typer.Option("--save-prompts", metavar="FILE", help="What was learned, at the end, for --bank; a new file."),
+]
 QueryDetector = Annotated[
     str | None,
     typer.Option(

@@ -43,7 +43,12 @@ def _made_of(prompt: Any) -> str:
     kept = "kept" if prompt.clips else "not kept"
     by = "" if prompt.detector is None else f", by detector {prompt.detector}"
     how = f", {prompt.average}" if prompt.count > 1 else ""
-    return f"{prompt.count} clip{many}, {prompt.seconds:.1f} s{how}, {kept}{by}"
+    tuned = ""
+    if prompt.kind == "tuned":
+        learned = prompt.tuning
+        gain = "" if learned is None else f": held-out SDR {learned.before:.1f} -> {learned.after:.1f} dB"
+        tuned = f", tuned{gain}"
+    return f"{prompt.count} clip{many}, {prompt.seconds:.1f} s{how}, {kept}{by}{tuned}"
 
 
 def _as_dict(info: Any) -> dict[str, Any]:

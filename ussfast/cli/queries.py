@@ -24,11 +24,12 @@ WITH_A_NAME = "give the clip a name of its own with --example NAME=CLIP"
 class Queries:
     """Prompts that the model does not have by itself.
 
-    clips: of each sound that is shown. banks: the prompts that each file of prompts has.
-    detector: of --detector, see `Separator`.
+    clips: of each sound that is shown. learned: those of --learn among them.
+    banks: the prompts that each file of prompts has. detector: of --detector, see `Separator`.
     """
 
     clips: dict[str, list[Path]] = field(default_factory=dict)
+    learned: dict[str, list[Path]] = field(default_factory=dict)
     banks: dict[Path, tuple[str, ...]] = field(default_factory=dict)
     detector: str | None = None
 
@@ -39,8 +40,12 @@ class Queries:
         queries: Sequence[str] | None,
         examples: Sequence[str] | None,
         detector: str | None,
+        learned: Sequence[str] | None = None,
     ) -> "Queries":
-        """Of the options; errors for clips and banks that cannot be read, and names that are no names."""
+        """Of the options; errors for clips and banks that cannot be read, and names that are no names.
+
+        learned: of --learn, which may be folders.
+        """
         found = cls(detector=detector)
         for path in dict.fromkeys(banks or ()):
             found.banks[path] = tuple(prompt.name for prompt in read_bank(path).prompts)
@@ -52,13 +57,17 @@ class Queries:
             found.clips[name] = [path]
         shown = set(found.clips)
         for text in examples or ():
-            name, equals, clip = text.partition("=")
-            if not equals or not clip:
-                raise InputError(f"--example {text}: NAME=CLIP is needed, such as dog=bark.wav")
-            name = _name(name, f"--example {text}")
+            name, clip = _pair(text, "--example", "CLIP", "bark.wav")
             if name in shown:
                 raise InputError(f"--example {text}: --query {found.clips[name][0]} is called {name!r} already")
             found.clips.setdefault(name, []).append(_clip(clip))
+        shown |= set(found.clips)
+        for text in learned or ():
+            name, place = _pair(text, "--learn", "PATH", "clips/")
+            if name in shown:
+                raise InputError(f"--learn {text}: {found.clips[name][0]} is called {name!r} already")
+            found.clips.setdefault(name, []).extend(_clips(place))
+            found.learned[name] = found.clips[name]
         if detector is not None:
             checks.detector(detector)
         return found
@@ -155,6 +164,21 @@ def _name(text: str, where: str) -> str:
         return check_name(text)
     except PromptError as error:
         raise PromptError(f"{where}: {error}") from None
+
+
+def _pair(text: str, option: str, value: str, such: str) -> tuple[str, str]:
+    """Both sides of NAME=..."""
+    name, equals, given = text.partition("=")
+    if not equals or not given:
+        raise InputError(f"{option} {text}: NAME={value} is needed, such as dog={such}")
+    return _name(name, f"{option} {text}"), given
+
+
+def _clips(text: str) -> list[Path]:
+    """A file, or those in a folder."""
+    from ussfast.audio import find_inputs
+
+    return [_clip(str(path)) for path, _ in find_inputs([checks.file_argument(text)])]
 
 
 def _clip(text: str) -> Path:

@@ -14,11 +14,13 @@ from ussfast.cli.options import (
     Device,
     Dtype,
     Example,
+    Learn,
     MaxAttenuation,
     Model,
     Prompts,
     Query,
     QueryDetector,
+    SavePrompts,
     StreamLinking,
     SumToMixture,
     Task,
@@ -46,6 +48,8 @@ def stream(
     task: Task = None,
     query: Query = None,
     example: Example = None,
+    learn: Learn = None,
+    save_prompts: SavePrompts = None,
     bank: Bank = None,
     detector: QueryDetector = None,
     stem: Annotated[
@@ -78,6 +82,9 @@ def stream(
         bool, typer.Option("--statistics", "--stats", help="A line every second on standard error, one at the end.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Statistics as JSON lines.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No lines about what is learned, or how late a model is.")
+    ] = False,
     latency: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Of models that are not causal; less costs more.")
     ] = None,
@@ -103,13 +110,15 @@ def stream(
         raise InputError("--residual is a file: it needs -o DIR; to put the residual out, --stem residual")
 
     from ussfast.cli import checks
+    from ussfast.cli.learned import Learned
     from ussfast.cli.queries import Queries
     from ussfast.engine.threads import check_threads
     from ussfast.streaming.live import outputs, sources
 
     check_threads(threads)
     named, kept = checks.asked(prompt, task)
-    queries = Queries.of(bank, query, example, detector)
+    queries = Queries.of(bank, query, example, detector, learn)
+    learned = Learned(queries.learned, save_prompts, tell=not quiet and not as_json)
     prompts = queries.asked(named)
     kept = kept and (*kept, *queries.clips)
     if output is not None:
@@ -149,20 +158,24 @@ def stream(
         session = separator.session(
             sample_rate, prompts=prompts, channels=channels, on_bad=on_bad.value, latency=latency, threads=threads
         )
-        if facts is not None and not facts.causal and latency is None and not as_json:
+        if facts is not None and not facts.causal and latency is None and not as_json and not quiet:
             note(
                 f"model {model!r} is not causal: what comes out is {session.latency:.1f} s late; "
                 "--latency SECONDS asks for less, and a causal model such as the default has far less"
             )
+        learned.begin(separator, session)
         return session
 
     shown = "json" if as_json else "text" if statistics else None
     to = command.Destination(stem, all_stems, output, residual, shown, kept, tuple(queries.files))
-    if live:
-        card = Card(input_device, output_device, rate, channels or 1, plays=to.chosen)
-        command.live(card, open_session, to, None if block is None else block / 1000)
-    else:
-        command.from_source(source, open_session, to, format.value)
+    try:
+        if live:
+            card = Card(input_device, output_device, rate, channels or 1, plays=to.chosen)
+            command.live(card, open_session, to, None if block is None else block / 1000)
+        else:
+            command.from_source(source, open_session, to, format.value)
+    finally:
+        learned.end()
 
 
 def _check_input(

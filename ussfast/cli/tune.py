@@ -2,13 +2,14 @@
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ussfast.cli.enroll import for_bank, sounds
+from ussfast.cli.enroll import for_bank, new_prompt, sounds
 from ussfast.cli.options import Device, Model, QueryDetector
 from ussfast.cli.silence import silent_libraries
 
@@ -19,7 +20,10 @@ def tune(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the sound is called from now on.")],
     clips: Annotated[list[str], typer.Argument(metavar="CLIP", help="Files or folders with the sound, little else.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The bank of prompts to add it to.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="The bank of prompts to add it to; with --joint a folder."),
+    ],
     background: Annotated[
         list[str] | None,
         typer.Option(metavar="PATH", help="Files or folders of what to tell it from; some come with the package."),
@@ -27,6 +31,10 @@ def tune(
     start: Annotated[str, typer.Option(help="What it begins with: enrolled, or the name of a prompt.")] = "enrolled",
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after this long.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of the optimiser, at most.")] = None,
+    find_lr: Annotated[bool, typer.Option("--find-lr", help="Look for a learning rate first.")] = False,
+    joint: Annotated[
+        bool, typer.Option("--joint", help="The model's weights learn too: -o is the new model's directory.")
+    ] = False,
     model: Model = "default",
     detector: QueryDetector = None,
     no_clips: Annotated[
@@ -42,10 +50,17 @@ def tune(
     """
     context.with_resource(silent_libraries(quiet))
     from ussfast.cli import checks
+    from ussfast.cli.queries import told
 
-    there = for_bank(name, output, model, device, detector, overwrite, clips=start == "enrolled")
+    there = False
+    if joint:
+        new_prompt(name, model, device, detector, clips=start == "enrolled")
+        checks.blocked(output)
+    else:
+        there = for_bank(name, output, model, device, detector, overwrite, clips=start == "enrolled")
     files, beside = sounds(clips), sounds(background) if background else None
-    checks.text_file(output, files + (beside or []))
+    if not joint:
+        checks.text_file(output, files + (beside or []))
 
     from tqdm import tqdm
 
@@ -54,7 +69,30 @@ def tune(
     separator = Separator(model, device=device, detector=detector)
     if there:
         separator.load_prompts(output)
-    saved = [-float("inf")]
+    bar = tqdm(total=steps, disable=quiet or not sys.stderr.isatty(), desc="tuning", unit=" steps")
+
+    def shown(step: Any) -> None:
+        bar.update(1)
+        bar.set_postfix_str(f"loss {step.loss:.2f}, held-out SDR {step.best:.1f} dB", refresh=False)
+
+    settings = {"steps": steps, "minutes": minutes, "find_lr": find_lr or None}
+    given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
+    learn = _jointly if joint else _alone
+    with told(quiet), bar:
+        done = learn(
+            separator, output, shown, name=name, clips=files, backgrounds=beside, start=start, no_clips=no_clips,
+            overwrite=overwrite, **given,
+        )  # fmt: skip
+    if not quiet:
+        print(f"{output}: {done}")
+
+
+def _alone(
+    separator: Any, output: Path, shown: Callable[[Any], None], *, name: str, no_clips: bool, overwrite: bool,
+    **given: Any,
+) -> str:  # fmt: skip
+    """Adds the prompt to the bank, also while it gets better; returns what there is to say."""
+    due = Due()
 
     def save() -> None:
         prompt = separator.prompts[name]
@@ -62,29 +100,62 @@ def tune(
             separator.prompts.add(replace(prompt, origin=replace(prompt.origin, clips=())))
         separator.save_prompts(output)
 
-    bar = tqdm(total=steps, disable=quiet or not sys.stderr.isatty(), desc="tuning", unit=" steps")
-
     def each(step: Any) -> None:
-        bar.update(1)
-        bar.set_postfix_str(f"loss {step.loss:.2f}, held-out SDR {step.best:.1f} dB", refresh=False)
-        if step.sdr is not None and step.sdr == step.best and time.monotonic() - saved[0] > SAVE_SECONDS:
+        shown(step)
+        if step.sdr is not None and step.sdr == step.best and due():
             save()
-            saved[0] = time.monotonic()
 
     try:
-        prompt = separator.tune(name, files, beside, start=start, steps=steps, minutes=minutes, on_step=each)
+        prompt = separator.tune(name, on_step=each, **given)
     except KeyboardInterrupt:
         if name in separator.prompts:  # the work was not for nothing
             save()
         raise
-    finally:
-        bar.close()
     save()
-    if not quiet:
-        print(f"{output}: {_told(name, prompt)}")
-
-
-def _told(name: str, prompt: Any) -> str:
     tuning = prompt.origin.tuning
     gain = f"held-out SDR {tuning.before:.1f} -> {tuning.after:.1f} dB in {tuning.steps} steps"
     return f"{name}, tuned: {gain}" if prompt.kind == "tuned" else f"{name}, as it began: tuning was no better ({gain})"
+
+
+def _jointly(
+    separator: Any, output: Path, shown: Callable[[Any], None], *, name: str, no_clips: bool, overwrite: bool,
+    **given: Any,
+) -> str:  # fmt: skip
+    """Writes the model, also while it gets better; returns what there is to say."""
+    from ussfast.checkpoints.store import check_target, place
+    from ussfast.tuning.joint import save_jointly, tune_jointly
+
+    check_target(place(output), overwrite)
+    due, newest = Due(), list[Callable[[], Any]]()
+
+    def save(made: Any) -> None:
+        save_jointly(made, output, separator.info.path, clips=not no_clips, overwrite=True)
+
+    def better(make: Callable[[], Any]) -> None:
+        newest[:] = [make]
+        if due():
+            save(make())
+
+    try:
+        made = tune_jointly(separator, name, on_step=shown, on_better=better, **given)
+    except KeyboardInterrupt:
+        if newest:
+            save(newest[0]())
+        raise
+    save(made)
+    before, after = made.info.source["held_out_sdr"]
+    return f"a model that knows {name}: held-out SDR {before:.1f} -> {after:.1f} dB"
+
+
+class Due:
+    """Says at most every SAVE_SECONDS that what is better is to be written."""
+
+    def __init__(self) -> None:
+        self._last = -float("inf")
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now - self._last < SAVE_SECONDS:
+            return False
+        self._last = now
+        return True

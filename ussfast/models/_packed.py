@@ -1,7 +1,8 @@
 """Modules whose weights are laid out once for the ops and packed for the CPU kernels."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
 import torch
@@ -97,3 +98,17 @@ def prepare(model: nn.Module, precision: str, pack: bool = True) -> None:
     for module in model.modules():
         if isinstance(module, Preparable):
             module.prepare(precision, pack)
+
+
+@contextmanager
+def kernel_precision(model: nn.Module, precision: str) -> Iterator[None]:
+    """Inside the `with`, the layers' own kernels take their matrix products in `precision`."""
+    layers: list[Any] = [module for module in model.modules() if hasattr(module, "precision")]
+    before = [layer.precision for layer in layers]
+    for layer in layers:
+        layer.precision = precision
+    try:
+        yield
+    finally:
+        for layer, old in zip(layers, before, strict=True):
+            layer.precision = old

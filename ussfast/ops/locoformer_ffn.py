@@ -1,4 +1,5 @@
-"""The convolutional SwiGLU feed-forward layer of TF-Locoformer, fused with its norm and residual."""
+"""The convolutional SwiGLU feed-forward layer of TF-Locoformer, fused with its norm and residual; where weights stay as
+they are, the gradient of the input has a kernel on the CPU."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ussfast.errors import InputError
-from ussfast.ops._op import OpSpec, define
+from ussfast.ops._op import TRAINING, OpSpec, Training, define
 from ussfast.ops._quantize import check_precision, round_bfloat16, round_int8, under_autocast
 from ussfast.ops.rms_group_norm import reference as rms_reference
+
+TRAINED = ("float32", "bfloat16")  # precisions that have a kernel for gradients
 
 
 def locoformer_ffn(
@@ -45,6 +48,8 @@ def locoformer_ffn(
         stride: of both convolutions, at most the kernel.
         precision: of the two matrix products: "float32", "bfloat16" or "int8" (weights per output channel, hidden
             activations per row; normalised ones have a known range). Norm, SwiGLU and residual are always float32.
+            Gradients by the CPU kernel (of x alone, in float32 and bfloat16) take the same; it gives the derivative
+            also where a group of channels is zero, for which the reference has none. int8 is derived as the reference.
     Returns:
         [batch, frames, bands, channels], dtype of x, contiguous.
     Raises:
@@ -202,3 +207,25 @@ SPEC = define(
         flop=flop,
     )
 )
+
+
+def _takes(args: tuple[Any, ...]) -> bool:
+    x, *weights, _, _, _, _, _, precision = args
+    floats = all(a.dtype == torch.float32 for a in (x, *weights))
+    frozen = not any(a.requires_grad for a in weights)
+    return hasattr(torch.ops.ussfast, "_locoformer_ffn_gradient") and floats and frozen and precision in TRAINED
+
+
+def _forward(args: tuple[Any, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    return SPEC.overload(*args), ()
+
+
+def _backward(
+    grad: Tensor, args: list[Any], kept: tuple[Tensor, ...], need: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    x, norm, conv, conv_bias, deconv, _, _, *settings = args
+    of_x = torch.ops.ussfast._locoformer_ffn_gradient(grad, x, norm, conv, conv_bias, deconv, *settings)
+    return of_x, *(None for _ in args[1:])
+
+
+TRAINING[SPEC.name] = Training(_takes, _forward, _backward)

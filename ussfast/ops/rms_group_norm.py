@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ussfast.errors import InputError
-from ussfast.ops._op import OpSpec, define
+from ussfast.ops._op import TRAINING, OpSpec, Training, define
 
 
 def rms_group_norm(x: Tensor, weight: Tensor, groups: int, eps: float = 1e-5) -> Tensor:
@@ -21,7 +21,9 @@ def rms_group_norm(x: Tensor, weight: Tensor, groups: int, eps: float = 1e-5) ->
         groups: number of equal groups; must divide channels.
         eps: added to the RMS, in the unit of x.
     Returns:
-        [..., channels], dtype of x, contiguous; computed in float32, or float64 for float64.
+        [..., channels], dtype of x, contiguous; computed in float32, or float64 for float64. The gradient of x
+        alone, and on a GPU all gradients, come from kernels: these give the derivative also where a group is zero, for
+        which the reference has none.
     Raises:
         InputError (a ValueError): groups does not divide channels, weight is not [channels], or the tensors
             are not floating point.
@@ -63,3 +65,22 @@ def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...
 SPEC = define(
     OpSpec("rms_group_norm", "(Tensor x, Tensor weight, int groups, float eps) -> Tensor", reference, samples)
 )
+
+
+def _takes(args: tuple[Any, ...]) -> bool:
+    x, weight, *_ = args
+    loaded = hasattr(torch.ops.ussfast, "_rms_group_norm_gradient")
+    return loaded and x.dtype == weight.dtype == torch.float32 and not weight.requires_grad
+
+
+def _forward(args: tuple[Any, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    return SPEC.overload(*args), ()
+
+
+def _backward(
+    grad: Tensor, args: list[Any], kept: tuple[Tensor, ...], need: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    return torch.ops.ussfast._rms_group_norm_gradient(grad, *args), None, None, None
+
+
+TRAINING[SPEC.name] = Training(_takes, _forward, _backward)

@@ -1,7 +1,7 @@
 """Prompts: named vectors in one model's prompt space, and the labels that results carry."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -25,6 +25,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+Kind = Literal["class", "enrolled", "tuned"]
+
+
 @dataclass(frozen=True, eq=False)
 class Prompt:
     """vector: float32 [dim] in the model's prompt space.
@@ -36,11 +39,19 @@ class Prompt:
 
     name: str
     vector: Tensor
-    kind: Literal["class", "enrolled", "tuned"] = "class"
+    kind: Kind = "class"
     origin: Origin | None = None
 
     def __repr__(self) -> str:
         return f"Prompt({self.name}: {self.kind}, {len(self.vector)} numbers)"
+
+
+def check_vector(name: str, vector: Tensor, size: int) -> None:
+    """PromptError for a vector of another size, or with numbers that are not finite."""
+    if vector.shape != (size,):
+        raise PromptError(f"{name!r}: a vector of {size} numbers is needed, not {list(vector.shape)}")
+    if not torch.isfinite(vector).all():
+        raise PromptError(f"{name!r}: its vector has numbers that are not finite")
 
 
 class PromptBank(Mapping[str, Prompt]):
@@ -88,16 +99,13 @@ class PromptBank(Mapping[str, Prompt]):
         size = self.prompt_size
         if size is None:
             raise PromptError(f"{prompt.name!r} cannot be added: this model takes no prompts")
-        if prompt.vector.shape != (size,):
-            raise PromptError(f"{prompt.name!r}: a vector of {size} numbers is needed, not {list(prompt.vector.shape)}")
-        if not torch.isfinite(prompt.vector).all():
-            raise PromptError(f"{prompt.name!r}: its vector has numbers that are not finite")
+        check_vector(prompt.name, prompt.vector, size)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self._prompts
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._prompts)
+        return iter(tuple(self._prompts))  # other threads may add some meanwhile
 
     def __len__(self) -> int:
         return len(self._prompts)
@@ -119,6 +127,27 @@ class Plan:
     keys: tuple[tuple[str, int], ...]
     vectors: Tensor | None
     groups: tuple[tuple[int, ...], ...]
+
+    def with_vector(self, name: str, vector: Tensor) -> "Plan":
+        """The same with another vector for every source called `name`.
+
+        Raises:
+            PromptError: nothing is called so, a vector of another size or with numbers that are not finite, or one that
+                another name has: two stems would be the same.
+        """
+        if self.vectors is None:
+            raise PromptError(f"{name!r} cannot be replaced: this model takes no prompts")
+        places = [place for place, (own, _) in enumerate(self.keys) if own == name]
+        if not places:
+            asked = ", ".join(dict.fromkeys(own for own, _ in self.keys))
+            raise PromptError(f"{name!r} cannot be replaced: what is separated here is {asked}")
+        check_vector(name, vector, self.vectors.shape[1])
+        vectors = self.vectors.clone()
+        vectors[places] = vector.to(vectors)
+        for place, (own, _) in enumerate(self.keys):
+            if own != name and torch.equal(vectors[place], vectors[places[0]]):
+                raise PromptError(f"{name!r} cannot be replaced by what {own!r} is: the two stems would be the same")
+        return replace(self, vectors=vectors, groups=equal_groups([tuple(row) for row in vectors.tolist()]))
 
 
 def make_plan(prompts: Iterable[str] | str, bank: PromptBank, sources: tuple[str, ...], fixed: bool) -> Plan:

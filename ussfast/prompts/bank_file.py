@@ -16,7 +16,7 @@ from ussfast.audio import atomic_write
 from ussfast.errors import CheckpointError, InputError, PromptError
 from ussfast.plain import Checked, Range, Word, convert, from_dict, parse_json, shown
 from ussfast.prompts.names import check_name
-from ussfast.prompts.origin import MOST_CLIP, Average, Mark, Origin
+from ussfast.prompts.origin import MOST_CLIP, Average, Mark, Origin, Tuning
 
 FORMAT, VERSION = "ussfast-prompts", 1
 MOST_HEADER, MOST_BYTES = 4 << 20, 1 << 30  # of a file
@@ -30,7 +30,7 @@ class PromptInfo(Checked):
 
     average, count, seconds: how many clips it was made of, how long they are together, and what was taken of their
     vectors; None, 0 and 0 for a vector from elsewhere. clips: sizes of those that are kept, in bytes. detector: that
-    made the vectors; None if the model itself did.
+    made the vectors; None if the model itself did. tuning: how it was tuned, or that this was tried.
     """
 
     name: str
@@ -40,6 +40,7 @@ class PromptInfo(Checked):
     seconds: Annotated[float, Range(0, 1e10)]
     clips: Annotated[tuple[Annotated[int, Range(1, MOST_CLIP)], ...], Range(0, 1e6)]
     detector: Mark | None
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ def read_saved(path: str | os.PathLike[str]) -> tuple[BankInfo, list[Saved]]:
             at += length
         origin = None
         if prompt.average is not None:
-            origin = Origin(prompt.count, prompt.seconds, prompt.average, tuple(kept), prompt.detector)
+            origin = Origin(
+                prompt.count, prompt.seconds, prompt.average, tuple(kept), prompt.detector, tuning=prompt.tuning
+            )  # fmt: skip
         found.append(Saved(prompt.name, vector, origin, prompt.kind))
     return info, found
 
@@ -158,6 +161,7 @@ def _info(prompt: Saved) -> PromptInfo:
         origin.seconds,
         tuple(map(len, origin.clips)),
         origin.detector,
+        origin.tuning,
     )
 
 

@@ -75,6 +75,8 @@ def rename(path: Place, old: str, new: str) -> BankInfo:
 def refresh(path: Place, separator: Any, output: Place | None = None) -> BankInfo:
     """Embeds the clips that a bank keeps for the model, and the detector, of a separator, which stays as it is.
 
+    Tuned prompts become enrolled ones: what they learned was about the other model.
+
     Args:
         output: of the new bank; by default it takes the place of the old one.
     Raises:
@@ -96,7 +98,7 @@ def refresh(path: Place, separator: Any, output: Place | None = None) -> BankInf
             fresh = separator.prompt_of(prompt.name, one_rate, rate, average=prompt.origin.average)
         except InputError as error:
             raise type(error)(f"{info.path}: {error}") from None
-        origin = replace(prompt.origin, detector=fresh.origin.detector)
+        origin = replace(prompt.origin, detector=fresh.origin.detector, tuning=None)
         made.append(Saved(prompt.name, fresh.vector.float().cpu().numpy(), origin))
     save(info.path if output is None else output, separator.mark, made)
     return read_bank(info.path if output is None else output)

@@ -60,6 +60,9 @@ class CausalCore:
             self.rows.reorder(self.row, [self.order.index(slot) for slot in order])
             self.order = order
 
+    def foresee(self, vectors: Tensor) -> None:
+        self.rows.engine.condition(vectors)
+
     def push(self, audio: np.ndarray) -> np.ndarray:
         return push_together({self: audio})[self]
 

@@ -41,6 +41,9 @@ class Core(Protocol):
             groups: sources that are asked for by equal prompts.
         """
 
+    def foresee(self, vectors: Tensor) -> None:
+        """Computes what `set_prompts` needs of these, so that it costs little then; any thread may call it."""
+
     def check_open(self) -> None:
         """InputError if the core's memory is another stream's by now."""
 

@@ -9,6 +9,7 @@ from ussfast.errors import InputError
 from ussfast.long_audio.policy import live_policy
 from ussfast.prompts.bank import Plan, as_names
 from ussfast.streaming.causal import CausalCore
+from ussfast.streaming.learning import Teacher
 from ussfast.streaming.pool import SessionPool
 from ussfast.streaming.rows import CausalRows
 from ussfast.streaming.session import PROMPTS, MakeCore, Session
@@ -39,7 +40,7 @@ def _fits(rows: int, prompts: int) -> None:
 
 def open_session(
     engine: Engine, make_plan: MakePlan, rate: int, prompts: Sequence[str] | str | None, channels: int | None,
-    latency: float | None, max_prompts: int | None, on_bad: OnBad, threads: int,
+    latency: float | None, max_prompts: int | None, on_bad: OnBad, threads: int, teacher: Teacher,
 ) -> Session:  # fmt: skip
     """See `Separator.session`; rate: of the chunks, in Hz."""
     threads, channels = check_threads(threads), None if channels is None else _channels(channels)
@@ -48,7 +49,7 @@ def open_session(
     _fits(channels or 1, max_prompts or 1)
     make_core = _core_maker(engine, latency, threads)
     own = engine.model.config.sample_rate
-    return Session(make_core, make_plan, prompts, own, rate, channels, max_prompts, on_bad, engine.remix)
+    return Session(make_core, make_plan, prompts, own, rate, channels, max_prompts, on_bad, engine.remix, teacher)
 
 
 def _core_maker(engine: Engine, latency: float | None, threads: int) -> MakeCore:
@@ -68,7 +69,7 @@ def _core_maker(engine: Engine, latency: float | None, threads: int) -> MakeCore
 
 def open_pool(
     engine: Engine, make_plan: MakePlan, size: int, rate: int, channels: int, max_prompts: int, on_bad: OnBad,
-    threads: int,
+    threads: int, teacher: Teacher,
 ) -> SessionPool:  # fmt: skip
     """See `Separator.pool`; rate: of the chunks, in Hz."""
     if engine.causal is None:
@@ -89,6 +90,6 @@ def open_pool(
             return CausalCore(rows, row, plan.vectors, slots, plan.groups)
 
         own = engine.model.config.sample_rate
-        return Session(make_core, make_plan, prompts, own, rate, channels, room, on_bad, engine.remix)
+        return Session(make_core, make_plan, prompts, own, rate, channels, room, on_bad, engine.remix, teacher)
 
     return SessionPool(rows, open_one)

@@ -77,6 +77,7 @@ class SessionPool(Rooted):
     def leave(self, stream: int) -> Separation:
         """Ends a stream and returns its rest; its place is free then, and its session of no more use."""
         rest = self[stream].flush()
+        self[stream].close()
         del self._sessions[stream]
         self._rows.former[self._places.pop(stream)] += 1
         return rest

@@ -18,6 +18,7 @@ from ussfast.prompts.bank import Plan
 from ussfast.separation import Separation
 from ussfast.streaming import states
 from ussfast.streaming.core import Core
+from ussfast.streaming.learning import Learns, Teacher
 from ussfast.streaming.presence import Presence
 from ussfast.streaming.rooted import Rooted
 from ussfast.streaming.stages import Stages
@@ -30,10 +31,10 @@ MakeCore = Callable[[int, int, Plan, tuple[int, ...]], Core]  # channels, slots 
 MakePlan = Callable[[Sequence[str] | str | None], Plan]
 
 
-class Session(Rooted):
+class Session(Learns, Rooted):
     """A stream of one recording; made by `Separator.session`.
 
-    Use as a context manager, or not: there is nothing to release.
+    Use as a context manager, or not: there is nothing to release, unless it is to learn (`tune`).
 
     Attributes: sample_rate (of input and output, in Hz), channels (as they were said, or None).
     """
@@ -49,12 +50,14 @@ class Session(Rooted):
         max_prompts: int | None,
         on_bad: Literal["silence", "raise"],
         remix: Remix,
+        teacher: Teacher,
     ):
         if on_bad not in ("silence", "raise"):
             raise InputError(f"on_bad must be 'silence' or 'raise', got {on_bad!r}")
         if channels is not None and channels < 1:
             raise InputError(f"channels must be at least 1, got {channels}")
         self._make_core, self._make_plan, self._on_bad = make_core, make_plan, on_bad
+        self._set_up_learning(teacher)
         self.sample_rate, self._model_rate, self.channels = sample_rate, model_rate, channels
         plan = make_plan(prompts)
         self.max_prompts = max(PROMPTS, len(plan.labels), max_prompts or 0)
@@ -116,6 +119,7 @@ class Session(Rooted):
         if self._closed:
             return self._piece(np.zeros((self._tracks.count, self._stages.channels, 0), np.float32))
         self._closed = True
+        self._catch_up()
         return self._piece(self._stages.flush())
 
     def pieces(self, chunks: Iterable[Any]) -> Iterator[Separation]:
@@ -151,6 +155,7 @@ class Session(Rooted):
 
     def take(self, audio: np.ndarray) -> np.ndarray:
         """The second part: at the model's rate."""
+        self._catch_up()
         if len(audio) != self._stages.channels:
             self._stages = self._staged(len(audio), self._tracks.slots)
             self._begin()
@@ -177,6 +182,7 @@ class Session(Rooted):
         Raises:
             PromptError, InputError: unknown prompts, or more than `max_prompts`; nothing has changed then.
         """
+        superseded = len(self._replaced)  # what replaces a vector from now on is newer than what the bank has
         plan = self._make_plan(prompts)
         if len(plan.labels) > self.max_prompts:
             raise InputError(
@@ -187,6 +193,8 @@ class Session(Rooted):
         self.core.set_prompts(plan.vectors, slots, plan.groups)
         self._tracks.change(plan, slots, fade)
         self._presence.change(slots, fade)
+        for _ in range(superseded):
+            self._replaced.popleft()
 
     def reset(self) -> None:
         """Forgets all audio and begins another stream with the same prompts."""
@@ -194,8 +202,9 @@ class Session(Rooted):
         self._begin()
 
     def close(self) -> None:
-        """Ends the stream without its rest."""
+        """Ends the stream without its rest, and what `tune` does for it: the best prompts so far are kept."""
         self._closed = True
+        self._stop_learning()
 
     def __enter__(self) -> Self:
         return self
@@ -224,6 +233,7 @@ class Session(Rooted):
     @state.setter
     def state(self, state: SessionState) -> None:
         self.core.check_open()
+        self._catch_up()
         plan = self._tracks.plan
         states.check_asked(plan, state)
         channels = states.channels_of(state, self.channels)

@@ -105,6 +105,9 @@ class SlidingCore:
         self._asked, self._slots, self._groups = self.engine.ask(vectors), slots, groups
         self._stitcher.groups = tuple(tuple(slots[source] for source in group) for group in groups)
 
+    def foresee(self, vectors: Tensor) -> None:
+        self.engine.ask(vectors)
+
     def push(self, audio: np.ndarray) -> np.ndarray:
         """Takes float32 [channels, n], any n; returns what is ready as [slots, channels, m], m may be 0.
 

@@ -1,14 +1,11 @@
 """What a training step differentiates: a batch's mixtures through the model to one loss."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 from torch import Tensor, nn
 
 from ussfast._ext import cpu_isa
 from ussfast.errors import InputError
 from ussfast.models import SpectralModel
+from ussfast.models._packed import kernel_precision
 from ussfast.ops import use_reference
 from ussfast.ops._op import uses_reference
 from ussfast.train.contrast import contrast_loss
@@ -24,20 +21,6 @@ def prompt_rows(model: SpectralModel, prompts: list[tuple[str, ...]]) -> Tensor:
     if rows is None:
         raise InputError("only models with prompts can be trained so far")
     return rows.unflatten(0, (len(prompts), -1))
-
-
-@contextmanager
-def kernel_precision(model: nn.Module, precision: str) -> Iterator[None]:
-    """Inside the `with`, the layers' own kernels take their matrix products in `precision`."""
-    layers: list[Any] = [module for module in model.modules() if hasattr(module, "precision")]
-    before = [layer.precision for layer in layers]
-    for layer in layers:
-        layer.precision = precision
-    try:
-        yield
-    finally:
-        for layer, old in zip(layers, before, strict=True):
-            layer.precision = old
 
 
 class Objective(nn.Module):

@@ -11,32 +11,38 @@ from ussfast.plain import Checked, Range
 class TuneConfig(Checked):
     """loss: "snr" (negative, in dB), or "l1" of waveforms as published.
 
-    steps: of the optimiser (Adam), at most; minutes: instead of that, if given. batch: mixtures per step.
-    lr: per step, of a vector whose root mean square is 1; it falls as half a cosine.
+    steps: of the optimiser (Adam), at most; minutes: instead of that, if given. batch: mixtures per step. folds: other
+        vectors that learn beside the prompt's, each without some of the clips, which show how good it is, from a
+        quarter of the mixtures; 1: the prompt itself learns without every fourth clip.
+    lr: per step, of a vector whose root mean square is 1; it falls as half a cosine. find_lr: finds one by a short test
+        instead. weights_lr: of a model whose weights learn too (joint).
     mixtures: that are made at first, as far as `memory` MiB hold what is computed of them once; `renew` of them take
         the place of old ones after each validation.
-    held: mixtures that decide which prompt is best, and whether it is better than the one it began with.
-    every: steps from one validation to the next; patience: validations without a better one that end it.
+    held: mixtures that decide when to stop, and whether the prompt takes the place of the one it began with.
+    every: steps from one validation to the next; patience: worse ones in a row that end it.
     colour: sounds are coloured by up to so many dB, up or down, in each of six bands; semitones: and played faster or
         slower by up to so many: few clips then stand for more. Held mixtures have sounds as they are.
-    gain: in dB on held mixtures, from which the tuned prompt takes the place of the one it began with.
+    doubt: standard errors of the held SDR: a prompt is worse than another if it is so by more than these.
     """
 
     loss: Literal["snr", "l1"] = "snr"
-    steps: Annotated[int, Range(1, 1e7)] = 300
+    steps: Annotated[int, Range(1, 1e7)] = 120
     minutes: Annotated[float, Range(0, 1e5)] | None = None
+    folds: Annotated[int, Range(1, 100)] = 5
     batch: Annotated[int, Range(1, 1024)] = 4
     lr: Annotated[float, Range(1e-7, 10)] = 0.02
-    seconds: Annotated[float, Range(0.1, 60)] = 2.0
+    find_lr: bool = False
+    weights_lr: Annotated[float, Range(1e-9, 1)] = 1e-4
+    seconds: Annotated[float, Range(0.1, 60)] = 3.0
     mixtures: Annotated[int, Range(1, 100_000)] = 96
     renew: Annotated[int, Range(0, 100_000)] = 8
-    held: Annotated[int, Range(1, 10_000)] = 24
+    held: Annotated[int, Range(1, 10_000)] = 40
     memory: Annotated[float, Range(1, 1e6)] = 512.0
-    every: Annotated[int, Range(1, 1e6)] = 20
-    patience: Annotated[int, Range(1, 1e6)] = 15
-    colour: Annotated[float, Range(0, 40)] = 6.0
-    semitones: Annotated[float, Range(0, 12)] = 2.0
-    gain: Annotated[float, Range(0, 100)] = 0.1
+    every: Annotated[int, Range(1, 1e6)] = 10
+    patience: Annotated[int, Range(1, 1e6)] = 8
+    colour: Annotated[float, Range(0, 40)] = 10.0
+    semitones: Annotated[float, Range(0, 12)] = 4.0
+    doubt: Annotated[float, Range(0, 100)] = 2.0
     seed: Annotated[int, Range(0, 1 << 62)] = 0
 
     def __post_init__(self) -> None:

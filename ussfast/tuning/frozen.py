@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ussfast import stft
 from ussfast._ext import cpu_isa
 from ussfast.models import SpectralModel
-from ussfast.ops import use_reference
+from ussfast.models._packed import kernel_precision
 from ussfast.ops._op import uses_reference
 
 
@@ -41,9 +41,7 @@ class Ahead:
         """Of mixtures of the same length."""
         spec = torch.cat([p.spec for p in parts])
         columns = zip(*(p.found for p in parts), strict=True)
-        found = tuple(
-            spec if column[0] is parts[0].spec else torch.cat(column) for column in columns
-        )
+        found = tuple(spec if column[0] is parts[0].spec else torch.cat(column) for column in columns)
         scales = [p.scale for p in parts if p.scale is not None]
         return Ahead(spec, found, torch.cat(scales) if scales else None, parts[0].samples)
 
@@ -53,9 +51,10 @@ class Frozen:
     also while others use it."""
 
     def __init__(self, model: SpectralModel):
-        self.model = twin(model).eval()
-        if cpu_isa() == "avx512_bf16" and hasattr(self.model, "use_precision"):
-            self.model.use_precision("bfloat16")  # of products alone: half the time
+        self.model, self.weights = twin(model).eval(), list[nn.Parameter]()
+        # Of products alone: half the time.
+        narrow = self.device.type == "cpu" and cpu_isa() == "avx512_bf16"
+        self.precision = "bfloat16" if narrow else "float32"
 
     @property
     def device(self) -> torch.device:
@@ -63,19 +62,26 @@ class Frozen:
 
     def ahead(self, mixtures: Tensor) -> Ahead:
         """[mixtures, samples] at the model's rate."""
-        with torch.no_grad():
+        with torch.no_grad(), kernel_precision(self.model, self.precision):
             spec, scale = self.model.analyze(mixtures.to(self.device))
             return Ahead(spec, self.model.ahead(spec), scale, mixtures.shape[-1])
 
     def estimate(self, ahead: Ahead, prompt: Tensor) -> Tensor:
         """[mixtures, samples] of what `prompt` [dim] asks for, differentiable with respect to the prompt."""
-        # As in training: models whose ops have kernels for that run on them, others as plain PyTorch.
-        native = getattr(self.model, "native_training", False) and cpu_isa() is not None and not uses_reference()
         model: Any = self.model
-        with use_reference(not native):
-            out = model.behind(ahead.found, prompt[None])
-        audio = stft.synthesize(out, model.config.stft, ahead.samples, ahead.spec if model.masking else None)[:, 0]
-        return audio if ahead.scale is None else audio * ahead.scale[:, None]
+        with kernel_precision(model, self.precision):
+            return waveforms(model, model.behind(ahead.found, prompt[None]), ahead)
+
+
+def kernels(model: nn.Module) -> bool:
+    """As in training: models whose ops have kernels for all gradients run on them, others as plain PyTorch."""
+    return getattr(model, "native_training", False) and cpu_isa() is not None and not uses_reference()
+
+
+def waveforms(model: SpectralModel, out: Tensor, ahead: Ahead) -> Tensor:
+    """[mixtures, samples] of a model's result for one prompt, at the level of the mixtures."""
+    audio = stft.synthesize(out, model.config.stft, ahead.samples, ahead.spec if model.masking else None)[:, 0]
+    return audio if ahead.scale is None else audio * ahead.scale[:, None]
 
 
 def twin(model: nn.Module) -> Any:

@@ -32,8 +32,11 @@ class Mixtures:
         self.sounds, self.others, self.count, self.rng = sounds, others, round(seconds * rate), rng
         self.rate, self.colour, self.semitones = rate, colour, semitones
 
-    def draw(self, number: int) -> tuple[Tensor, Tensor]:
-        """Mixtures and the sounds in them, both float32 [number, samples]; every sound as often as the others."""
+    def draw(self, number: int) -> tuple[Tensor, Tensor, list[int]]:
+        """Mixtures and the sounds in them, both float32 [number, samples], and which of `sounds` these are.
+
+        Every one is drawn as often as the others.
+        """
         mixtures, sounds = np.zeros((2, number, self.count), np.float32)
         order = self._order(number)
         for row, index in enumerate(order):
@@ -42,7 +45,7 @@ class Mixtures:
             gain, beside = (10 ** (self.rng.uniform(*db) / 20) for db in (GAIN_DB, LEVEL_DB))
             sounds[row] = gain * sound
             mixtures[row] = sounds[row] + gain * beside * other
-        return torch.from_numpy(mixtures), torch.from_numpy(sounds)
+        return torch.from_numpy(mixtures), torch.from_numpy(sounds), order
 
     def _order(self, number: int) -> list[int]:
         found: list[int] = []

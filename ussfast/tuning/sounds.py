@@ -72,18 +72,18 @@ def clipped(sounds: Sequence[Sound]) -> list[str]:
     return found
 
 
-def split(sounds: Sequence[Sound], rate: int, seconds: float) -> tuple[list[Sound], list[Sound]]:
-    """What is learned from, and what decides how far: every fourth clip, of few clips the last part of each.
+def cut(sounds: Sequence[Sound], rate: int, seconds: float, folds: int) -> tuple[list[Sound], list[list[int]]]:
+    """Pieces to learn from, and which of them each fold holds out: every piece once, if there are several folds.
 
-    Where a single clip is too short to be cut, it is on both sides: only what it is mixed with differs then.
+    A piece is a clip, or a third of a single one. With one fold, every fourth piece is held out (at least one). Where a
+    single clip is too short to be cut, nothing is: what decides then differs by what is mixed with the clip alone.
     """
-    if len(sounds) >= 4:
-        held = [sound for i, sound in enumerate(sounds) if i % 4 == 3]
-        return [sound for i, sound in enumerate(sounds) if i % 4 != 3], held
-    learned, held = [], []
-    for sound in sounds:
-        cut = round(0.65 * len(sound.audio))
-        long = len(sound.audio) > 1.5 * seconds * rate
-        learned.append(Sound(sound.audio[:cut], sound.called) if long else sound)
-        held.append(Sound(sound.audio[cut:], sound.called) if long else sound)
-    return learned, held
+    pieces = list(sounds)
+    if len(pieces) == 1 and len(pieces[0].audio) > 1.5 * seconds * rate:
+        pieces = [Sound(part, pieces[0].called) for part in np.array_split(pieces[0].audio, 3)]
+    if len(pieces) == 1:
+        return pieces, [[]]
+    if folds == 1:
+        return pieces, [[i for i in range(len(pieces)) if i % 4 == 3] or [len(pieces) - 1]]
+    folds = min(folds, len(pieces))
+    return pieces, [list(range(k, len(pieces), folds)) for k in range(folds)]

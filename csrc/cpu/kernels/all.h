@@ -5,7 +5,7 @@
 #include "bands.h"
 #include "conv_ffn_backward.h"
 #include "cross_attention_backward.h"
-#include "ffn.h"
+#include "ffn_gradient.h"
 #include "gated_recurrence.h"
 #include "locoformer_attention_backward.h"
 #include "resample.h"
@@ -53,6 +53,7 @@ const Kernels USSFAST_TABLE = {
     .lanes = kLanes,
     .rms_row_f32 = normalize_row<float>,
     .rms_row_f64 = normalize_row<double>,
+    .rms_row_gradient = normalize_row_gradient<float>,
     .multiply_pairs = multiply_pairs,
     .overlap_add = overlap_add,
     .divide_by_weight = divide_by_weight,
@@ -61,6 +62,7 @@ const Kernels USSFAST_TABLE = {
     .subtract_mean = subtract_mean,
     .ffn = {block_kernel<Ffn<Float32>, FfnArgs>(), block_kernel<Ffn<Bfloat16>, FfnArgs>(),
             block_kernel<Ffn<Int8>, FfnArgs>()},
+    .ffn_gradient = {block_kernel<FfnGradient<Float32>, FfnArgs>(), block_kernel<FfnGradient<Bfloat16>, FfnArgs>()},
     .conv_ffn = {block_kernel<ConvFfn<Float32>, ConvFfnArgs>(), block_kernel<ConvFfn<Bfloat16>, ConvFfnArgs>()},
     .conv_ffn_backward = {block_kernel<ConvFfnBackward<Float32>, ConvFfnArgs>(),
                           block_kernel<ConvFfnBackward<Bfloat16>, ConvFfnArgs>()},

@@ -8,37 +8,34 @@
 
 #include <type_traits>
 
-#include "gemm.h"
-#include "norm.h"
+#include "rows.h"
 #include "table.h"
 
 namespace ussfast {
 namespace {
 
-template <class P>
-struct Ffn {
+// What both directions share: how sequences are cut into blocks of at most ROWS hidden rows, and their normalised rows.
+template <class P, int ROWS>
+struct FfnBlock {
   using Element = typename P::Element;
   static constexpr bool kInt8 = std::is_same_v<P, Int8>;
-  static constexpr int kRows = kInt8 ? 96 : 192;  // hidden rows per block
-  static constexpr int kAhead = 8;   // rows fetched before they are needed
+  static constexpr int kAhead = 8;  // rows fetched before they are needed
 
   const FfnArgs& a;
-  const int64_t steps, channels, out_width, hidden_width, in_words, hidden_words, edge;
+  const int64_t steps, channels, out_width, in_words, edge;
   const bool whole;        // a block is `per` whole sequences; otherwise a part of one
   const int64_t per, parts;  // sequences per block; blocks per sequence
 
-  explicit Ffn(const FfnArgs& args)
+  explicit FfnBlock(const FfnArgs& args)
       : a(args),
         steps(a.steps()),
         channels(a.at.channels),
         out_width(round_up(channels, kPanel)),
-        hidden_width(round_up(a.hidden, kLanes)),
         in_words((a.kernel * channels + P::kGroup - 1) / P::kGroup),
-        hidden_words(hidden_width / P::kGroup),
         edge(a.kernel - a.stride),
-        whole(steps <= kRows),
-        per(whole ? kRows / steps : 1),
-        parts(whole ? 1 : (steps + kRows - 1) / kRows) {}
+        whole(steps <= ROWS),
+        per(whole ? ROWS / steps : 1),
+        parts(whole ? 1 : (steps + ROWS - 1) / ROWS) {}
 
   int64_t blocks() const { return whole ? (a.at.count() + per - 1) / per : a.at.count() * parts; }
 
@@ -50,53 +47,110 @@ struct Ffn {
   int64_t in_bytes() const {
     return round_up((most_hidden() * a.stride + a.kernel) * channels * sizeof(Element) + 64, 64);
   }
-  int64_t hidden_bytes() const { return round_up(most_hidden() * hidden_width * sizeof(Element), 64); }
   int64_t out_bytes() const { return round_up((most_hidden() * a.stride + a.kernel) * out_width * sizeof(float), 64); }
-  int64_t scale_bytes() const { return kInt8 ? round_up(most_hidden() * sizeof(float), 64) : 0; }
-  int64_t few_bytes() const { return kInt8 ? 3 * kStep * hidden_width * sizeof(float) : 0; }
   int64_t row_bytes() const { return round_up(channels * sizeof(float), 64); }
-  int64_t scratch() const { 
-    return in_bytes() + hidden_bytes() + out_bytes() + scale_bytes() + few_bytes() + row_bytes();
+
+  struct Part {
+    int64_t first, sequences;
+    int64_t from, to;         // output positions of each
+    int64_t low, high, rows;  // hidden rows that reach them, of one; of all
+  };
+  Part part(int64_t block) const {
+    Part p;
+    p.first = whole ? block * per : block / parts;
+    p.sequences = whole ? std::min(per, a.at.count() - p.first) : 1;
+    const int64_t i = whole ? 0 : block % parts;
+    p.from = a.at.length * i / parts, p.to = a.at.length * (i + 1) / parts;
+    p.low = p.from / a.stride;
+    p.high = whole ? steps : std::min(steps, (p.to - 1 + edge) / a.stride + 1);
+    p.rows = (p.sequences - 1) * steps + p.high - p.low;
+    return p;
+  }
+  // Output row of position l of sequence s.
+  USSFAST_INLINE int64_t place(const Part& p, int64_t s, int64_t l) const {
+    return (s * steps - p.low) * a.stride + l + edge;
+  }
+
+  // The rows that windows of a block see, from row(sequence, position, to); zeros where there is none.
+  template <class Row>
+  USSFAST_INLINE void read(const Part& p, char* to, const Row& row) const {
+    constexpr int kZero = kInt8 ? 128 : 0;
+    for (int64_t s = 0; s < p.sequences; ++s) {
+      const int64_t end = s + 1 < p.sequences ? steps * a.stride : (p.high - 1 - p.low) * a.stride + a.kernel;
+      for (int64_t r = 0; r < end; ++r, to += channels * sizeof(Element)) {
+        const int64_t l = p.low * a.stride - edge + r;
+        if (l < 0 || l >= a.at.length) std::memset(to, kZero, channels * sizeof(Element));
+        else row(p.first + s, l, (Element*)to);
+      }
+    }
+    std::memset(to, kZero, 64);  // the last window's last word may be longer than the window
+  }
+
+  // The same with normalised rows. some: room for one.
+  void read_normal(const Part& p, char* in, float* some) const {
+    const int64_t width = channels / a.norm.groups;
+    read(p, in, [&](int64_t sequence, int64_t l, Element* to) {
+      const float* x = a.x + a.at.in(sequence);
+      if (l + kAhead < a.at.length)  // along time, rows are pages apart: no hardware foresees that
+        for (int64_t c = 0; c < channels; c += 16) __builtin_prefetch(x + (l + kAhead) * a.at.in_step + c);
+      const bool direct = std::is_same_v<P, Float32>;
+      normalize_row(x + l * a.at.in_step, a.norm.weight, direct ? (float*)to : some, a.norm.groups, width, a.norm.eps);
+      // A normalised value is at most the root of its group's width: the scale needs no search.
+      if (!direct) narrow(some, channels, kInt8 ? 127.0f / std::sqrt(float(width)) : 1.0f, to);
+    });
+  }
+
+  static USSFAST_INLINE void narrow(const float* from, int64_t n, float scale, Element* to) {
+    if constexpr (kInt8) quantize(from, n, scale, to);
+    else if constexpr (std::is_same_v<P, Bfloat16>)
+      for (int64_t c = 0; c < n; c += kLanes) put_some(to + c, load_some(from + c, n - c), n - c);
+  }
+};
+
+template <class P>
+struct Ffn : FfnBlock<P, std::is_same_v<P, Int8> ? 96 : 192> {
+  using Base = FfnBlock<P, std::is_same_v<P, Int8> ? 96 : 192>;
+  using typename Base::Element, typename Base::Part;
+  using Base::a, Base::kInt8, Base::channels, Base::out_width, Base::in_words;
+
+  const int64_t hidden_width, hidden_words;
+
+  explicit Ffn(const FfnArgs& args)
+      : Base(args), hidden_width(round_up(a.hidden, kLanes)), hidden_words(hidden_width / P::kGroup) {}
+
+  int64_t hidden_bytes() const { return round_up(this->most_hidden() * hidden_width * sizeof(Element), 64); }
+  int64_t scale_bytes() const { return kInt8 ? round_up(this->most_hidden() * sizeof(float), 64) : 0; }
+  int64_t few_bytes() const { return kInt8 ? 3 * kStep * hidden_width * sizeof(float) : 0; }
+  int64_t scratch() const {
+    return this->in_bytes() + hidden_bytes() + this->out_bytes() + scale_bytes() + few_bytes() + this->row_bytes();
   }
 
   void run(int64_t block, char* scratch) const {
     char* in = scratch;
-    char* hidden = in + in_bytes();
+    char* hidden = in + this->in_bytes();
     float* out = (float*)(hidden + hidden_bytes());
-    float* scales = (float*)((char*)out + out_bytes());
+    float* scales = (float*)((char*)out + this->out_bytes());
     float* few = (float*)((char*)scales + scale_bytes());
     float* row = (float*)((char*)few + few_bytes());
+    const Part p = this->part(block);
+    const int64_t rows = p.rows;
 
-    const int64_t first = whole ? block * per : block / parts;
-    const int64_t sequences = whole ? std::min(per, a.at.count() - first) : 1;
-    const int64_t part = whole ? 0 : block % parts;
-    const int64_t from = a.at.length * part / parts, to = a.at.length * (part + 1) / parts;  // output positions
-    // Hidden rows that reach them.
-    const int64_t low = from / a.stride;
-    const int64_t high = whole ? steps : std::min(steps, (to - 1 + edge) / a.stride + 1);
-    const int64_t rows = (sequences - 1) * steps + high - low;
-
-    for (int64_t s = 0; s < sequences; ++s) {
-      const int64_t end = s + 1 < sequences ? steps * a.stride : (high - 1 - low) * a.stride + a.kernel;
-      read(first + s, low * a.stride - edge, end, in + s * steps * a.stride * channels * sizeof(Element), row);
-    }
+    this->read_normal(p, in, row);
     if constexpr (kInt8) expand_int8(in, rows, (uint8_t*)hidden, scales, few);
     else expand(in, rows, hidden);
 
-    // Output row of position l of sequence s.
-    const auto place = [&](int64_t s, int64_t l) { return (s * steps - low) * a.stride + l + edge; };
     std::memset(out, 0, ((rows - 1) * a.stride + a.kernel) * out_width * sizeof(float));
-    for (int64_t s = 0; s < sequences; ++s)
-      for (int64_t l = from; l < to; ++l) {
-        const float* x = a.x + a.at.in(first + s) + l * a.at.in_step;
-        float* y = out + place(s, l) * out_width;
+    for (int64_t s = 0; s < p.sequences; ++s)
+      for (int64_t l = p.from; l < p.to; ++l) {
+        const float* x = a.x + a.at.in(p.first + s) + l * a.at.in_step;
+        float* y = out + this->place(p, s, l) * out_width;
         for (int64_t c = 0; c < channels; c += kLanes)
           store_some(y + c, load_some(x + c, channels - c) + load(a.deconv_bias + c), channels - c);
       }
     contract(hidden, scales, rows, out);
-    for (int64_t s = 0; s < sequences; ++s)
-      for (int64_t l = from; l < to; ++l)
-        copy(out + place(s, l) * out_width, channels, a.y + a.at.out(first + s) + l * a.at.out_step);
+    for (int64_t s = 0; s < p.sequences; ++s)
+      for (int64_t l = p.from; l < p.to; ++l)
+        copy(out + this->place(p, s, l) * out_width, channels, a.y + a.at.out(p.first + s) + l * a.at.out_step);
   }
 
   // Convolution and SwiGLU of all rows.
@@ -112,44 +166,15 @@ struct Ffn {
         for (int r = 0; r < size; ++r, to += hidden_width) {
           const F value = acc[r][0] + value_bias, gate = acc[r][1] + gate_bias;
           if constexpr (std::is_same_v<P, Float32>) store(to, value * silu(gate));
-          else store(to, to_bfloat16(value * silu_coarse(gate)));
+          else put(to, value * silu_coarse(gate));
         }
       });
     }
   }
 
  private:
-  // Normalised rows of positions start .. start + rows of a sequence; zeros outside of it.
-  void read(int64_t sequence, int64_t start, int64_t rows, char* to, float* row) const {
-    const float* x = a.x + a.at.in(sequence);
-    const int64_t width = channels / a.norm.groups;
-    for (int64_t r = 0; r < rows; ++r, to += channels * sizeof(Element)) {
-      const int64_t l = start + r;
-      if (l < 0 || l >= a.at.length) {
-        std::memset(to, kInt8 ? 128 : 0, channels * sizeof(Element));
-        continue;
-      }
-      if (l + kAhead < a.at.length)  // along time, rows are pages apart: no hardware foresees that
-        for (int64_t c = 0; c < channels; c += 16) __builtin_prefetch(x + (l + kAhead) * a.at.in_step + c);
-      const bool direct = std::is_same_v<P, Float32>;
-      float* y = direct ? (float*)to : row;
-      normalize_row(x + l * a.at.in_step, a.norm.weight, y, a.norm.groups, width, a.norm.eps);
-      // A normalised value is at most the root of its group's width: the scale needs no search.
-      if (!direct) narrow(row, channels, kInt8 ? 127.0f / std::sqrt(float(width)) : 1.0f, (Element*)to);
-    }
-  }
-
   static USSFAST_INLINE void copy(const float* from, int64_t n, float* to) {
     for (int64_t c = 0; c < n; c += kLanes) store_some(to + c, load(from + c), n - c);
-  }
-
-  static USSFAST_INLINE void narrow(const float* from, int64_t n, float scale, Element* to) {
-    if constexpr (kInt8) quantize(from, n, scale, to);
-    else if constexpr (std::is_same_v<P, Bfloat16>)
-      for (int64_t c = 0; c < n; c += kLanes) {
-        const H halves = to_bfloat16(load_some(from + c, n - c));
-        n - c >= kLanes ? store(to + c, halves) : (void)std::memcpy(to + c, &halves, 2 * (n - c));
-      }
   }
 
   // `expand` in int8, a few rows at a time: they become bytes as soon as all their hidden units are there.
@@ -174,7 +199,7 @@ struct Ffn {
         for (int64_t h = 0; h < hidden_width; h += kLanes) peaks = max(peaks, magnitude(load(row + h)));
         const float peak = largest(peaks);
         scales[m + r] = peak / 127.0f;
-        narrow(row, hidden_width, peak > 0 ? 127.0f / peak : 0.0f, (Element*)hidden + (m + r) * hidden_width);
+        this->narrow(row, hidden_width, peak > 0 ? 127.0f / peak : 0.0f, (Element*)hidden + (m + r) * hidden_width);
       }
     });
   }
@@ -206,11 +231,6 @@ struct Ffn {
           });
         }
       }
-  }
-
-  static USSFAST_INLINE H to_bfloat16(F value) {
-    const U bits = (U)value;
-    return low_halves((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);  // ties to even
   }
 };
 

@@ -33,6 +33,10 @@ struct FfnArgs {
   const char *conv, *deconv;
   const float *conv_bias, *conv_scale, *deconv_bias, *deconv_scale;
   const int32_t* deconv_zero;
+  // Of the backward pass, whose conv and conv_bias have whole panels of hidden units: see FfnGradient.
+  const char *conv_back, *deconv_back;
+  const float* grad;  // of y, contiguous
+  float* grad_x;
 
   // Hidden rows per sequence.
   int64_t steps() const { return (at.length + kernel - stride + stride - 1) / stride; }

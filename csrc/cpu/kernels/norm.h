@@ -45,19 +45,28 @@ USSFAST_INLINE V<T, 4> squares(const T* x) {
   return fold<T, kWide>(sum, std::make_index_sequence<kWide / 2>());
 }
 
-// One bin of known width, four groups at a time: a 4x4 transposed addition leaves their four sums in the lanes of
-// one register, so that one root and one division serve all four, without a way through memory.
+// The sums of four vectors, in the lanes of one.
+template <typename T>
+USSFAST_INLINE V<T, 4> sums_of_four(const V<T, 4>& a, const V<T, 4>& b, const V<T, 4>& c, const V<T, 4>& d) {
+  const auto ab = __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const auto cd = __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+}
+
+// RMS of four groups: a 4x4 transposed addition leaves their four sums in the lanes of one register, so that one root and
+// one division serve all four, without a way through memory.
+template <int WIDTH, typename T>
+USSFAST_INLINE V<T, 4> rms_of_four(const T* x) {
+  const auto mean = sums_of_four<T>(squares<WIDTH>(x), squares<WIDTH>(x + WIDTH), squares<WIDTH>(x + 2 * WIDTH),
+                            squares<WIDTH>(x + 3 * WIDTH)) / T(WIDTH);
+  return V<T, 4>{std::sqrt(mean[0]), std::sqrt(mean[1]), std::sqrt(mean[2]), std::sqrt(mean[3])};
+}
+
+// One bin of known width, four groups at a time.
 template <int WIDTH, typename T>
 USSFAST_INLINE void row_by_four(const T* __restrict x, const T* __restrict w, T* __restrict y, int64_t groups, T eps) {
   for (int64_t g = 0; g < groups; g += 4, x += 4 * WIDTH, w += 4 * WIDTH, y += 4 * WIDTH) {
-    const auto a = squares<WIDTH>(x), b = squares<WIDTH>(x + WIDTH);
-    const auto c = squares<WIDTH>(x + 2 * WIDTH), d = squares<WIDTH>(x + 3 * WIDTH);
-    const auto ab = __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    const auto cd = __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    auto rms = __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-    rms /= T(WIDTH);
-    rms = V<T, 4>{std::sqrt(rms[0]), std::sqrt(rms[1]), std::sqrt(rms[2]), std::sqrt(rms[3])};
-    const V<T, 4> scale = T(1) / (rms + eps);
+    const V<T, 4> scale = T(1) / (rms_of_four<WIDTH>(x) + eps);
     constexpr int kWide = std::min<int>(WIDTH, 64 / sizeof(T));
 #pragma GCC unroll 4
     for (int k = 0; k < 4; ++k)

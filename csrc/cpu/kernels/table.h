@@ -122,6 +122,9 @@ struct Kernels {
   int lanes;  // a packed panel has twice as many columns
   void (*rms_row_f32)(const float* x, const float* w, float* y, int64_t groups, int64_t width, float eps);
   void (*rms_row_f64)(const double* x, const double* w, double* y, int64_t groups, int64_t width, double eps);
+  // Gradient of a row from that of its result, plus `add` unless that is null.
+  void (*rms_row_gradient)(const float* x, const float* w, const float* grad, const float* add, float* out, int64_t groups,
+                           int64_t width, float eps);
 
   // Around the inverse STFT, see spectrum.h.
   void (*multiply_pairs)(const float* a, const float* b, float* out, int64_t count);
@@ -133,7 +136,7 @@ struct Kernels {
   void (*subtract_mean)(float* x, int64_t parts, int64_t step, int64_t count);
 
   // Work is cut into independent blocks whose results do not depend on the thread that computes them.
-  Blocks<FfnArgs> ffn[kPrecisions];
+  Blocks<FfnArgs> ffn[kPrecisions], ffn_gradient[2];  // the latter, of the input alone: float32, bfloat16
   Blocks<ConvFfnArgs> conv_ffn[2], conv_ffn_backward[2];  // float32, bfloat16; blocks of the latter are chunks
   Blocks<GatedRecurrenceArgs> gated_recurrence[2], gated_recurrence_backward[2];  // the same
   Blocks<BandAttentionArgs> band_attention[2], band_attention_backward[2];  // the same

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from ussfast.data.readers import dnr, esc50, fsd50k, fuss, musdb, slakh, vctk_demand, wham
-from ussfast.data.readers._base import Problem, Reader, Scan, scan
+from ussfast.data.readers._base import Problem, Reader, Scan, read_table, scan
 from ussfast.errors import InputError
 
-__all__ = ["READERS", "Problem", "Reader", "Scan", "read_data_set"]
+__all__ = ["READERS", "Problem", "Reader", "Scan", "read_data_set", "read_table"]
 
 READERS: dict[str, Reader] = {
     reader.name: reader
