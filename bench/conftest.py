@@ -123,6 +123,40 @@ def as_trained(benchmark, interleaved):
     return run
 
 
+@pytest.fixture
+def by_inputs(benchmark, interleaved):
+    """Runs an op whose weights stay as they are, with the gradients of its first arguments, against autograd of its
+    reference.
+
+    inputs: how many arguments have a gradient. backward_alone: without the forward pass. flop: of what is timed.
+    """
+
+    def run(
+        spec: Any, arguments: Sequence[Any], inputs: int, case: str, backward_alone: bool, flop: float = 0.0
+    ) -> None:
+        leaves = [leaf.requires_grad_() for leaf in arguments[:inputs]]
+        with torch.enable_grad():
+            kept = {function: function(*arguments) for function in (spec, spec.reference)}
+        grad = torch.randn_like(kept[spec])
+
+        def call(function: Callable[..., Any]) -> Sequence[torch.Tensor]:
+            with torch.inference_mode(False), torch.enable_grad():
+                out = kept[function] if backward_alone else function(*arguments)
+                return torch.autograd.grad(out, leaves, grad, retain_graph=backward_alone)
+
+        pairs = zip(call(spec), call(spec.reference), strict=True)
+        assert all((a - b).norm() <= TOLERANCE["float32"] * b.norm() for a, b in pairs)
+        benchmark.group = f"{spec.name}/{'backward' if backward_alone else 'forward and backward'}/{case}"
+        interleaved(
+            {"native": lambda: call(spec), "reference": lambda: call(spec.reference)},
+            subject="native",
+            flop=flop,
+            rounds=5,
+        )
+
+    return run
+
+
 def pytest_terminal_summary(terminalreporter, config):
     """The ratios, which pytest-benchmark's own table does not show."""
     session = getattr(config, "_benchmarksession", None)

@@ -17,9 +17,7 @@ def overlapping_edges():
     return torch.stack([(cuts[:-1] - 8).clamp(min=0), (cuts[1:] + 8).clamp(max=BINS)], 1).long()
 
 
-@pytest.mark.parametrize("given", ["bias", "none"])
-@pytest.mark.parametrize("bands_are", ["queries", "keys"])
-def bench_biased_cross_attention(benchmark, interleaved, bands_are, given):
+def arguments(bands_are, given):
     encoder = bands_are == "queries"
     queries, keys = (BANDS, BINS) if encoder else (BINS, BANDS)
     q = torch.randn(1 if encoder else FRAMES, queries, HEADS, WIDTH)
@@ -27,7 +25,13 @@ def bench_biased_cross_attention(benchmark, interleaved, bands_are, given):
     slope = 0.5 ** torch.arange(HEADS)
     distance = edge_bias(overlapping_edges(), BINS)
     bias = (distance if encoder else distance.t()).expand(HEADS, -1, -1).contiguous()
-    args = q, k, v, *((bias, slope, pack(bias, slope)) if given == "bias" else (None, None, None))
+    return q, k, v, *((bias, slope, pack(bias, slope)) if given == "bias" else (None, None, None))
+
+
+@pytest.mark.parametrize("given", ["bias", "none"])
+@pytest.mark.parametrize("bands_are", ["queries", "keys"])
+def bench_biased_cross_attention(benchmark, interleaved, bands_are, given):
+    args = arguments(bands_are, given)
     with torch.inference_mode():  # never time a wrong result
         torch.testing.assert_close(SPEC.overload(*args), SPEC.reference(*args), rtol=1e-5, atol=1e-5)
     benchmark.group = f"biased_cross_attention/{bands_are}"
@@ -37,3 +41,10 @@ def bench_biased_cross_attention(benchmark, interleaved, bands_are, given):
         flop=SPEC.flop(*args),
         rounds=5,
     )
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["backward", "forward-backward"])
+@pytest.mark.parametrize("bands_are", ["queries", "keys"])
+def bench_gradients_of_inputs(by_inputs, bands_are, alone):
+    args = arguments(bands_are, "bias")
+    by_inputs(SPEC, args, 3, bands_are, alone, flop=(2 if alone else 3) * SPEC.flop(*args))  # four products backwards

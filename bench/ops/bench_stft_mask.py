@@ -35,3 +35,10 @@ def bench_stft_mask(benchmark, interleaved, masked):
         },
         subject="native",
     )
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["backward", "forward-backward"])
+def bench_gradient_of_mask(by_inputs, alone):
+    mask, spec = (torch.randn(1, *more, FRAMES, N_FFT // 2 + 1, 2) for more in ((SOURCES,), ()))
+    window, samples = torch.hann_window(N_FFT).sqrt(), (FRAMES - 1) * HOP
+    by_inputs(SPEC, (mask, spec, window, N_FFT, HOP, samples, False, False), 1, "masked", alone)

@@ -1,3 +1,6 @@
+#include <tuple>
+#include <vector>
+
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
@@ -42,47 +45,103 @@ HeadRows rows_of(const Tensor& x) {
   return {x.const_data_ptr<float>(), x.size(0) == 1 ? 0 : x.stride(0), x.stride(1), x.stride(2)};
 }
 
+// The arguments as kernels read them, for as long as they run.
+struct CrossAttentionCall {
+  Tensor q, k, v, blob;
+  CrossAttentionGradArgs args = {};
+
+  CrossAttentionCall(const Tensor& q_, const Tensor& k_, const Tensor& v_, const std::optional<Tensor>& bias,
+                     const std::optional<Tensor>& slope, const std::optional<Tensor>& packed) {
+    TORCH_CHECK(q_.dim() == 4 && k_.dim() == 4 && k_.sizes() == v_.sizes() && q_.sizes().slice(2) == k_.sizes().slice(2) &&
+                    (q_.size(0) == 1 || q_.size(0) == k_.size(0)) && k_.size(1) > 0 && k_.size(2) > 0 && k_.size(3) > 0,
+                "biased_cross_attention: q ", q_.sizes(), ", k ", k_.sizes(), ", v ", v_.sizes());
+    const int64_t queries = q_.size(1), keys = k_.size(1), heads = k_.size(2), width = k_.size(3);
+    TORCH_CHECK(!bias || bias->sizes() == at::IntArrayRef({heads, queries, keys}),
+                "biased_cross_attention: bias must be [heads, queries, keys]");
+    TORCH_CHECK(!slope || slope->sizes() == at::IntArrayRef({heads}), "biased_cross_attention: slope must be [heads]");
+    q = readable(q_), k = readable(k_), v = readable(v_);
+    args.q = rows_of(q), args.k = rows_of(k), args.v = rows_of(v);
+    args.batch = k.size(0), args.queries = queries, args.keys = keys, args.heads = heads, args.width = width;
+    args.scale = float(kLog2e / std::sqrt(double(width)));
+    if (bias) {
+      blob = packed_or(packed, packed_size(heads, queries, keys), [&] { return pack(*bias, slope); });
+      args.bias = reinterpret_cast<const float*>(blob.const_data_ptr<uint8_t>());
+    }
+  }
+
+  std::vector<int64_t> kept_sizes() const { return {args.batch, args.heads, 2, args.queries}; }
+
+  Tensor run_forward(const Tensor* kept) {
+    auto y = result({args.batch, args.queries, args.heads * args.width});
+    if (y.numel() == 0) return y;
+    args.y = y.mutable_data_ptr<float>();
+    args.kept = kept == nullptr ? nullptr : kept->mutable_data_ptr<float>();
+    run_blocks<CrossAttentionArgs>(kernels().cross_attention, args);
+    return y;
+  }
+};
+
 Tensor biased_cross_attention(const Tensor& q, const Tensor& k, const Tensor& v, const std::optional<Tensor>& bias,
                               const std::optional<Tensor>& slope, const std::optional<Tensor>& packed) {
   if (q.scalar_type() == at::kDouble)
     return reference("ussfast::biased_cross_attention", &biased_cross_attention, q, k, v, bias, slope, packed);
-  TORCH_CHECK(q.dim() == 4 && k.dim() == 4 && k.sizes() == v.sizes() && q.sizes().slice(2) == k.sizes().slice(2) &&
-                  (q.size(0) == 1 || q.size(0) == k.size(0)) && k.size(1) > 0 && k.size(2) > 0 && k.size(3) > 0,
-              "biased_cross_attention: q ", q.sizes(), ", k ", k.sizes(), ", v ", v.sizes());
-  const int64_t batch = k.size(0), queries = q.size(1), keys = k.size(1), heads = k.size(2), width = k.size(3);
-  TORCH_CHECK(!bias || bias->sizes() == at::IntArrayRef({heads, queries, keys}),
-              "biased_cross_attention: bias must be [heads, queries, keys]");
-  TORCH_CHECK(!slope || slope->sizes() == at::IntArrayRef({heads}), "biased_cross_attention: slope must be [heads]");
-  const auto q32 = readable(q), k32 = readable(k), v32 = readable(v);
-  auto y = result({batch, queries, heads * width});
-  if (y.numel() == 0) return y.to(q.scalar_type());
+  return CrossAttentionCall(q, k, v, bias, slope, packed).run_forward(nullptr).to(q.scalar_type());
+}
 
-  CrossAttentionArgs args = {
-      .q = rows_of(q32),
-      .k = rows_of(k32),
-      .v = rows_of(v32),
-      .y = y.mutable_data_ptr<float>(),
-      .batch = batch,
-      .queries = queries,
-      .keys = keys,
-      .heads = heads,
-      .width = width,
-      .scale = float(kLog2e / std::sqrt(double(width))),
-      .bias = nullptr,
-  };
-  Tensor blob;
-  if (bias) {
-    blob = packed_or(packed, packed_size(heads, queries, keys), [&] { return pack(*bias, slope); });
-    args.bias = reinterpret_cast<const float*>(blob.const_data_ptr<uint8_t>());
-  }
-  run_blocks(kernels().cross_attention, args);
-  return y.to(q.scalar_type());
+// Also returns what the backward pass needs beside the result.
+std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tensor& v, const std::optional<Tensor>& bias,
+                                   const std::optional<Tensor>& slope, const std::optional<Tensor>& packed) {
+  CrossAttentionCall call(q, k, v, bias, slope, packed);
+  const auto kept = result(call.kept_sizes());
+  const auto y = call.run_forward(&kept);
+  return {y, kept};
+}
+
+// Of q, k and v.
+std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& y, const Tensor& kept, const Tensor& q,
+                                            const Tensor& k, const Tensor& v, const std::optional<Tensor>& bias,
+                                            const std::optional<Tensor>& slope, const std::optional<Tensor>& packed) {
+  CrossAttentionCall call(q, k, v, bias, slope, packed);
+  auto& args = call.args;
+  const auto of_y = dense(grad), mixed = dense(y);
+  TORCH_CHECK(of_y.sizes() == at::IntArrayRef({args.batch, args.queries, args.heads * args.width}) &&
+                  mixed.sizes() == of_y.sizes() && kept.sizes() == at::IntArrayRef(call.kept_sizes()) &&
+                  kept.is_contiguous() && kept.scalar_type() == at::kFloat,
+              "biased_cross_attention: the gradient ", grad.sizes(), " or what was kept ", kept.sizes(), " does not fit k ",
+              k.sizes());
+  const bool shared = q.size(0) != args.batch;
+  auto of_k = result(k.sizes()), of_v = result(k.sizes());
+  auto of_q = result({args.batch, args.queries, args.heads, args.width});
+  if (of_y.numel() == 0) return {at::zeros(q.sizes(), of_y.options()), of_k.zero_(), of_v.zero_()};
+  args.mixed = mixed.const_data_ptr<float>(), args.grad = of_y.const_data_ptr<float>();
+  args.kept = const_cast<float*>(kept.const_data_ptr<float>());
+  args.grad_q = of_q.mutable_data_ptr<float>();
+  args.grad_k = of_k.mutable_data_ptr<float>(), args.grad_v = of_v.mutable_data_ptr<float>();
+  run_blocks(kernels().cross_attention_backward, args);
+  if (!shared) return {of_q, of_k, of_v};
+  // Items are added in their order, whatever the number of threads.
+  auto sum = at::zeros(q.sizes(), of_y.options());
+  float* const to = sum.mutable_data_ptr<float>();
+  const int64_t size = sum.numel();
+  at::parallel_for(0, size, 1024, [&](int64_t first, int64_t last) {
+    for (int64_t item = 0; item < args.batch; ++item)
+      for (int64_t i = first; i < last; ++i) to[i] += args.grad_q[item * size + i];
+  });
+  return {sum, of_k, of_v};
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(ussfast, m) {
   m.def("_pack_biased_cross_attention(Tensor bias, Tensor? slope) -> Tensor", &pack);
+  m.def(
+      "_biased_cross_attention_forward(Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor? slope, Tensor? packed) -> "
+      "(Tensor, Tensor)",
+      &forward);
+  m.def(
+      "_biased_cross_attention_backward(Tensor grad, Tensor y, Tensor kept, Tensor q, Tensor k, Tensor v, Tensor? bias, "
+      "Tensor? slope, Tensor? packed) -> (Tensor, Tensor, Tensor)",
+      &backward);
 }
 TORCH_LIBRARY_IMPL(ussfast, CPU, m) { m.impl("biased_cross_attention", &biased_cross_attention); }
 

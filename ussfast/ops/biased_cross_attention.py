@@ -1,4 +1,7 @@
-"""Cross-attention between bands and bins, with a bias per head."""
+"""Cross-attention between bands and bins, with a bias per head.
+
+On the CPU gradients of q, k and v, with bias and slope that stay as they are, have kernels too.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ussfast.errors import InputError
-from ussfast.ops._op import OpSpec, define
+from ussfast.ops._op import TRAINING, OpSpec, Training, define
 from ussfast.ops.locoformer_attention import mix
 
 
@@ -129,3 +132,24 @@ SPEC = define(
         flop=flop,
     )
 )
+
+
+def _takes(args: tuple[Any, ...]) -> bool:
+    fixed = [a for a in args[3:5] if a is not None]
+    if not hasattr(torch.ops.ussfast, "_biased_cross_attention_backward") or any(a.requires_grad for a in fixed):
+        return False  # gradients of bias and slope are those of the reference
+    return all(a.dtype == torch.float32 for a in (*args[:3], *fixed))
+
+
+def _forward(args: tuple[Any, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    out, kept = torch.ops.ussfast._biased_cross_attention_forward(*args)
+    return out, (out, kept)
+
+
+def _backward(
+    grad: Tensor, args: list[Any], kept: tuple[Tensor, ...], need: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    return *torch.ops.ussfast._biased_cross_attention_backward(grad, *kept, *args), None, None, None
+
+
+TRAINING[SPEC.name] = Training(_takes, _forward, _backward)

@@ -1,4 +1,7 @@
-"""Self-attention of TF-Locoformer with rotary positions, fused with its norm, projections and residual."""
+"""Self-attention of TF-Locoformer with rotary positions, fused with its norm, projections and residual.
+
+On the CPU the gradient of x alone, with weights that stay as they are, has kernels too; others are the reference's.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ussfast.errors import InputError
-from ussfast.ops._op import OpSpec, define
+from ussfast.ops._op import TRAINING, OpSpec, Training, define
 from ussfast.ops._quantize import check_precision, round_int8, under_autocast
 from ussfast.ops.rms_group_norm import reference as rms_reference
 
@@ -177,3 +180,24 @@ SPEC = define(
         flop=flop,
     )
 )
+
+
+def _takes(args: tuple[Any, ...]) -> bool:
+    weights = [a for a in args[1:5] if a is not None]
+    if not hasattr(torch.ops.ussfast, "_locoformer_attention_backward") or any(a.requires_grad for a in weights):
+        return False  # gradients of weights are those of the reference
+    return args[-1] != "int8" and all(a.dtype == torch.float32 for a in (args[0], *weights))
+
+
+def _forward(args: tuple[Any, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    out, kept = torch.ops.ussfast._locoformer_attention_forward(*args)
+    return out, (kept,)
+
+
+def _backward(
+    grad: Tensor, args: list[Any], kept: tuple[Tensor, ...], need: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    return torch.ops.ussfast._locoformer_attention_backward(grad, *kept, *args), *[None] * (len(args) - 1)
+
+
+TRAINING[SPEC.name] = Training(_takes, _forward, _backward)

@@ -1,4 +1,7 @@
-"""Complex masks times the spectrum of the mixture, and the inverse STFT of the product, for all sources at once."""
+"""Complex masks times the spectrum of the mixture, and the inverse STFT of the product, for all sources at once.
+
+On the CPU the gradient of the mask, with a mixture that has none, has a kernel too.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ussfast.errors import InputError
-from ussfast.ops._op import OpSpec, define
+from ussfast.ops._op import TRAINING, OpSpec, Training, define
 
 # torch.istft takes a sum of squared windows below this for zero, too.
 NOTHING = 1e-11
@@ -167,3 +170,23 @@ SPEC = define(
         train_on_reference=True,
     )
 )
+
+
+def _takes(args: tuple[Any, ...]) -> bool:
+    mask, *fixed = (a for a in args if torch.is_tensor(a))
+    if not hasattr(torch.ops.ussfast, "_stft_mask_backward") or any(a.requires_grad for a in fixed):
+        return False  # gradients of the mixture are those of the reference
+    return all(a.dtype == torch.float32 for a in (mask, *fixed))
+
+
+def _forward(args: tuple[Any, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    return SPEC.overload(*args), ()
+
+
+def _backward(
+    grad: Tensor, args: list[Any], kept: tuple[Tensor, ...], need: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    return torch.ops.ussfast._stft_mask_backward(grad, *args), *[None] * (len(args) - 1)
+
+
+TRAINING[SPEC.name] = Training(_takes, _forward, _backward)

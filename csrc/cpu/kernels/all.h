@@ -4,10 +4,10 @@
 #include "band_tokens.h"
 #include "bands.h"
 #include "conv_ffn_backward.h"
-#include "cross_attention.h"
+#include "cross_attention_backward.h"
 #include "ffn_gradient.h"
 #include "gated_recurrence.h"
-#include "locoformer_attention.h"
+#include "locoformer_attention_backward.h"
 #include "resample.h"
 #include "spectrum.h"
 #include "trunk_ends.h"
@@ -57,6 +57,9 @@ const Kernels USSFAST_TABLE = {
     .multiply_pairs = multiply_pairs,
     .overlap_add = overlap_add,
     .divide_by_weight = divide_by_weight,
+    .weigh = weigh,
+    .multiply_conjugate = multiply_conjugate,
+    .subtract_mean = subtract_mean,
     .ffn = {block_kernel<Ffn<Float32>, FfnArgs>(), block_kernel<Ffn<Bfloat16>, FfnArgs>(),
             block_kernel<Ffn<Int8>, FfnArgs>()},
     .ffn_gradient = {block_kernel<FfnGradient<Float32>, FfnArgs>(), block_kernel<FfnGradient<Bfloat16>, FfnArgs>()},
@@ -80,7 +83,9 @@ const Kernels USSFAST_TABLE = {
     .band_tokens_backward = {block_kernel<BandTokensBackward<Float32>, BandTokensArgs>(),
                              block_kernel<BandTokensBackward<Bfloat16>, BandTokensArgs>()},
     .attention = block_kernel<LocoformerAttention, AttentionArgs>(),
+    .attention_backward = block_kernel<LocoformerAttentionBackward, AttentionGradArgs>(),
     .cross_attention = block_kernel<CrossAttention, CrossAttentionArgs>(),
+    .cross_attention_backward = block_kernel<CrossAttentionBackward, CrossAttentionGradArgs>(),
     .band_moments = band_moments,
     .band_split = block_kernel<BandSplit, BandSplitArgs>(),
     .band_merge = block_kernel<BandMerge, BandMergeArgs>(),

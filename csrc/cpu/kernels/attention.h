@@ -16,6 +16,27 @@ namespace {
 constexpr int64_t kKeys = 24 * kStep;  // keys per block: their scores stay in the first-level cache
 constexpr float kHidden = -1e30f;      // not -inf: a block of keys that are all hidden must not give NaN
 
+// Rows r < rows and columns c < columns of `from`, times scale, become to[c][r]: up to kLanes of each. What is not there is
+// zero; to_rows and to_columns are how much of the result is written. Not inlined: it needs all registers.
+__attribute__((noinline)) inline void turn_block(const float* from, int64_t from_row, int64_t rows, int64_t columns,
+                                                 float scale, float* to, int64_t to_row, int64_t to_rows,
+                                                 int64_t to_columns) {
+  F m[kLanes];
+  if (rows >= kLanes && columns >= kLanes) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) m[i] = load(from + i * from_row) * scale;
+  } else {
+    for (int i = 0; i < kLanes; ++i) m[i] = i < rows ? load_some(from + i * from_row, columns) * scale : F{};
+  }
+  transpose(m);
+  if (to_rows >= kLanes && to_columns >= kLanes) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) store(to + i * to_row, m[i]);
+  } else {
+    for (int i = 0; i < std::min<int64_t>(kLanes, to_rows); ++i) store_some(to + i * to_row, m[i], to_columns);
+  }
+}
+
 // One head. Element (i, c) of keys lies at keys[i * key_row + c * key_column], of values at
 // values[i * value_row + c * value_column].
 struct Head {
@@ -33,9 +54,10 @@ struct NoBias {
 // Attention of NV vectors of queries to `keys` keys.
 // queries: [width] rows of NV vectors, q_row floats apart; out: the same shape, out_row apart, may be the same memory.
 // bias(score, key, v) gives the score with its bias; memory: attend_memory(width) floats.
+// kept: of each query its largest score, then (after NV vectors) of each 1 / sum of its weights; may be null.
 template <int NV, class Bias>
 USSFAST_INLINE void attend(const Head& head, int64_t keys, const float* queries, int64_t q_row, const Bias& bias,
-                           float* out, int64_t out_row, float* memory) {
+                           float* out, int64_t out_row, float* memory, float* kept = nullptr) {
   constexpr int64_t kRow = NV * kLanes;
   float* scores = memory;
   float* mixed = scores + (kKeys + 3 * kStep) * kRow;
@@ -83,6 +105,11 @@ USSFAST_INLINE void attend(const Head& head, int64_t keys, const float* queries,
                                head.value_row * 4, scores, kRow * 4, n, mixed, kRow * 4);
   }
   for (int v = 0; v < NV; ++v) sum[v] = reciprocal(sum[v]);
+  if (kept != nullptr)
+    for (int v = 0; v < NV; ++v) {
+      store(kept + v * kLanes, top[v]);
+      store(kept + (NV + v) * kLanes, sum[v]);
+    }
   for (int64_t c = 0; c < head.width; ++c)
     for (int v = 0; v < NV; ++v) store(out + c * out_row + v * kLanes, load(mixed + c * kRow + v * kLanes) * sum[v]);
 }

@@ -42,19 +42,36 @@ struct CrossAttention {
     for (int64_t i = 0; i < panels; ++i)
       for (int64_t h = 0; h < together; ++h) {
         const int64_t head = first_head + h, first = i * kPanel, count = std::min<int64_t>(kPanel, a.queries - first);
+        fetch(a.q.at(item, head), a.q.row, first + kPanel);
         const Head keys = {k + h * copied, v + h * copied, a.width, 1, a.width, 1, a.width};
         const auto mix = [&](const auto& bias) __attribute__((always_inline)) {
-          if (count > kLanes) attend<2>(keys, a.keys, panel, kPanel, bias, panel, kPanel, rest);
-          else attend<1>(keys, a.keys, panel, kPanel, bias, panel, kPanel, rest);
+          const auto run = [&](auto vectors) __attribute__((always_inline)) {
+            constexpr int NV = vectors;
+            float kept[2 * NV * kLanes];
+            attend<NV>(keys, a.keys, panel, kPanel, bias, panel, kPanel, rest, a.kept == nullptr ? nullptr : kept);
+            if (a.kept != nullptr)
+              for (int part = 0; part < 2; ++part)
+                std::memcpy(this->kept(item, head, part) + first, kept + part * NV * kLanes, count * sizeof(float));
+          };
+          if (count > kLanes) run(std::integral_constant<int, 2>());
+          else run(std::integral_constant<int, 1>());
         };
-        to_panel(a.q.at(item, head) + first * a.q.row, count, panel);
+        to_panel(a.q.at(item, head) + first * a.q.row, a.q.row, count, a.scale, panel);
         if (a.bias != nullptr) mix(PanelBias{a.bias + (head * panels + i) * a.keys * kPanel});
         else mix(NoBias());
-        from_panel(panel, count, a.y + ((item * a.queries + first) * a.heads + head) * a.width);
+        from_panel(panel, count, a.y + at(item, first, head));
       }
   }
 
- private:
+ protected:
+  // Where a query's result lies.
+  int64_t at(int64_t item, int64_t query, int64_t head) const {
+    return ((item * a.queries + query) * a.heads + head) * a.width;
+  }
+  float* kept(int64_t item, int64_t head, int part) const {
+    return a.kept + ((item * a.heads + head) * 2 + part) * a.queries;
+  }
+
   // With fewer items than this, every head is a block, so that all threads have one; otherwise memory is read in order,
   // all heads of an item at once.
   static constexpr int64_t kFewItems = 16;
@@ -68,27 +85,26 @@ struct CrossAttention {
           store(to + h * copied + c, load_some(from + h * rows.head + c, a.width - c));
   }
 
-  // [count queries][width] -> [width][kPanel queries], scaled so that scores come out in units of log2.
-  void to_panel(const float* rows, int64_t count, float* panel) const {
-    F m[kLanes];
+  // Asks for the rows of a panel of queries that is next: heads lie between them, and no hardware foresees a new row.
+  void fetch(const float* rows, int64_t row, int64_t first) const {
+    for (int64_t i = first; i < std::min(first + kPanel, a.queries); ++i)
+      for (int64_t c = 0; c < a.width; c += 16) __builtin_prefetch(rows + i * row + c);
+  }
+
+  // [count queries][width] -> [width][kPanel queries], times `scale`; other columns are zeros. row: from one to the next.
+  void to_panel(const float* rows, int64_t row, int64_t count, float scale, float* panel) const {
     for (int64_t c = 0; c < a.width; c += kLanes)
-      for (int64_t p = 0; p < kPanel; p += kLanes) {
-        for (int i = 0; i < kLanes; ++i)
-          m[i] = p + i < count ? load_some(rows + (p + i) * a.q.row + c, a.width - c) * a.scale : F{};
-        transpose(m);
-        for (int i = 0; i < std::min<int64_t>(kLanes, a.width - c); ++i) store(panel + (c + i) * kPanel + p, m[i]);
-      }
+      for (int64_t p = 0; p < kPanel; p += kLanes)
+        turn_block(rows + p * row + c, row, count - p, a.width - c, scale, panel + c * kPanel + p, kPanel, a.width - c,
+                   kLanes);
   }
 
   void from_panel(const float* panel, int64_t count, float* rows) const {
-    F m[kLanes];
+    const int64_t row = a.heads * a.width;
     for (int64_t c = 0; c < a.width; c += kLanes)
-      for (int64_t p = 0; p < count; p += kLanes) {
-        for (int i = 0; i < kLanes; ++i) m[i] = c + i < a.width ? load(panel + (c + i) * kPanel + p) : F{};
-        transpose(m);
-        for (int i = 0; i < std::min<int64_t>(kLanes, count - p); ++i)
-          store_some(rows + (p + i) * a.heads * a.width + c, m[i], a.width - c);
-      }
+      for (int64_t p = 0; p < count; p += kLanes)
+        turn_block(panel + c * kPanel + p, kPanel, a.width - c, kLanes, 1.0f, rows + p * row + c, row, count - p,
+                   a.width - c);
   }
 };
 

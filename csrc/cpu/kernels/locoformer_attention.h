@@ -42,34 +42,28 @@ struct LocoformerAttention {
     float* rest = columns + channels * kPanel;
     const float* x = a.x + a.at.in(sequence);
     const int64_t length = a.at.length;
+    project(x, rows, columns, qkv);
 
-    for (int64_t at = 0; at < length; at += kPanel) {
-      const int64_t count = std::min<int64_t>(kPanel, length - at);
-      for (int64_t i = 0; i < count; ++i) {
-        fetch(x, at + i + kAhead);
-        normalize_row(x + (at + i) * a.at.in_step, a.norm.weight, rows + i * channels, a.norm.groups,
-                      channels / a.norm.groups, a.norm.eps);
-      }
-      std::memset(rows + count * channels, 0, (kPanel - count) * channels * sizeof(float));
-      if (a.qkv_scale == nullptr) {
-        transpose_panel(rows, channels, columns);
-        product<Float32, 2, false>(3 * width, a.qkv, channels * 4, 4, columns, kPanel * 4, channels, qkv + at,
-                                   padded * 4);
-      } else {
-        project_int8(rows, columns, qkv + at);
-      }
-      if (a.cosine != nullptr) rotate(qkv + at, at);
-    }
-
+    float* const kept = a.kept == nullptr ? nullptr : a.kept + sequence * a.kept_rows() * length;
     for (int64_t h = 0; h < a.heads; ++h) {
       float* q = qkv + h * a.head_width * padded;
-      const float *k = q + width * padded, *v = k + width * padded;
-      const Head head = {k, v, 1, padded, 1, padded, a.head_width};
+      const Head head = this->head(q);
       for (int64_t at = 0; at < length; at += kPanel) {
-        if (length - at > kLanes) attend<2>(head, length, q + at, padded, NoBias(), q + at, padded, rest);
-        else attend<1>(head, length, q + at, padded, NoBias(), q + at, padded, rest);
+        const auto run = [&](auto vectors) __attribute__((always_inline)) {
+          constexpr int NV = vectors;
+          float scores[2 * NV * kLanes];
+          attend<NV>(head, length, q + at, padded, NoBias(), q + at, padded, rest, kept == nullptr ? nullptr : scores);
+          if (kept != nullptr)
+            for (int part = 0; part < 2; ++part)
+              std::memcpy(kept + (width + part * a.heads + h) * length + at, scores + part * NV * kLanes,
+                          std::min<int64_t>(NV * kLanes, length - at) * sizeof(float));
+        };
+        if (length - at > kLanes) run(std::integral_constant<int, 2>());
+        else run(std::integral_constant<int, 1>());
       }
     }
+    if (kept != nullptr)
+      for (int64_t r = 0; r < width; ++r) std::memcpy(kept + r * length, qkv + r * padded, length * sizeof(float));
 
     float* y = a.y + a.at.out(sequence);
     F acc[3 * kStep][2];
@@ -87,6 +81,52 @@ struct LocoformerAttention {
           }
         }
       });
+  }
+
+ protected:
+  // The head whose queries are at q.
+  Head head(const float* q) const {
+    const float *k = q + width * padded, *v = k + width * padded;
+    return {k, v, 1, padded, 1, padded, a.head_width};
+  }
+
+  // Rotated queries, keys and values of a sequence. rows, columns: memory for a panel of positions each.
+  void project(const float* x, float* rows, float* columns, float* qkv) const {
+    const int64_t length = a.at.length;
+    for (int64_t at = 0; at < length; at += kPanel) {
+      const int64_t count = std::min<int64_t>(kPanel, length - at);
+      for (int64_t i = 0; i < count; ++i) {
+        fetch(x, at + i + kAhead);
+        normalize_row(x + (at + i) * a.at.in_step, a.norm.weight, rows + i * channels, a.norm.groups,
+                      channels / a.norm.groups, a.norm.eps);
+      }
+      std::memset(rows + count * channels, 0, (kPanel - count) * channels * sizeof(float));
+      if (a.qkv_scale == nullptr) {
+        transpose_panel(rows, channels, columns);
+        product<Float32, 2, false>(3 * width, a.qkv, channels * 4, 4, columns, kPanel * 4, channels, qkv + at,
+                                   padded * 4);
+      } else {
+        project_int8(rows, columns, qkv + at);
+      }
+      if (a.cosine != nullptr) rotate(qkv + at, at);
+    }
+  }
+
+  // Rotates the channel pairs of queries and keys (adjacent in memory: 2 * width rows) of a panel of positions, or turns
+  // them back.
+  template <bool BACK = false>
+  void rotate(float* qk, int64_t at) const {
+    for (int64_t pair = 0; pair < width; ++pair) {
+      const int64_t i = pair % (a.head_width / 2);
+      float *even = qk + 2 * pair * padded, *odd = even + padded;
+      for (int v = 0; v < 2; ++v, even += kLanes, odd += kLanes) {
+        const F cosine = load(a.cosine + i * padded + at + v * kLanes);
+        const F sine = BACK ? -load(a.sine + i * padded + at + v * kLanes) : load(a.sine + i * padded + at + v * kLanes);
+        const F e = load(even), o = load(odd);
+        store(even, e * cosine - o * sine);
+        store(odd, o * cosine + e * sine);
+      }
+    }
   }
 
  private:
@@ -114,21 +154,6 @@ struct LocoformerAttention {
           store(qkv + (m + r) * padded + v * kLanes,
                 __builtin_convertvector(acc[r][v] + a.qkv_zero[m + r], F) * a.qkv_scale[m + r]);
     });
-  }
-
-  // Rotates the channel pairs of queries and keys (adjacent in memory: 2 * width rows) of a panel of positions.
-  void rotate(float* qk, int64_t at) const {
-    for (int64_t pair = 0; pair < width; ++pair) {
-      const int64_t i = pair % (a.head_width / 2);
-      float *even = qk + 2 * pair * padded, *odd = even + padded;
-      for (int v = 0; v < 2; ++v, even += kLanes, odd += kLanes) {
-        const F cosine = load(a.cosine + i * padded + at + v * kLanes);
-        const F sine = load(a.sine + i * padded + at + v * kLanes);
-        const F e = load(even), o = load(odd);
-        store(even, e * cosine - o * sine);
-        store(odd, o * cosine + e * sine);
-      }
-    }
   }
 };
 

@@ -25,13 +25,25 @@ struct AttentionArgs {
   const float* qkv_scale;  // null: qkv is float
   const int32_t* qkv_zero;
   const float *out, *cosine, *sine;
+  // For the backward pass, [sequences, kept_rows(), positions]: what attention gives, transposed, then per head the largest
+  // score of every query, then per head 1 / sum of its weights. Null: not wanted.
+  float* kept;
 
+  int64_t kept_rows() const { return heads * (head_width + 2); }
   // Positions per row of transposed scratch: a panel more than needed at most, and an odd number of half panels, so
   // that rows do not all fall into the same few sets of the cache.
   int64_t padded(int64_t panel) const {
     const int64_t full = (at.length + panel - 1) / panel * panel;
     return full + panel / 2;
   }
+};
+
+// The gradient of x alone: weights stay as they are. x and kept are those of the forward pass, grad and grad_x contiguous.
+struct AttentionGradArgs : AttentionArgs {
+  const float* grad;  // of y
+  float* grad_x;
+  // See pack_backward in locoformer_attention.cpp.
+  const float *qkv_back, *out_back;
 };
 
 // A [batch, positions, heads, width] tensor with adjacent channels; strides in elements.
@@ -48,6 +60,13 @@ struct CrossAttentionArgs {
   int64_t batch, queries, keys, heads, width;
   float scale;  // of queries: log2(e) / sqrt(width)
   const float* bias;  // packed, see biased_cross_attention.cpp; null: none
+  float* kept;  // for the backward pass: largest scores, 1 / sums of weights, [batch, heads, 2, queries]; null: not wanted
+};
+
+// Gradients of queries, keys and values; all but q, k and v are contiguous.
+struct CrossAttentionGradArgs : CrossAttentionArgs {
+  const float *mixed, *grad;  // the result, and its gradient
+  float *grad_q, *grad_k, *grad_v;  // grad_q: [batch, ...] also for queries that the batch shares
 };
 
 // Frames [batch, frames, channels] whose channels are cut into bands, each normalised over all frames and its channels
@@ -111,6 +130,10 @@ struct Kernels {
   void (*multiply_pairs)(const float* a, const float* b, float* out, int64_t count);
   void (*overlap_add)(const float* frame, const float* window, float* out, float* weight, int64_t count);
   void (*divide_by_weight)(const float* weight, float* out, int64_t count, float least);
+  // Backwards.
+  void (*weigh)(const float* grad, const float* by, const float* window, float* out, int64_t count);
+  void (*multiply_conjugate)(const float* a, const float* b, float scale, float* out, int64_t count);
+  void (*subtract_mean)(float* x, int64_t parts, int64_t step, int64_t count);
 
   // Work is cut into independent blocks whose results do not depend on the thread that computes them.
   Blocks<FfnArgs> ffn[kPrecisions], ffn_gradient[2];  // the latter, of the input alone: float32, bfloat16
@@ -120,7 +143,9 @@ struct Kernels {
   Blocks<BandMasksArgs> band_masks[2], band_masks_backward[2];  // the same
   Blocks<BandTokensArgs> band_tokens[2], band_tokens_backward[2];
   Blocks<AttentionArgs> attention;
+  Blocks<AttentionGradArgs> attention_backward;
   Blocks<CrossAttentionArgs> cross_attention;
+  Blocks<CrossAttentionGradArgs> cross_attention_backward;
 
   // Blocks of `rows` frames of one item: per block and band, mean and sum of squared distances from it.
   // scratch: twice as many floats as channels, both times rounded up to whole cache lines.
