@@ -6,7 +6,7 @@
 
 #include "attention_backward.h"
 #include "locoformer_attention.h"
-#include "rows.h"
+#include "norm_gradient.h"
 
 namespace ussfast {
 namespace {
@@ -134,31 +134,10 @@ struct LocoformerAttentionBackward : LocoformerAttention {
                                     kPanel * 4, 3 * width, (char*)(b.out + c), out_row * 4);
       for (int64_t r = 0; r < std::min<int64_t>(MR, length - m); ++r) {
         const int64_t place = out + (m + r) * g.at.out_step;
-        norm_backward(g.x + in + (m + r) * g.at.in_step, b.out + r * out_row, g.grad + place, g.grad_x + place);
+        normalize_row_gradient(g.x + in + (m + r) * g.at.in_step, g.norm.weight, b.out + r * out_row, g.grad + place,
+                               g.grad_x + place, g.norm.groups, channels / g.norm.groups, g.norm.eps);
       }
     });
-  }
-
-  // The gradient of a row, from that of the normalised row (by) and that of the residual.
-  void norm_backward(const float* x, const float* by, const float* residual, float* to) const {
-    const int64_t group = channels / g.norm.groups;
-    for (int64_t first = 0; first < channels; first += group) {
-      F squares = {}, dot = {};
-      for (int64_t c = first; c < first + group; c += kLanes) {
-        const int64_t n = first + group - c;
-        const F value = load_some(x + c, n);
-        squares += value * value;
-        dot += load_some(by + c, n) * load_some(g.norm.weight + c, n) * value;
-      }
-      const float rms = std::sqrt(sum_of_lanes(squares) / float(group)), scale = 1.0f / (rms + g.norm.eps);
-      // Of silence: the norm divides it by eps, whatever the direction.
-      const float back = rms > 0 ? sum_of_lanes(dot) * scale * scale / (float(group) * rms) : 0.0f;
-      for (int64_t c = first; c < first + group; c += kLanes) {
-        const int64_t n = first + group - c;
-        const F value = load_some(by + c, n) * load_some(g.norm.weight + c, n) * scale - load_some(x + c, n) * back;
-        store_some(to + c, load_some(residual + c, n) + value, n);
-      }
-    }
   }
 };
 
