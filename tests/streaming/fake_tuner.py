@@ -1,27 +1,13 @@
-"""Sounds that are easy to tell apart, and what stands in for the process that tunes."""
+"""What stands in for the process that tunes, and a separator for it."""
 
 import threading
 import time
 
-import numpy as np
-import torch
-from tiny import CAUSAL, RATE
+from easy_sounds import RATE, heeding_model, hiss, tones
 
 import ussfast
-from ussfast.models import build
 from ussfast.streaming.apart import Cancelled
 from ussfast.tuning.prompts import TuneStep
-
-
-def tones(seed, seconds=1.5):
-    rng = np.random.default_rng(seed)
-    place = np.arange(round(seconds * RATE)) / RATE
-    return np.sin(2 * np.pi * rng.uniform(180, 240) * place + rng.uniform(0, 6)).astype(np.float32) * 0.3
-
-
-def hiss(seed, seconds=1.5):
-    return np.diff(np.random.default_rng(seed).standard_normal(round(seconds * RATE) + 1)).astype(np.float32) * 0.2
-
 
 SHORT = {"seconds": 0.5, "mixtures": 16, "held": 8, "every": 5, "lr": 0.1}
 PATIENCE_S = 120  # for a thread of the lowest priority on a machine that is busy
@@ -29,14 +15,8 @@ CLIPS, AROUND = [tones(i) for i in range(5)], [hiss(i) for i in range(4)]
 
 
 def prompted():
-    """Of random weights, in which prompts matter much; "tone" is enrolled."""
-    torch.manual_seed(0)
-    model = build(CAUSAL)
-    with torch.no_grad():
-        model.by_band.mul_(50)
-        for weight in model.decoder.outer:
-            weight.mul_(3)
-    separator = ussfast.Separator.from_model(model, dtype="float32")
+    """With an enrolled prompt "tone"."""
+    separator = ussfast.Separator.from_model(heeding_model(), dtype="float32")
     separator.enroll("tone", CLIPS, RATE)
     return separator
 
