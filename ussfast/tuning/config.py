@@ -14,8 +14,9 @@ class TuneConfig(Checked):
     steps: of the optimiser (Adam), at most; minutes: instead of that, if given. batch: mixtures per step. folds: other
         vectors that learn beside the prompt's, each without some of the clips, which show how good it is, from a
         quarter of the mixtures; 1: the prompt itself learns without every fourth clip.
-    lr: per step, of a vector whose root mean square is 1; it falls as half a cosine. find_lr: finds one by a short test
-        instead. weights_lr: of a model whose weights learn too (joint).
+    lr: per step, of a vector of 64 numbers whose root mean square is 1 (of more numbers it is less, by the root of
+        their ratio); it falls as half a cosine. find_lr: finds one by a short test instead. weights_lr: of a model
+        whose weights learn too (joint).
     mixtures: that are made at first, as far as `memory` MiB hold what is computed of them once; `renew` of them take
         the place of old ones after each validation.
     held: mixtures that decide when to stop, and whether the prompt takes the place of the one it began with.

@@ -22,6 +22,7 @@ from ussfast.tuning.mixtures import Mixtures
 TOGETHER = 8  # mixtures whose trunk is computed at once
 FLOOR = 1e-3  # of the loss in dB: what is 30 dB below the sound counts little
 LEAST = 4  # held mixtures of a fold
+WIDTH = 64  # numbers of a vector that learning rates are meant for
 TESTED_LR, TEST_STEPS = (1e-3, 0.3), 32  # between which a learning rate is looked for
 
 
@@ -181,7 +182,8 @@ class Tuner:
         return loss
 
     def optimizer(self, lr: float) -> torch.optim.Adam:
-        groups = [{"params": [self.vectors], "most": lr}]
+        # Steps of all numbers at once add up in the layers behind them: the more numbers, the shorter.
+        groups = [{"params": [self.vectors], "most": lr * math.sqrt(min(1.0, WIDTH / self.start.numel()))}]
         if self.learner.weights:
             groups.append({"params": self.learner.weights, "most": self.config.weights_lr})
         return torch.optim.Adam(groups, lr=lr)
