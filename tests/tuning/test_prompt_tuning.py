@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from easy_sounds import RATE, heeding_model, hiss, tones
-from tiny import CAUSAL, noise, tiny_model
+from tiny import ASP, CAUSAL, noise, tiny_model
 
 import ussfast
 from ussfast import InputError, PromptError
+from ussfast._ext import cpu_isa
 from ussfast.models import build
 from ussfast.tuning.bundled import FILES, backgrounds
 from ussfast.tuning.cases import Case
@@ -238,3 +239,21 @@ def test_bundled_backgrounds():
     found = backgrounds(16000)
     assert len(found) == sum(number for _, number, _ in FILES.values())
     assert all(np.square(s.audio).mean() > 1e-4 and np.abs(s.audio).max() <= 1.1 for s in found)
+
+
+@pytest.mark.skipif(cpu_isa() != "avx512_bf16", reason="other CPUs stay in float32")
+def test_models_without_kernels_of_ours_learn_in_bfloat16():
+    model = tiny_model(ASP).eval()
+    frozen, audio = Frozen(model), torch.from_numpy(noise(2, 4001)) * 0.2
+    ahead, found = frozen.ahead(audio), []
+    torch.manual_seed(0)
+    vector = torch.randn(model.prompt_size)
+    for precision in ("bfloat16", "float32"):
+        frozen.precision = precision
+        asked = vector.clone().requires_grad_()
+        out = frozen.estimate(ahead, asked)
+        (out * audio.sign()).sum().backward()
+        found.append((out.detach(), asked.grad))
+    (narrow, gradient), (wide, expected) = found
+    assert not torch.equal(narrow, wide) and torch.nn.functional.cosine_similarity(gradient, expected, 0) > 0.99
+    assert torch.allclose(wide, model.separate(audio, vector[None])[:, 0], atol=1e-5)
