@@ -104,7 +104,8 @@ class Enrolling:
             on_step: called after every step.
             settings: see `ussfast.tuning.config.TuneConfig`.
         Returns:
-            the tuned prompt, or that which it began with where that is better on held-out clips; `origin.tuning` says.
+            the tuned prompt, or that which it began with where held-out clips speak against the tuned one, by more than
+                chance explains; `kind` and `origin.tuning` say.
         Raises:
             PromptError: the model takes no prompts, or cannot enroll and `start` names none; names as for `enroll`.
             InputError, AudioError: as for `enroll`, and wrong settings.

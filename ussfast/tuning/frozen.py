@@ -11,7 +11,6 @@ from ussfast import stft
 from ussfast._ext import cpu_isa
 from ussfast.models import SpectralModel
 from ussfast.models._packed import kernel_precision
-from ussfast.ops._op import uses_reference
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,6 @@ class Frozen:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
                 out = model.behind(ahead.found, prompt[None])
             return waveforms(model, out.float(), ahead)
-
-
-def kernels(model: nn.Module) -> bool:
-    """As in training: models whose ops have kernels for all gradients run on them, others as plain PyTorch."""
-    return getattr(model, "native_training", False) and cpu_isa() is not None and not uses_reference()
 
 
 def waveforms(model: SpectralModel, out: Tensor, ahead: Ahead) -> Tensor:

@@ -11,15 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ussfast._ext import cpu_isa
 from ussfast.audio.atomic import write_failure
 from ussfast.audio.temporary import temporary_name
 from ussfast.checkpoints.names import QUERY
 from ussfast.checkpoints.store import fill, place, save_model
 from ussfast.models import SpectralModel
 from ussfast.ops import use_reference
+from ussfast.ops._op import uses_reference
 from ussfast.prompts.bank import Prompt
 from ussfast.tuning.cases import Case, TuneStep
-from ussfast.tuning.frozen import Ahead, kernels, waveforms
+from ussfast.tuning.frozen import Ahead, waveforms
 from ussfast.tuning.tuner import tune
 
 BANK = "prompts.safetensors"  # beside the weights of models without class prompts
@@ -50,7 +52,9 @@ class Whole:
             return Ahead(spec, (spec,), scale, mixtures.shape[-1])
 
     def estimate(self, ahead: Ahead, prompt: Tensor) -> Tensor:
-        with use_reference(not kernels(self.model)):
+        # As in training: models whose ops have kernels for all gradients run on them, others as plain PyTorch.
+        native = getattr(self.model, "native_training", False) and cpu_isa() is not None and not uses_reference()
+        with use_reference(not native):
             out = self.model(ahead.spec, prompt[None])
         return waveforms(self.model, out, ahead)
 
