@@ -133,6 +133,8 @@ class World:
         return True
 
     def _combine(self, cache, other, ignore_mismatch):
+        if not cache.data.startswith(b"timings") and cache.data:
+            return False
         parts = {*cache.data.split(), *other.data.split()} - {b"timings"}
         cache.data = b" ".join([b"timings", *sorted(parts)])
         return True

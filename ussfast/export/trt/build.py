@@ -16,6 +16,7 @@ from ussfast.engine.backends.trt_engines import (
     engine_path,
     fingerprint,
     logger_of,
+    read_engine,
     sha256_of,
     sidecar,
     sidecar_path,
@@ -125,6 +126,29 @@ def build_engines(
     return built
 
 
+def verify_engines(
+    directory: str | os.PathLike[str], *, graphs: Sequence[str] | None = None, device: str = "cuda"
+) -> list[BuiltEngine]:
+    """Holds the engines that there are for this GPU against onnxruntime once more, and measures them.
+
+    Raises:
+        CheckpointError, DeviceError: as `build_engines`, and where an engine is missing or damaged.
+    """
+    export = exported(directory)
+    names = export.chosen(graphs)
+    trt, cuda = _machine(export, device)
+    found = []
+    for name in names:
+        onnx = export.onnx(name)
+        key = EngineKey(cuda.name, cuda.capability, trt.__version__, fingerprint(onnx))
+        read_engine(onnx, key)
+        path = engine_path(onnx, key)
+        about = sidecar(path) or {}
+        there = BuiltEngine(name, path, sidecar_path(path), float(about.get("seconds", 0)), True)
+        found.append(_measured(export, there, device, None))
+    return found
+
+
 def _machine(export: Exported, device: str) -> tuple[Any, Any]:
     """TensorRT and the GPU, or what to do where they are."""
     try:
@@ -205,7 +229,8 @@ def _plan(trt: Any, cuda: Any, request: _Request, timing_cache: Any, progress: b
     timings.use(config, cache)
     cancelled = threading.Event()
     bar = Bar(request.graph, progress)
-    config.progress_monitor = monitor_of(trt, bar, cancelled)
+    monitor = monitor_of(trt, bar, cancelled)  # TensorRT holds no reference of its own
+    config.progress_monitor = monitor
 
     def work() -> Any:
         with cuda.active():  # the GPU is chosen thread by thread

@@ -21,6 +21,22 @@ def table(built: Sequence[BuiltEngine]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def summary(built: Sequence[BuiltEngine]) -> list[dict[str, Any]]:
+    """The same as plain values."""
+    return [
+        {
+            "graph": engine.graph,
+            "engine": engine.path.name,
+            "seconds": round(engine.seconds, 3),
+            "reused": engine.reused,
+            "good": engine.good,
+            "parity": engine.parity,
+            "latency": engine.latency,
+        }
+        for engine in built
+    ]
+
+
 def _sizes(sizes: Mapping[str, int]) -> str:
     return " ".join(f"{name}={size}" for name, size in sizes.items())
 

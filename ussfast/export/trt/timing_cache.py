@@ -24,7 +24,8 @@ def default_path(key: EngineKey) -> Path:
 def use(config: Any, path: Path) -> None:
     """Gives a build what the file holds; what TensorRT does not take (damaged, of another version) is left out."""
     kept = _read(path)
-    if kept and config.set_timing_cache(config.create_timing_cache(kept), False):
+    cache = config.create_timing_cache(kept) if kept else None
+    if cache is not None and config.set_timing_cache(cache, False):
         return
     if kept:
         LOG.warning("%s is of another GPU or TensorRT, or damaged: it is made anew", path)
@@ -41,9 +42,9 @@ def keep(config: Any, path: Path) -> None:
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
     with _locked(path):
-        cache = config.get_timing_cache()
-        if others := _read(path):
-            cache.combine(config.create_timing_cache(others), False)
+        mine, cache = config.get_timing_cache(), config.create_timing_cache(_read(path))
+        if cache is None or not cache.combine(mine, False):  # the file is of another kind, or damaged
+            cache = mine
         with atomic_write(path) as temporary:
             temporary.write_bytes(bytes(cache.serialize()))
 
