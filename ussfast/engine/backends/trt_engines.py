@@ -67,10 +67,15 @@ def version_of(trt: Any) -> tuple[int, int]:
     return int(numbers[1]), int(numbers[2])
 
 
+def external_weights(onnx: Path) -> list[Path]:
+    """What belongs to an ONNX file and lies beside it: NAME.onnx*.data and NAME.data."""
+    return sorted({*onnx.parent.glob(f"{onnx.name}*.data"), *onnx.parent.glob(f"{onnx.stem}.data")})
+
+
 def fingerprint(onnx: Path) -> str:
-    """SHA-256 of an ONNX file and of its external weights, which are the files beside it that begin with its name."""
+    """SHA-256 of an ONNX file and of its external weights."""
     digest = hashlib.sha256()
-    for path in [onnx, *sorted(onnx.parent.glob(f"{onnx.name}*.data")), *sorted(onnx.parent.glob(f"{onnx.stem}.data"))]:
+    for path in [onnx, *external_weights(onnx)]:
         try:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from ussfast.engine.backends.trt_engines import external_weights
 from ussfast.errors import CheckpointError, InputError
 from ussfast.plain import Checked, Name, Range, check_known, from_dict, read_json
 from ussfast.values import whole
@@ -34,15 +35,23 @@ class Exported:
     """An export directory of ONNX files; dims: of each graph, least and most of its named sizes."""
 
     directory: Path
+    name: str
     precision: str
     sample_rate: int
     hop: int
+    latency: int | None
+    labels: tuple[str, ...]
     inputs: dict[str, dict[str, tuple[int | str, ...]]]
+    outputs: dict[str, dict[str, tuple[int | str, ...]]]
     dims: dict[str, dict[str, tuple[int, int]]]
     state: dict[str, tuple[tuple[str, str], ...]]
 
     def onnx(self, graph: str) -> Path:
         return self.directory / f"{graph}.onnx"
+
+    def weights(self, graph: str) -> list[Path]:
+        """External weights, beside the ONNX file."""
+        return external_weights(self.onnx(graph))
 
     def typical(self, graph: str, given: Mapping[str, int] | None = None) -> dict[str, int]:
         """The size of each name that an engine is made fastest for.
@@ -92,10 +101,13 @@ class _Manifest(Checked):
     format: Literal["ussfast-export"]
     version: Literal[1]
     kind: Name
+    name: Name
     precision: Name
     sample_rate: Count
     hop: Count
     graphs: dict
+    latency_samples: Annotated[int, Range(0, 1 << 40)] | None = None
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,13 +130,15 @@ def exported(directory: str | os.PathLike[str]) -> Exported:
     try:
         data = read_json(path)
         check_known(_Manifest, data, path.name)
-        manifest = from_dict(_Manifest, {name: data[name] for name in _Manifest.__dataclass_fields__}, path.name)
+        listed = _Manifest.__dataclass_fields__
+        manifest = from_dict(_Manifest, {name: data[name] for name in listed if name in data}, path.name)
         if manifest.kind != "onnx":
             raise InputError(f"engines are built of ONNX files, this is an export of kind {manifest.kind!r}")
-        inputs, dims, state = {}, {}, {}
+        inputs, outputs, dims, state = {}, {}, {}, {}
         for graph, about in manifest.graphs.items():
             where = f"graphs.{graph}"
-            inputs[graph] = {tensor.name: tuple(tensor.shape) for tensor in _tensors(about, where)}
+            inputs[graph] = {tensor.name: tuple(tensor.shape) for tensor in _tensors(about["inputs"], where)}
+            outputs[graph] = {tensor.name: tuple(tensor.shape) for tensor in _tensors(about["outputs"], where)}
             dims[graph] = {name: _limits(pair, f"{where}.dims.{name}") for name, pair in about.get("dims", {}).items()}
             state[graph] = tuple((str(one), str(other)) for one, other in about.get("state") or ())
             if not (folder / f"{graph}.onnx").is_file():
@@ -132,11 +146,23 @@ def exported(directory: str | os.PathLike[str]) -> Exported:
     except (KeyError, TypeError, AttributeError, ValueError) as error:  # InputError is a ValueError
         why = error if isinstance(error, InputError) else "not as this version of ussfast writes it"
         raise CheckpointError(f"{path}: {why}") from None
-    return Exported(folder, manifest.precision, manifest.sample_rate, manifest.hop, inputs, dims, state)
+    return Exported(
+        folder,
+        manifest.name,
+        manifest.precision,
+        manifest.sample_rate,
+        manifest.hop,
+        manifest.latency_samples,
+        manifest.labels or (),
+        inputs,
+        outputs,
+        dims,
+        state,
+    )
 
 
-def _tensors(about: dict, where: str) -> list[_Tensor]:
-    return [from_dict(_Tensor, one, f"{where}.inputs") for one in about["inputs"]]
+def _tensors(listed: list, where: str) -> list[_Tensor]:
+    return [from_dict(_Tensor, one, f"{where}: tensor") for one in listed]
 
 
 def _limits(pair: list, where: str) -> tuple[int, int]:
