@@ -121,7 +121,9 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return convert(next(a for a in args if a is not type(None)), value, where)
+        kinds = [a for a in args if a is not type(None)]
+        # Of several, the one that the value is of; the first one says what is wrong.
+        return convert(next((kind for kind in kinds if type(value) is kind), kinds[0]), value, where)
     if origin is Literal:
         if value not in list(args):
             raise InputError(f"{where} must be one of {list(args)}, got {shown(value)}")

@@ -54,7 +54,7 @@ def window(config: StftConfig, device: torch.device | None = None) -> Tensor:
 def frame_count(samples: int, config: StftConfig) -> int:
     """Frames that a network gets of so many samples: what `analyze` and `drop_frame` make."""
     if config.padding == "zero":
-        frames = 1 + (samples + _fill(samples, config)) // config.hop
+        frames = 1 + (samples + frame_fill(samples, config)) // config.hop
     else:
         frames = 1 + max(samples, config.n_fft // 2 + 1) // config.hop
     return max(1, frames - config.drop_last_frame)
@@ -65,7 +65,7 @@ def drop_frame(spec: Tensor, config: StftConfig) -> Tensor:
     return spec[:, : max(1, spec.shape[1] - config.drop_last_frame)]
 
 
-def _fill(samples: int, config: StftConfig) -> int:
+def frame_fill(samples: int, config: StftConfig) -> int:
     """Zeros behind zero-padded audio that complete its last frame."""
     extra = (-(samples + config.n_fft - config.window_length)) % config.hop
     return extra % config.window_length if config.window_length < config.n_fft else extra
@@ -83,7 +83,7 @@ def analyze(audio: Tensor, config: StftConfig) -> Tensor:
     """
     samples, half = audio.shape[-1], config.n_fft // 2
     if config.padding == "zero":
-        audio = F.pad(audio, (half, half + _fill(samples, config)))
+        audio = F.pad(audio, (half, half + frame_fill(samples, config)))
     elif samples <= half:
         audio = F.pad(audio, (0, half + 1 - samples))
     spec = torch.stft(

@@ -17,6 +17,7 @@ from ussfast.models._base import Conditioning, SpectralModel
 from ussfast.models._folded import EPS, MOMENTUM, NormedConv, as_scale
 from ussfast.models._packed import Preparable
 from ussfast.models.config import LevelConfig, Rate, Seconds, Width
+from ussfast.ops._scan import unknown
 from ussfast.plain import Checked, Range
 from ussfast.stft import StftConfig
 
@@ -141,7 +142,7 @@ class AspUnet(SpectralModel):
             if prompts.shape[-1] != size:
                 raise PromptError(f"the model needs vectors of {size} numbers, not {prompts.shape[-1]}")
             prompts = self.condition(prompts)
-        mask = self._logits(spec.abs(), prompts.rows.expand(len(spec), *prompts.rows.shape[-2:])).sigmoid()
+        mask = self._logits(spec.abs(), prompts.rows.expand(spec.shape[0], *prompts.rows.shape[-2:])).sigmoid()
         mask = F.pad(mask, (0, 1), value=0.5)
         return torch.stack((mask, torch.zeros_like(mask)), -1)
 
@@ -150,13 +151,18 @@ class AspUnet(SpectralModel):
         batch, frames = magnitude.shape[:2]
         sources = rows.shape[1]
         # Padded after the norm: the zeros are those of normed bins.
-        x = F.pad(self.bin_norm(magnitude)[..., :-1], (0, 0, 0, -frames % self.config.factor))[:, None]
+        x, factor = self.bin_norm(magnitude)[..., :-1], self.config.factor
+        if unknown(frames):  # a size that is known to be a multiple, whatever frames are
+            x = F.pad(x, (0, 0, 0, factor - 1)).narrow(1, 0, (frames + factor - 1) // factor * factor)[:, None]
+        else:
+            x = F.pad(x, (0, 0, 0, -frames % factor))[:, None]
         if magnitude.device.type == "cpu" and not torch.is_grad_enabled():
             # More rows at once are no faster on a CPU, and need more memory.
             each = [self._rows(x[i : i + 1], rows[i, j : j + 1], frames) for i in range(batch) for j in range(sources)]
             out = torch.cat(each)
         else:
-            out = self._rows(x.repeat_interleave(sources, 0), rows.flatten(0, 1), frames)
+            items = x[:, None].expand(-1, sources, -1, -1, -1).flatten(0, 1)
+            out = self._rows(items, rows.flatten(0, 1), frames)
         return out.unflatten(0, (batch, sources))
 
     def _rows(self, x: Tensor, rows: Tensor, frames: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ussfast.errors import InputError
 from ussfast.ops._op import TRAINING, OpSpec, Training, define
 from ussfast.ops._quantize import round_bfloat16, under_autocast
+from ussfast.ops._scan import carry_on, unknown
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -75,14 +76,23 @@ def reference(
         y, w1, w2 = round_bfloat16(y), round_bfloat16(w1), round_bfloat16(w2)
     z, g, gate = F.linear(y, w1, bias).chunk(3, -1)
     z = z.sigmoid()
-    keep, add = (1 - z).unbind(1), (z * g.tanh()).unbind(1)
-    rows = [state.to(wide)]
-    for k, a in zip(keep, add, strict=True):
-        rows.append(torch.addcmul(a, k, rows[-1]))
-    h = torch.stack(rows[1:], 1) * F.silu(gate)
+    h = _carried(1 - z, z * g.tanh(), state.to(wide))
+    last = h[:, -1]
+    h = h * F.silu(gate)
     if precision == "bfloat16":
         h = round_bfloat16(h)
-    return (x + F.linear(h, w2)).to(dtype), rows[-1].to(dtype)
+    return (x + F.linear(h, w2)).to(dtype), last.to(dtype, copy=True)
+
+
+def _carried(keep: Tensor, add: Tensor, h: Tensor) -> Tensor:
+    """h[t] = keep[t] h[t - 1] + add[t]."""
+    if unknown(keep.shape[1]):
+        return carry_on(keep, add, h)
+    rows = []
+    for k, a in zip(keep.unbind(1), add.unbind(1), strict=True):
+        h = torch.addcmul(a, k, h)
+        rows.append(h)
+    return torch.stack(rows, 1)
 
 
 def samples(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:

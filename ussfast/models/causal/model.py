@@ -22,6 +22,7 @@ from ussfast.models.causal.config import CausalConfig
 from ussfast.models.causal.ends import BandDecoder, BandEncoder, BinFeatures
 from ussfast.models.causal.layers import BandAttention, Block, BlockState, FeedForward, Recurrence, norm
 from ussfast.models.query import QueryEncoder
+from ussfast.ops._scan import running_max, unknown
 
 NOTHING = 1e-7  # magnitude from which levels are counted: a state of zeros has heard nothing
 
@@ -110,13 +111,14 @@ class CausalModel(Preparable, SpectralModel):
         # Equal prompts are told apart by how many of the same came before.
         same = (rows[:, :, None] == rows[:, None]).all(-1).tril(-1).sum(-1)
         most = len(self.repeats)
-        if rows.shape[1] > most and (worst := int(same.max()) + 1) > most:  # a GPU is waited for only where it may be
+        # A GPU is waited for only where it may be, and a graph for any prompts cannot ask.
+        if not unknown(rows.shape[1]) and rows.shape[1] > most and (worst := int(same.max()) + 1) > most:
             raise PromptError(f"{worst} prompts are equal, the model tells at most {most} apart")
         rows = rows * (rows.square().mean(-1, keepdim=True) + 1e-6).rsqrt() + self.repeats[same]
         own = torch.einsum("bph,nho->bpno", F.silu(self.prompt_units(rows)), self.by_band)
         rows = norm(rows[:, :, None] + self.band_rows, self.prompt_norm)
         scale, shift = (self.modulation(rows) + own).unsqueeze(2).chunk(2, -1)
-        count = torch.full((len(rows),), rows.shape[1], device=rows.device)
+        count = torch.full((rows.shape[0],), rows.shape[1], device=rows.device)
         return Modulation(1 + scale, shift.contiguous(), count)
 
     def forward(self, spec: Tensor, prompts: Tensor | None) -> Tensor:
@@ -186,7 +188,7 @@ class CausalModel(Preparable, SpectralModel):
         now = (magnitude.mean(-1) / NOTHING).clamp(min=1).log()
         # max over the past of (its level - release * distance), as one running maximum.
         slope = self.config.release * torch.arange(1, now.shape[1] + 1, device=now.device, dtype=now.dtype)
-        run = torch.maximum(now, torch.cummax(now + slope, 1).values - slope)
+        run = torch.maximum(now, running_max(now + slope) - slope)
         run = torch.maximum(run, level[:, None] - slope)
         root = (magnitude + 1e-8).sqrt()
         gain = (-0.5 * (run + math.log(NOTHING))).exp()[..., None]

@@ -165,9 +165,10 @@ class Htsat(Preparable, DetectorModel):
         tokens = self._tokens(x)
         columns = self._columns(tokens)
         # The place of every frame of every repetition among as many rows as the network saw, first and last ones fixed.
-        places = torch.arange(times * frames, dtype=torch.float64, device=x.device)
-        rows = (places * ((self.config.frames - 1) / max(times * frames - 1, 1))).round().long()
-        scores = columns.sigmoid()[:, rows // (self.config.frames // columns.shape[1])]
+        # Reckoned here, not in a graph, where halves may be rounded another way.
+        ratio, each = (self.config.frames - 1) / max(times * frames - 1, 1), self.config.frames // columns.shape[1]
+        rows = torch.tensor([round(place * ratio) // each for place in range(times * frames)], device=x.device)
+        scores = columns.sigmoid()[:, rows]
         return Detection(columns.mean(1).sigmoid(), scores.unflatten(1, (times, frames)).mean(1), tokens.mean(1))
 
     def published(self, audio: Tensor, repeat: bool = True) -> HtsatOutput:
@@ -234,8 +235,8 @@ class Htsat(Preparable, DetectorModel):
         """
         config = self.config
         side, patch = config.image // config.patch, config.patch
-        x = x.view(len(x), config.strips, side, patch, -1, patch).permute(0, 1, 4, 2, 5, 3)
-        return x.reshape(len(x), side * side, patch * patch)
+        x = x.view(x.shape[0], config.strips, side, patch, -1, patch).permute(0, 1, 4, 2, 5, 3)
+        return x.reshape(x.shape[0], side * side, patch * patch)
 
     def _tokens(self, x: Tensor) -> Tensor:
         """[clips, config.frames, mels] -> [clips, tokens, embedding_dim] of the last stage."""
@@ -245,5 +246,5 @@ class Htsat(Preparable, DetectorModel):
         """[clips, tokens, embedding_dim] -> logits [clips, columns, labels], evenly in time."""
         side, strips = self.swin.last_side, self.config.strips
         # Back from the image: strips follow each other in time again.
-        plane = tokens.view(len(tokens), strips, side // strips, side, -1).permute(0, 4, 2, 1, 3).flatten(3)
+        plane = tokens.view(tokens.shape[0], strips, side // strips, side, -1).permute(0, 4, 2, 1, 3).flatten(3)
         return self.out(plane)[:, :, 0].transpose(1, 2)

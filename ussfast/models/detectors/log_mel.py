@@ -79,8 +79,11 @@ class LogMel(nn.Module):
             raise InputError(f"detectors take audio [clips, samples], got {list(audio.shape)}")
         with torch.autocast(audio.device.type, enabled=False):  # decibels of quiet bands need float32
             spec = stft.analyze(audio, self.config.stft)
-            power = torch.view_as_real(spec).square().sum(-1)
-            return (power @ self.bands.to(power.dtype)).clamp(min=FLOOR).log10() * 10
+            return self.decibels(torch.view_as_real(spec).square().sum(-1))
+
+    def decibels(self, power: Tensor) -> Tensor:
+        """[clips, frames, bins] of power -> [clips, frames, mels] in dB."""
+        return (power @ self.bands.to(power.dtype)).clamp(min=FLOOR).log10() * 10
 
 
 def mel_bands(config: LogMelConfig) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ussfast.models._packed import Preparable
+from ussfast.ops._scan import unknown
 
 APART = -100.0  # added to the logits of tokens that are neighbours only because the image was shifted around its edge
 TOKENS = 512  # of an MLP at once where nothing is to be differentiated: what is between its layers stays in the cache
@@ -88,10 +89,14 @@ class Attention(Preparable):
 
     def forward(self, x: Tensor) -> Tensor:
         """[clips, tokens, dim] in the order of the windows -> the same shape, without what was given added."""
-        qkv = self.qkv(x).view(len(x), -1, self.window**2, 3, self.heads, x.shape[-1] // self.heads)
+        qkv = self.qkv(x).view(x.shape[0], -1, self.window**2, 3, self.heads, x.shape[-1] // self.heads)
         bias = self.bias().to(qkv.dtype)
         if len(bias) == 1:
             y = attend(qkv.flatten(0, 1), bias)
+        elif unknown(x.shape[0]):  # a graph for any number of clips
+            q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)
+            weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1) + bias).softmax(-1)
+            y = (weights @ v).transpose(2, 3)
         else:  # Clips share what is added, which the op cannot express over windows of several.
             y = torch.cat([attend(clip, bias) for clip in qkv])
         return self.proj(y.reshape(x.shape))
@@ -213,5 +218,5 @@ class Swin(Preparable):
                 x = block(x if gather is None else x.index_select(1, gather))
             x = x.index_select(1, behind)
             if stage < len(self.mergings):
-                x = self.mergings[stage](x.view(len(x), -1, 4 * x.shape[-1]))
+                x = self.mergings[stage](x.view(x.shape[0], -1, 4 * x.shape[-1]))
         return self.norm(x)
