@@ -87,3 +87,11 @@ def small_export(directory, **changes):
     }  # fmt: skip
     (directory / "export.json").write_text(json.dumps(manifest | changes))
     return directory
+
+
+def export_again(directory):
+    """Another file of the same graph `step`: protobuf takes an empty doc_string for none."""
+    path, manifest = directory / "step.onnx", json.loads((directory / "export.json").read_text())
+    path.write_bytes(path.read_bytes() + b"\x32\x00")
+    manifest["graphs"]["step"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (directory / "export.json").write_text(json.dumps(manifest))

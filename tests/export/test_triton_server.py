@@ -185,7 +185,7 @@ def test_what_cannot_be_written_is_told_and_leaves_nothing(export, tmp_path, cap
         write_repository(export, tmp_path / "no/where")
     with pytest.raises(InputError, match="sources must be a whole number from 1 to 8"):
         write_repository(export, tmp_path / "models", sources=9)
-    with pytest.raises(CheckpointError, match="no export.json"):
+    with pytest.raises(CheckpointError, match="no exported model"):
         write_repository(tmp_path, tmp_path / "models")
     assert main([str(tmp_path), "-o", str(tmp_path / "models")]) == 2 and "error: " in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "there"]

@@ -21,7 +21,7 @@ from ussfast.audio.atomic import write_failure
 from ussfast.audio.temporary import sweep, temporary_name
 from ussfast.engine.backends.trt_engines import sidecar
 from ussfast.errors import InputError, OutputError, UssfastError
-from ussfast.export.trt.graphs import TYPICAL_SOURCES, Exported, exported
+from ussfast.export.trt.graphs import TYPICAL_SOURCES, Graphs, graphs_in
 from ussfast.values import number, whole
 
 FLOAT = "TYPE_FP32"
@@ -65,7 +65,7 @@ def _scalar(value: Any) -> str:
 
 
 def model_config(
-    export: Exported,
+    export: Graphs,
     graph: str,
     *,
     plans: Mapping[str, str] | None = None,
@@ -111,10 +111,11 @@ def model_config(
         }
     elif most > 1:
         config["dynamic_batching"] = {}
-    facts = {"sample_rate": export.sample_rate, "hop": export.hop, "latency_samples": export.latency, **fixed}
+    about = export.about
+    facts = {"sample_rate": about.sample_rate, "hop": about.hop, "latency_samples": about.latency_samples, **fixed}
     known = {name: str(value) for name, value in facts.items() if value is not None}
-    if export.labels:
-        known["labels"] = ",".join(export.labels)
+    if about.labels:
+        known["labels"] = ",".join(about.labels)
     config["parameters"] = [{"key": name, "value": {"string_value": value}} for name, value in known.items()]
     return config
 
@@ -151,9 +152,9 @@ def _states(
     return found
 
 
-def model_name(export: Exported, graph: str) -> str:
+def model_name(export: Graphs, graph: str) -> str:
     """A name for the server's URLs."""
-    return re.sub(r"[^\w.-]+", "-", f"{export.name}-{graph}")
+    return re.sub(r"[^\w.-]+", "-", f"{export.about.name}-{graph}")
 
 
 def engines_of(onnx: Path, version: str | None = None) -> dict[str, Path]:
@@ -202,12 +203,12 @@ def write_repository(
         CheckpointError: `directory` is no export. InputError: settings or engines that cannot be.
         OutputError: `repository` is not empty, or cannot be written; nothing is left of it then.
     """
-    export, target = exported(directory), Path(repository)
+    export, target = graphs_in(directory), Path(repository)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputError(f"{target}: exists and is not an empty directory: choose another name")
     if not target.parent.is_dir():
         raise OutputError(f"{target}: cannot be written: {target.parent} is not a directory")
-    plans = {graph: engines_of(export.onnx(graph), tensorrt) if engines else {} for graph in export.inputs}
+    plans = {graph: engines_of(export.files[graph], tensorrt) if engines else {} for graph in export.inputs}
     configs = {}
     for graph, of in plans.items():
         names = {capability: PLAN if len(of) == 1 else f"sm{capability}.{PLAN}" for capability in of}
@@ -221,7 +222,7 @@ def write_repository(
             (folder / "config.pbtxt").write_text(text_of(config), encoding="utf-8")
             for capability, path in plans[graph].items():
                 shutil.copyfile(path, folder / "1" / names[capability])
-            for path in [] if engines else [export.onnx(graph), *export.weights(graph)]:
+            for path in [] if engines else [export.files[graph], *export.weights(graph)]:
                 shutil.copyfile(path, folder / "1" / path.name)
             vectors = export.directory / "prompts.json"
             if "prompts" in export.inputs[graph] and vectors.is_file():

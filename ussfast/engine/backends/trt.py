@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ussfast.checkpoints.exported import GraphFile, graph_path, read_exported
+from ussfast.engine.backends.onnx import check_sizes
 from ussfast.engine.backends.trt_engines import EngineKey, fingerprint, logger_of, read_engine, tensorrt, told
-from ussfast.errors import CheckpointError, DeviceError, InputError, UssfastError
+from ussfast.errors import CheckpointError, DeviceError, UssfastError
 
 # Of a tensor without elements torch has no address, and TensorRT takes none that is null.
 _NOTHING_BYTES = 256
@@ -62,29 +64,33 @@ class Cuda:
 
 @dataclass
 class _Loaded:
-    """One engine in memory. limits: of each input, the least and the most of its shape."""
+    """One engine in memory; engine: kept as long as its context."""
 
+    about: GraphFile
     engine: Any
     context: Any
     inputs: dict[str, torch.dtype]
     outputs: dict[str, torch.dtype]
-    limits: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class TrtRunner:
     """The engines of an export directory that were built for this GPU and this TensorRT.
 
-    directory: of `python -m ussfast.export --trt`, or one that `python -m ussfast.export.trt` made engines in.
-    device: "cuda" or "cuda:N". May be used from several threads; runs of one graph come one after the other.
+    Engines are loaded with their first use. May be used from several threads; runs of one graph come one by one.
 
+    Args:
+        directory: of `python -m ussfast.export --trt`, or one that `python -m ussfast.export.trt` made engines in.
+        device: "cuda" or "cuda:N".
     Raises:
         DeviceError: no TensorRT, no such GPU, or (when a graph first runs) no engine for them.
-        CheckpointError: an engine that is damaged.
+        CheckpointError: no export, or an engine that is damaged.
     """
 
     def __init__(self, directory: str | os.PathLike[str], device: str | torch.device = "cuda"):
-        self.directory = Path(directory)
+        self.directory, self.exported = Path(directory), read_exported(directory)
+        if self.exported.kind != "onnx":
+            raise CheckpointError(f"{directory}: packages of AOTInductor, not ONNX: use backend 'aoti'")
         self._trt = tensorrt()
         self._cuda = Cuda(device)
         self.device = self._cuda.device
@@ -95,18 +101,13 @@ class TrtRunner:
         self._nothing = torch.empty(_NOTHING_BYTES, dtype=torch.uint8, device=self.device)
 
     def run(self, graph: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """All outputs of one run, by name, on the device of the inputs.
+        """See `Runner`. Inputs may be on any device and of any floating dtype; outputs are where the inputs are.
 
-        Args:
-            graph: "model", "step" or "prompts".
-            inputs: by name, of any device and floating dtype; shapes within the limits the engine was built for.
         Raises:
-            InputError: other names, or a shape that the engine does not take.
             UssfastError: TensorRT failed.
         """
         loaded = self.load(graph)
-        if inputs.keys() != loaded.inputs.keys():
-            raise InputError(f"{graph} takes {', '.join(loaded.inputs)}, got {', '.join(inputs) or 'nothing'}")
+        check_sizes(loaded.about, inputs)
         home = next(iter(inputs.values())).device
         with loaded.lock, self._cuda.active():
             given = {
@@ -140,9 +141,8 @@ class TrtRunner:
             return self._graphs[graph]
 
     def _read(self, graph: str) -> _Loaded:
-        onnx = self.directory / f"{graph}.onnx"
-        if not onnx.is_file():
-            raise InputError(f"{self.directory}: no {onnx.name}: not an export with that graph")
+        about = self.exported.graph(graph)
+        onnx = graph_path(self.directory, about)
         key = EngineKey(self._cuda.name, self._cuda.capability, self._trt.__version__, fingerprint(onnx))
         data = read_engine(onnx, key)
         with self._cuda.active():
@@ -157,23 +157,16 @@ class TrtRunner:
             name = engine.get_tensor_name(index)
             kept = inputs if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT else outputs
             kept[name] = _torch_dtype(trt, engine.get_tensor_dtype(name), f"{graph}: {name}")
-        shapes = {name: engine.get_tensor_profile_shape(name, 0) for name in inputs}
-        limits = {name: (tuple(least), tuple(most)) for name, (least, _, most) in shapes.items()}
-        return _Loaded(engine, context, inputs, outputs, limits)
+        if lacking := inputs.keys() - {port.name for port in about.inputs}:
+            raise CheckpointError(f"{onnx.parent}: the engine of {onnx.name} also takes {', '.join(sorted(lacking))}")
+        return _Loaded(about, engine, context, inputs, outputs)
 
     def _place_input(self, graph: str, loaded: _Loaded, name: str, tensor: Tensor) -> None:
-        shape, (least, most) = tuple(tensor.shape), loaded.limits[name]
-        fits = len(shape) == len(least) and all(
-            low <= size <= high for low, size, high in zip(least, shape, most, strict=True)
-        )
-        if not fits:
-            raise InputError(
-                f"{graph}: {name} has shape {list(shape)}, this engine takes {list(least)} to {list(most)}; export with"
-                " larger --max-seconds, --max-prompts or --batch for more"
-            )
-        context = loaded.context
+        shape, context = tuple(tensor.shape), loaded.context
         if not context.set_input_shape(name, shape) or not context.set_tensor_address(name, self._address(tensor)):
-            raise UssfastError(f"{graph}: TensorRT does not take {name} of {list(shape)}{told(self._logger)}")
+            least, _, most = map(list, loaded.engine.get_tensor_profile_shape(name, 0))
+            built = f"the engine was built for {least} to {most}"
+            raise UssfastError(f"{graph}: {name} is {list(shape)}, {built}{told(self._logger)}")
 
     def _outputs(self, graph: str, loaded: _Loaded) -> dict[str, Tensor]:
         if lacking := loaded.context.infer_shapes():

@@ -26,7 +26,7 @@ from ussfast.engine.backends.trt_engines import (
 from ussfast.errors import CheckpointError, DeviceError, InputError, OutputError, UssfastError
 from ussfast.export.trt import timing_cache as timings
 from ussfast.export.trt import versions
-from ussfast.export.trt.graphs import Exported, Shapes, exported
+from ussfast.export.trt.graphs import Graphs, Shapes, graphs_in
 from ussfast.export.trt.progress import Bar, interruptible, monitor_of
 from ussfast.values import flag, number
 
@@ -105,7 +105,7 @@ def build_engines(
         OutputError: an engine could not be written.
         UssfastError: the build failed, such as for want of memory.
     """
-    export = exported(directory)
+    export = graphs_in(directory)
     names = export.chosen(graphs)
     if unknown := set(typical or ()) - {size for name in names for size in export.dims[name]}:
         raise InputError(f"typical: no graph has a size called {', '.join(sorted(unknown))}")
@@ -117,7 +117,7 @@ def build_engines(
     trt, cuda = _machine(export, device)
     built = []
     for name in names:
-        onnx = export.onnx(name)
+        onnx = export.files[name]
         key = EngineKey(cuda.name, cuda.capability, trt.__version__, fingerprint(onnx))
         request = _Request(name, onnx, key, shapes[name], workspace)
         with cuda.active():
@@ -134,12 +134,12 @@ def verify_engines(
     Raises:
         CheckpointError, DeviceError: as `build_engines`, and where an engine is missing or damaged.
     """
-    export = exported(directory)
+    export = graphs_in(directory)
     names = export.chosen(graphs)
     trt, cuda = _machine(export, device)
     found = []
     for name in names:
-        onnx = export.onnx(name)
+        onnx = export.files[name]
         key = EngineKey(cuda.name, cuda.capability, trt.__version__, fingerprint(onnx))
         read_engine(onnx, key)
         path = engine_path(onnx, key)
@@ -149,7 +149,7 @@ def verify_engines(
     return found
 
 
-def _machine(export: Exported, device: str) -> tuple[Any, Any]:
+def _machine(export: Graphs, device: str) -> tuple[Any, Any]:
     """TensorRT and the GPU, or what to do where they are."""
     try:
         trt = tensorrt()
@@ -262,7 +262,7 @@ def _check_inputs(network: Any, request: _Request) -> None:
             raise CheckpointError(f"{request.onnx}: input {name} is {here}, in export.json {expected}")
 
 
-def _measured(export: Exported, built: BuiltEngine, device: str, typical: Mapping[str, int] | None) -> BuiltEngine:
+def _measured(export: Graphs, built: BuiltEngine, device: str, typical: Mapping[str, int] | None) -> BuiltEngine:
     """With parity and latency, also in the file beside the engine; kept where they are there."""
     if built.parity is not None and built.latency is not None:
         return built

@@ -4,17 +4,16 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
+from ussfast.checkpoints.exported import Exported, GraphFile, graph_path, read_exported
 from ussfast.engine.backends.trt_engines import external_weights
 from ussfast.errors import CheckpointError, InputError
-from ussfast.plain import Checked, Name, Range, check_known, from_dict, read_json
 from ussfast.values import whole
 
-Count = Annotated[int, Range(1, 1 << 40)]
 # What is typical where nobody says: windows of this length, as they are cut of long audio, this many prompts at a time.
 TYPICAL_SECONDS = 6.0
 TYPICAL_SOURCES = 3
+Shape = tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
@@ -25,33 +24,25 @@ class Shapes:
     typical: tuple[int, ...]
     most: tuple[int, ...]
 
-    @property
-    def fixed(self) -> bool:
-        return self.least == self.most
-
 
 @dataclass(frozen=True)
-class Exported:
-    """An export directory of ONNX files; dims: of each graph, least and most of its named sizes."""
+class Graphs:
+    """An export directory of ONNX files; each table is by the names of graphs.
+
+    files: the ONNX files. inputs, outputs: shapes by name. dims: least and most of named sizes. state: see `GraphFile`.
+    """
 
     directory: Path
-    name: str
-    precision: str
-    sample_rate: int
-    hop: int
-    latency: int | None
-    labels: tuple[str, ...]
-    inputs: dict[str, dict[str, tuple[int | str, ...]]]
-    outputs: dict[str, dict[str, tuple[int | str, ...]]]
+    about: Exported
+    files: dict[str, Path]
+    inputs: dict[str, dict[str, Shape]]
+    outputs: dict[str, dict[str, Shape]]
     dims: dict[str, dict[str, tuple[int, int]]]
     state: dict[str, tuple[tuple[str, str], ...]]
 
-    def onnx(self, graph: str) -> Path:
-        return self.directory / f"{graph}.onnx"
-
     def weights(self, graph: str) -> list[Path]:
         """External weights, beside the ONNX file."""
-        return external_weights(self.onnx(graph))
+        return external_weights(self.files[graph])
 
     def typical(self, graph: str, given: Mapping[str, int] | None = None) -> dict[str, int]:
         """The size of each name that an engine is made fastest for.
@@ -60,12 +51,13 @@ class Exported:
         """
         sizes: dict[str, int] = {}
         for name, (least, most) in self.dims[graph].items():
-            frames = max(1, round(TYPICAL_SECONDS * self.sample_rate / self.hop))
+            hop = self.about.hop or 1
+            frames = max(1, round(TYPICAL_SECONDS * self.about.sample_rate / hop))
             usual = {
                 "batch": 1 if self.state[graph] else most,
                 "sources": TYPICAL_SOURCES,
                 "frames": frames,
-                "samples": frames * self.hop,
+                "samples": frames * hop,
             }.get(name, most)
             sizes[name] = min(max(usual, least), most)
             if given and name in given:
@@ -78,9 +70,7 @@ class Exported:
         least = {name: low for name, (low, _) in dims.items()}
         most = {name: high for name, (_, high) in dims.items()}
         sizes = (least, self.typical(graph, given), most)
-        return {
-            name: Shapes(*(self.filled(graph, name, of) for of in sizes)) for name in self.inputs[graph]
-        }  # fmt: skip
+        return {name: Shapes(*(self.filled(graph, name, of) for of in sizes)) for name in self.inputs[graph]}
 
     def filled(self, graph: str, name: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The shape of an input with numbers for names."""
@@ -96,77 +86,28 @@ class Exported:
         return [name for name in self.inputs if graphs is None or name in graphs]
 
 
-@dataclass(frozen=True)
-class _Manifest(Checked):
-    format: Literal["ussfast-export"]
-    version: Literal[1]
-    kind: Name
-    name: Name
-    precision: Name
-    sample_rate: Count
-    hop: Count
-    graphs: dict
-    latency_samples: Annotated[int, Range(0, 1 << 40)] | None = None
-    labels: tuple[str, ...] | None = None
+def _open_sizes(graph: GraphFile) -> dict[str, tuple[int, int]]:
+    """Of inputs; those that only outputs have follow from them."""
+    used = {size for port in graph.inputs for size in port.shape}
+    return {name: (ends[0], ends[1]) for name, ends in graph.dims.items() if name in used}
 
 
-@dataclass(frozen=True)
-class _Tensor(Checked):
-    name: Name
-    shape: list
-    dtype: Name
-
-
-def exported(directory: str | os.PathLike[str]) -> Exported:
-    """What stands in export.json, as far as engines need it.
+def graphs_in(directory: str | os.PathLike[str]) -> Graphs:
+    """The graphs of an export of ONNX files.
 
     Raises:
-        CheckpointError: no such directory or file, one of other software, or graphs that are not ONNX files.
+        CheckpointError: no export, one of another kind, or one whose files are missing or others.
     """
-    folder = Path(directory)
-    path = folder / "export.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: no export.json; make one with python -m ussfast.export MODEL --onnx -o DIR")
-    try:
-        data = read_json(path)
-        check_known(_Manifest, data, path.name)
-        listed = _Manifest.__dataclass_fields__
-        manifest = from_dict(_Manifest, {name: data[name] for name in listed if name in data}, path.name)
-        if manifest.kind != "onnx":
-            raise InputError(f"engines are built of ONNX files, this is an export of kind {manifest.kind!r}")
-        inputs, outputs, dims, state = {}, {}, {}, {}
-        for graph, about in manifest.graphs.items():
-            where = f"graphs.{graph}"
-            inputs[graph] = {tensor.name: tuple(tensor.shape) for tensor in _tensors(about["inputs"], where)}
-            outputs[graph] = {tensor.name: tuple(tensor.shape) for tensor in _tensors(about["outputs"], where)}
-            dims[graph] = {name: _limits(pair, f"{where}.dims.{name}") for name, pair in about.get("dims", {}).items()}
-            state[graph] = tuple((str(one), str(other)) for one, other in about.get("state") or ())
-            if not (folder / f"{graph}.onnx").is_file():
-                raise InputError(f"the file of {graph}, {graph}.onnx, is missing")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:  # InputError is a ValueError
-        why = error if isinstance(error, InputError) else "not as this version of ussfast writes it"
-        raise CheckpointError(f"{path}: {why}") from None
-    return Exported(
+    folder, about = Path(directory), read_exported(directory)
+    if about.kind != "onnx":
+        raise CheckpointError(f"{folder}: engines are built of ONNX files, this is an export of kind {about.kind!r}")
+    known = {name: about.graph(name) for name in about.graphs}
+    return Graphs(
         folder,
-        manifest.name,
-        manifest.precision,
-        manifest.sample_rate,
-        manifest.hop,
-        manifest.latency_samples,
-        manifest.labels or (),
-        inputs,
-        outputs,
-        dims,
-        state,
+        about,
+        files={name: graph_path(folder, graph) for name, graph in known.items()},
+        inputs={name: {port.name: port.shape for port in graph.inputs} for name, graph in known.items()},
+        outputs={name: {port.name: port.shape for port in graph.outputs} for name, graph in known.items()},
+        dims={name: _open_sizes(graph) for name, graph in known.items()},
+        state={name: tuple((before, after) for before, after in graph.state) for name, graph in known.items()},
     )
-
-
-def _tensors(listed: list, where: str) -> list[_Tensor]:
-    return [from_dict(_Tensor, one, f"{where}: tensor") for one in listed]
-
-
-def _limits(pair: list, where: str) -> tuple[int, int]:
-    low, high = (whole(size, where, 1, 1 << 40) for size in pair)
-    if low > high:
-        raise InputError(f"{where}: the least is {low}, the most {high}")
-    return low, high

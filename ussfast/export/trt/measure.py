@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ussfast.engine.backends.trt import TrtRunner
 from ussfast.errors import DeviceError
-from ussfast.export.trt.graphs import Exported
+from ussfast.export.trt.graphs import Graphs
 
 # Least signal-to-noise ratio of an output to the reference's, in dB, by the precision of the graph.
 LEAST_DB = {"fp32": 80.0, "fp16": 40.0, "bf16": 40.0, "int8": 30.0}
@@ -31,7 +31,7 @@ def random_inputs(shapes: Mapping[str, tuple[int, ...]], seed: int, state: Mappi
     return made
 
 
-def parity(export: Exported, graph: str, device: str, typical: Mapping[str, int] | None = None) -> dict[str, Any]:
+def parity(export: Graphs, graph: str, device: str, typical: Mapping[str, int] | None = None) -> dict[str, Any]:
     """Differences of the engine's outputs to onnxruntime's: of the least sizes, and of the typical ones.
 
     A graph with state runs several times, each of the two with its own state.
@@ -42,10 +42,10 @@ def parity(export: Exported, graph: str, device: str, typical: Mapping[str, int]
     Raises:
         DeviceError: there is no onnxruntime.
     """
-    reference = _reference(export.onnx(graph))
+    reference = _reference(export.files[graph])
     runner = TrtRunner(export.directory, device)
     state = dict(export.state[graph])
-    least = LEAST_DB.get(export.precision, min(LEAST_DB.values()))
+    least = LEAST_DB.get(export.about.precision, min(LEAST_DB.values()))
     cases: list[dict[str, Any]] = []
     for sizes in _cases(export, graph, typical):
         ours: dict[str, Tensor] = {}
@@ -67,7 +67,7 @@ def parity(export: Exported, graph: str, device: str, typical: Mapping[str, int]
     return {"least_db": least, "cases": cases}
 
 
-def _cases(export: Exported, graph: str, typical: Mapping[str, int] | None) -> list[dict[str, int]]:
+def _cases(export: Graphs, graph: str, typical: Mapping[str, int] | None) -> list[dict[str, int]]:
     least = {name: low for name, (low, _) in export.dims[graph].items()}
     usual = export.typical(graph, typical)
     if "batch" in usual:
@@ -107,7 +107,7 @@ def _reference(onnx: Path) -> Any:
     return run
 
 
-def latency(export: Exported, graph: str, device: str, typical: Mapping[str, int] | None = None) -> dict[str, Any]:
+def latency(export: Graphs, graph: str, device: str, typical: Mapping[str, int] | None = None) -> dict[str, Any]:
     """Times of single runs on inputs that are on the GPU, in milliseconds.
 
     Returns:
