@@ -158,7 +158,11 @@ def test_states_that_the_server_would_mix_up_are_refused(export, tmp_path):
 
 @pytest.mark.parametrize(
     "shape, message",
-    [(["sources", HOP], "is not by items of a batch"), (["batch", "frames", HOP], "size of the state overlap is open")],
+    [
+        (["sources", HOP], "is not by items of a batch"),
+        (["batch", "frames", HOP], "size of the state overlap is open"),
+        (["batch"], "overlap has no size beside that of the batch"),
+    ],
 )
 def test_shapes_that_the_server_cannot_keep_are_refused(export, tmp_path, shape, message):
     def other(graph):

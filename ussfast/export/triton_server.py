@@ -143,6 +143,8 @@ def _states(
     found = []
     for name, output in state:
         dims = _sizes(inputs[name], fixed)
+        if not dims:  # the server counts no element at all, and gives the model nothing
+            raise InputError(f"{graph}: the state {name} has no size beside that of the batch: export the model again")
         if -1 in dims:
             raise InputError(f"{graph}: the size of the state {name} is open: {list(inputs[name])}")
         first = {"data_type": Word(FLOAT), "dims": dims, "zero_data": True, "name": f"zeros of {name}"}
