@@ -82,7 +82,7 @@ def small_export(directory, **changes):
         }
     manifest = {
         "format": "ussfast-export", "version": 1, "ussfast": "0.1.0", "kind": "onnx", "precision": "fp32", "opset": 20,
-        "name": "small", "architecture": "causal", "config": {}, "sample_rate": 8000, "hop": HOP,
+        "name": "small", "architecture": "causal", "config": {}, "parameters": 1, "sample_rate": 8000, "hop": HOP,
         "latency_samples": HOP, "labels": ["speech"], "graphs": graphs,
     }  # fmt: skip
     (directory / "export.json").write_text(json.dumps(manifest | changes))
