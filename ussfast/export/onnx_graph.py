@@ -12,6 +12,7 @@ import torch
 from torch.fx.experimental import _config
 
 from ussfast.errors import InputError, UssfastError
+from ussfast.export.axes import with_axes
 from ussfast.export.graphs import Graph
 from ussfast.export.products import AsProducts
 from ussfast.models._packed import Preparable
@@ -88,7 +89,7 @@ def to_onnx(graph: Graph) -> Any:
             if value not in model.graph.outputs:
                 value.shape = None
     model.producer_name = "ussfast"
-    proto = onnx_ir.serde.serialize_model(model)
+    proto = with_axes(onnx_ir.serde.serialize_model(model))
     check(proto)
     onnx.checker.check_model(proto)
     return proto
