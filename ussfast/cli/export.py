@@ -80,7 +80,9 @@ def export(
 
     limits = exporting.Limits(max_seconds, max_prompts, batch)
     modes = [str(one) for one in mode] if mode else None
-    shared: dict[str, Any] = {"modes": modes, "limits": limits, "with_stft": with_stft, "overwrite": overwrite, "told": told}
+    shared: dict[str, Any] = {
+        "modes": modes, "limits": limits, "with_stft": with_stft, "overwrite": overwrite, "told": told,
+    }  # fmt: skip
     if aoti:
         exporting.export_aoti(model, output, device=device, **shared)
     else:

@@ -53,7 +53,8 @@ def _weighted(proto: Any, products: tuple[str, ...] = PRODUCTS) -> set[str]:
 def _last(proto: Any, products: set[str]) -> set[str]:
     """Those products that no other one is behind: what they are rounded to would be what comes out."""
     # Names of values that some product depends on, from the end of the graph to its beginning.
-    needed, last = set(), set()
+    needed: set[str] = set()
+    last: set[str] = set()
     for node in reversed(proto.graph.node):
         used = bool(needed & set(node.output))
         if node.name in products and not used:
