@@ -165,6 +165,16 @@ def test_what_tensorrt_refuses_is_told_with_the_node(world, export):
     assert not list(export.glob("*.engine"))
 
 
+def test_a_tensorrt_that_does_not_start_says_why(world, export, monkeypatch):
+    def null(builder, logger):
+        logger.log(world.trt.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setitem(world.trt.behaviours, ("Builder", "__init__"), null)
+    with pytest.raises(DeviceError, match="does not start on this machine: CUDA initialization failure with error: 35"):
+        build_engines(export)
+
+
 def test_a_build_that_fails_says_what_tensorrt_said(world, export):
     world.fails = "out of memory"
     with pytest.raises(UssfastError, match="could not build an engine: out of memory"):

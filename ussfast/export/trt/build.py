@@ -20,6 +20,7 @@ from ussfast.engine.backends.trt_engines import (
     sha256_of,
     sidecar,
     sidecar_path,
+    started,
     tensorrt,
     told,
 )  # fmt: skip
@@ -208,7 +209,7 @@ def write_report(engine: Path, about: Mapping[str, Any]) -> None:
 def _plan(trt: Any, cuda: Any, request: _Request, timing_cache: Any, progress: bool) -> bytes:
     """The serialised engine."""
     logger = logger_of(trt)
-    builder = trt.Builder(logger)
+    builder = started(trt.Builder, logger)
     network = versions.create_network(trt, builder)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(request.onnx)):
