@@ -241,3 +241,20 @@ def test_a_directory_that_cannot_be_written_is_told_before_the_work(world, expor
     with pytest.raises(OutputError, match="is a folder"):
         build_engines(export, graphs=["step"])
     assert not world.trt.made("Builder", "build_serialized_network")
+
+
+def test_a_check_without_onnxruntime_is_refused_before_the_build(world, export, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(InputError, match="needs onnxruntime"):
+        build_engines(export)
+    assert not world.trt.made("Builder", "build_serialized_network")
+    assert len(build_engines(export, check=False, progress=False)) == 2
+
+
+def test_what_onnxruntime_cannot_run_is_not_compared(world, export, monkeypatch):
+    def refused(*_):
+        raise CheckpointError("no kernel for this type")
+
+    monkeypatch.setattr("ussfast.engine.backends.onnx.OnnxRunner.run", refused)
+    engine = build_engines(export, graphs=["step"], progress=False)[0]
+    assert engine.good and "not compared: no kernel for this type" in table([engine])
