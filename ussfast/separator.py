@@ -9,9 +9,9 @@ import torch
 
 from ussfast.audio import OutputFormat, Written, given_file, is_file, known_rate, load
 from ussfast.audio.naming import stem_paths
-from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.info import ModelInfo, describe
 from ussfast.detect.detector import Detector
+from ussfast.engine.backends.networks import load as load_network
 from ussfast.engine.engine import Engine
 from ussfast.engine.moving import moved, reduced
 from ussfast.engine.recordings import separate_recording, separate_whole
@@ -34,7 +34,8 @@ class Separator(Finding):
     """Separates audio into named sources.
 
     Args:
-        model: "default" (embedded), a model directory, or "owner/name" on the Hugging Face Hub.
+        model: "default" (embedded), a model directory, "owner/name" on the Hugging Face Hub, or a directory of
+            `python -m ussfast.export`.
         prompts: what to separate, names in `separator.prompts`; repeats allowed. May be left out here and given to
             `separate`. Models without prompts take none and return all their sources.
         detector: for a model whose prompts are vectors: what makes these of clips, see `enroll`. A Detector, or a model
@@ -62,11 +63,11 @@ class Separator(Finding):
         channels: Literal["linked", "independent"] = "independent",
         detector: str | Path | Detector | None = None,
     ):
-        network, info = checkpoint.load_model(checkpoint.resolve(str(model)))
         settings = Settings(
             device, dtype, backend, segment, overlap, stitch, look_ahead, batch, max_attenuation, sum_to_mixture,
             channels,
         )  # fmt: skip
+        network, info = load_network(str(model), settings)
         self._set_up(network, info, prompts, settings, detector)
 
     @classmethod

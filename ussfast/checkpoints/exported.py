@@ -74,6 +74,7 @@ class Exported(Checked):
     opset: Annotated[int, Range(0, 1000)]
     name: Name
     architecture: str
+    parameters: Annotated[int, Range(0, 1e12)]
     config: dict
     sample_rate: Annotated[int, Range(1, 10_000_000)]
     hop: Annotated[int, Range(1, 1 << 20)] | None

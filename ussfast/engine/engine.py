@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from ussfast.engine import forks
+from ussfast.engine.backends.networks import Exportedly
 from ussfast.engine.batching import Batches, Ticket
 from ussfast.engine.chunks import CausalChunks
 from ussfast.engine.conditionings import Conditionings
 from ussfast.engine.copies import transfer_for
-from ussfast.engine.graphs import bucket, graphs_for
+from ussfast.engine.graphs import Graphs, bucket, graphs_for
 from ussfast.engine.lack import out_of_memory
 from ussfast.engine.levels import bearable, loud_channels
 from ussfast.engine.settings import GPU_BATCH, Settings, pick_backend, pick_device, pick_precision
@@ -63,7 +64,10 @@ class Engine:
         # is safe in bfloat16: everything where plain PyTorch is asked for.
         self.autocast = self.device.type != "cpu" and self.precision == "bfloat16"
         plain = self.autocast and self.backend == "reference"
-        self.graphs, self.transfer = graphs_for(self.device), transfer_for(self.device)
+        # Other runtimes have ways of their own to record what a GPU does.
+        foreign = isinstance(model, Exportedly)
+        self.graphs = Graphs(None) if foreign else graphs_for(self.device)
+        self.transfer = transfer_for(self.device)
         self.batch = settings.batch or (1 if self.device.type == "cpu" else GPU_BATCH)
         self.rows = ITEMS * self.batch  # channels that are computed at once
         forks.compute(self.device)

@@ -12,7 +12,7 @@ from ussfast.errors import DeviceError, InputError
 from ussfast.long_audio.policy import SegmentPolicy, default_policy
 from ussfast.values import flag, number, one_of, shown, whole
 
-BACKENDS = ("native", "reference")
+BACKENDS = ("native", "reference", "onnx", "trt", "aoti")
 CHANNELS = ("linked", "independent")
 # Names for users -> precision of the matrix products.
 DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16", "int8": "int8"}
@@ -30,7 +30,8 @@ class Settings:
     dtype: "auto" (float32; streams of causal models on the CPU: bfloat16 where it has such products), "float32",
         "bfloat16" ("bf16") or, on the CPU and not for causal models, "int8": of the network's large matrix products;
         see docs/cpu.md, docs/causal.md and docs/gpu.md.
-    backend: "auto" or "native" (our kernels where they are built), or "reference" (plain PyTorch).
+    backend: "auto" or "native" (our kernels where they are built), "reference" (plain PyTorch), or, for a directory of
+        `ussfast.export`: "onnx" (onnxruntime), "trt" (TensorRT), "aoti" (AOTInductor). "auto" tells by the directory.
     segment: window for long audio in seconds; by default what the model was trained on, at least 6 s. Causal models
         carry on from one window to the next: for them it is only a question of memory.
     overlap: shared by neighbouring windows, in seconds; by default 2.1 s, or 0.4 of a short segment.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ussfast import stft
 from ussfast.errors import InputError
-from ussfast.export.networks import Detects, Frames, Hop, Prompts, Spectra, Waveforms, as_tensors, state_names
+from ussfast.export.networks import Detects, Estimates, Frames, Hop, Prompts, Waveforms, as_tensors, state_names
 from ussfast.models import Network, SpectralModel
 from ussfast.models.causal import CausalModel
 from ussfast.models.detectors import DetectorModel
@@ -114,13 +114,13 @@ def _separates(model: SpectralModel, limits: Limits, with_stft: bool) -> Graph:
         steps["samples"], shape = config.hop, ("samples",)
     else:
         dims["frames"], shape = (1, stft.frame_count(hops * config.hop, config)), ("frames", config.bins, 2)
-    name, out = ("audio", "out") if with_stft else ("spec", "estimate")
+    name, out = ("audio", "out") if with_stft else ("spec", "masks" if model.masking else "spectra")
     inputs: dict[str, tuple[Size, ...]] = {name: ("batch", *channels, *shape)}
     if model.prompt_size:
         dims["sources"] = 1, limits.prompts
         inputs["prompts"] = "batch", "sources", model.prompt_size
     outputs = {out: ("batch", sources, *channels, *shape)}
-    network = Waveforms(model) if with_stft else Spectra(model)
+    network = Waveforms(model) if with_stft else Estimates(model)
     return Graph("model", network, inputs, outputs, dims, steps=steps)
 
 

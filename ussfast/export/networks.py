@@ -12,16 +12,15 @@ from ussfast.models.causal import CausalModel, Modulation, TrunkState
 from ussfast.models.detectors import DetectorModel
 
 
-class Spectra(nn.Module):
-    """Spectra of the sources: [batch, (channels,) frames, bins, 2] -> [batch, sources, (channels,) frames, bins, 2]."""
+class Estimates(nn.Module):
+    """`SpectralModel.forward` of [batch, (channels,) frames, bins, 2]."""
 
     def __init__(self, model: SpectralModel):
         super().__init__()
         self.model = model
 
     def forward(self, spec: Tensor, prompts: Tensor | None = None) -> Tensor:
-        estimate = self.model(torch.view_as_complex(spec), prompts)
-        return times(estimate, spec[:, None]) if self.model.masking else estimate
+        return self.model(torch.view_as_complex(spec), prompts)
 
 
 class Waveforms(nn.Module):
@@ -29,7 +28,7 @@ class Waveforms(nn.Module):
 
     def __init__(self, model: SpectralModel):
         super().__init__()
-        self.model, self.inner = model, Spectra(model)
+        self.model = model
         self.analysis, self.synthesis = Analysis(model.config.stft), Synthesis(model.config.stft)
 
     def forward(self, audio: Tensor, prompts: Tensor | None = None) -> Tensor:
@@ -48,12 +47,16 @@ class Waveforms(nn.Module):
         if config.drop_last_frame:
             spec = spec[:, :-1]
         if channels == 1:
-            out = self.synthesis(self.inner(spec, prompts), samples)
+            out = self.synthesis(self._spectra(spec, prompts), samples)
         else:
-            estimate = self.inner(spec.unflatten(0, (batch, channels)), prompts)
+            estimate = self._spectra(spec.unflatten(0, (batch, channels)), prompts)
             rows = self.synthesis(estimate.transpose(1, 2).flatten(0, 1), samples)
             out = rows.unflatten(0, (batch, channels)).transpose(1, 2)
         return out if scale is None else out * scale.view(-1, *[1] * (out.dim() - 1))
+
+    def _spectra(self, spec: Tensor, prompts: Tensor | None) -> Tensor:
+        estimate = self.model(torch.view_as_complex(spec), prompts)
+        return times(estimate, spec[:, None]) if self.model.masking else estimate
 
 
 class Prompts(nn.Module):

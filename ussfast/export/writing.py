@@ -139,6 +139,7 @@ def describe(found: Named, kind: Any, precision: Any, opset: int) -> Exported:
         opset=opset,
         name=found.name,
         architecture=architecture_of(config),
+        parameters=found.model.parameter_count(),
         config=to_dict(config),
         sample_rate=config.sample_rate,
         hop=config.front.hop if architecture_of(config) in DETECTORS else config.stft.hop,

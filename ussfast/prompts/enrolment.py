@@ -66,7 +66,7 @@ class WholeClip:
 
 
 def can_embed(model: SpectralModel) -> bool:
-    return hasattr(model, "embed")
+    return getattr(model, "embed", None) is not None
 
 
 def own_source(model: SpectralModel) -> Source:

@@ -28,12 +28,9 @@ class StreamState:
 
 def initial_state(model: CausalModel, batch: int, sources: int, channels: int = 1) -> StreamState:
     """Before the first sample; channels: of each item that share their masks."""
-    config, weight, rows = model.config.stft, model.band_rows, batch * channels
-    return StreamState(
-        weight.new_zeros(rows, config.hop),
-        weight.new_zeros(rows, sources, config.hop),
-        model.initial_state(batch),
-    )
+    hop, rows, frames = model.config.stft.hop, batch * channels, model.initial_state(batch)
+    new = frames.level.new_zeros
+    return StreamState(new(rows, hop), new(rows, sources, hop), frames)
 
 
 def step(model: CausalModel, audio: Tensor, state: StreamState, modulation: Modulation) -> tuple[Tensor, StreamState]:

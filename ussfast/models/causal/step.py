@@ -22,8 +22,10 @@ PRECISIONS = ("float32", "bfloat16")
 
 def supported(model: CausalModel) -> bool:
     """Whether `TrunkStep` can run the model here; where it cannot, `causal_step.step` can."""
+    weights = list(model.parameters())  # of an exported model there are none here
     return (
-        all(p.dtype == torch.float32 and p.device.type == "cpu" for p in model.parameters())
+        bool(weights)
+        and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in weights)
         and cpu_isa() is not None
         and not uses_reference()
     )
