@@ -10,7 +10,8 @@ class Page {
   #sounds = element("sounds");
 
   constructor() {
-    this.client = new Client(new Worker(new URL("worker.js", import.meta.url), { type: "module" }));
+    const program = new URL(`worker.js${location.search}`, import.meta.url);
+    this.client = new Client(new Worker(program, { type: "module" }));
     [this.recording, this.microphone] = [new Recording(this), new Microphone(this)];
   }
 

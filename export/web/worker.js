@@ -123,6 +123,19 @@ async function graph({ file, sha256 }) {
   return bytes;
 }
 
+/** ?threads=N in the page's address: steps are so small that more than one gains little, and costs much. */
+function threads() {
+  const asked = Number(new URLSearchParams(self.location.search).get("threads") ?? 1);
+  const most = navigator.hardwareConcurrency || 1;
+  if (!Number.isInteger(asked) || asked < 1 || asked > most) {
+    throw new Problem(`threads must be a whole number from 1 to ${most}.`);
+  }
+  if (asked > 1 && !self.crossOriginIsolated) {
+    throw new Problem("Browsers give threads to isolated pages only, which takes two headers: see README.md.");
+  }
+  return asked;
+}
+
 async function runtime() {
   const folder = new URL("ort/", self.location.href).href;
   let ort;
@@ -132,8 +145,7 @@ async function runtime() {
     throw new Problem("ort/ort.wasm.min.mjs is missing beside the page: make web puts it there.");
   }
   ort.env.wasm.wasmPaths = folder;
-  // Threads share memory, which browsers allow only to isolated pages.
-  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
+  ort.env.wasm.numThreads = threads();
   return ort;
 }
 

@@ -1,6 +1,5 @@
 """A headless Chromium that tests drive through a pipe, by the DevTools protocol."""
 
-import base64
 import fcntl
 import json
 import os
@@ -14,11 +13,12 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-# Without these Chromium asks for servers of its own; no name is resolved in any case, so that a page that needs a network fails.
+# Without these Chromium asks for servers of its own. No name is resolved: a page that needs a network fails.
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--autoplay-policy=user-gesture-required",
+    "--remote-debugging-pipe",
 )  # fmt: skip
 
 
@@ -35,7 +35,11 @@ def high(descriptor):
 
 
 class Browser:
-    """One page of a browser. logged: what went wrong on it, by the browser's own account; requests: addresses."""
+    """One page of a browser.
+
+    logged: what went wrong on it, by the browser's own account. requests: addresses it asked for, also those of its
+    worker. downloads: the folder of what is kept.
+    """
 
     def __init__(self, profile, *flags):
         reads, self._to = os.pipe()
@@ -53,6 +57,8 @@ class Browser:
         self._count, self._answers, self._session = 0, queue.Queue(), None
         self.logged, self.requests = [], []
         threading.Thread(target=self._listen, daemon=True).start()
+        self.downloads = profile / "downloads"
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
         page = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
         self._session = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
         for room in ("Page", "Runtime", "Log", "Network"):
@@ -90,7 +96,7 @@ class Browser:
 
     def value(self, expression):
         """What an expression is on the page; promises are awaited."""
-        found = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True)
+        found = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
@@ -117,14 +123,15 @@ class Browser:
     def click(self, selector):
         """Presses the middle of an element, as a user does."""
         x, y = self.value(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-            " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2] })()"
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            " e.scrollIntoView({block: 'center', behavior: 'instant'}); const r = e.getBoundingClientRect();"
+            " return [r.x + r.width / 2, r.y + r.height / 2] })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
-    def picture(self, path):
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
+    def text(self, selector):
+        return self.value(f"document.querySelector({json.dumps(selector)}).textContent")
 
     def close(self):
         self._session = None
