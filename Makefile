@@ -116,5 +116,5 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/*/* csrc/*/*/*
 	touch $@
 
 clean:
-	rm -rf build dist *.egg-info ussfast/_C*.so ussfast/_build_info.json $(STAMP)
+	rm -rf build dist *.egg-info ussfast/_C*.so ussfast/_build_info.json $(WEB)/model $(WEB)/ort $(STAMP)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -55,7 +55,7 @@ def test_the_page_knows_no_address_but_its_own():
 
 def test_scripts_know_no_model():
     for path in SCRIPTS:
-        assert not re.search(r"\b(512|1024|32000|speech|sfx\w*|memory\d|overlap|context0?)\b(?!\.)", code(path)), path
+        assert not re.search(r"\b(512|1024|32000|speech|sfx\w*|memory\d|overlap)\b(?!\.)", code(path)), path
 
 
 def code(path):
@@ -69,13 +69,11 @@ def test_lines_are_no_longer_than_elsewhere():
         assert len(lines) <= 300 and max(map(len, lines)) <= 120, path
 
 
-def test_pages_name_files_that_there_are():
-    for page in (WEB / "README.md", ROOT / "docs/browser.md"):
-        named = re.findall(r"`((?:[\w/]+/)?[\w-]+\.(?:js|html|css|sh|json|py|mjs))`", page.read_text())
-        made = {"export.json", "prompts.json", "ort.wasm.min.mjs"}  # beside the page, by make web
-        assert named
-        for name in set(named) - made:
-            assert (WEB / name).exists() or (ROOT / name).exists(), f"{page.name}: {name}"
+def test_the_readme_names_every_file_and_no_other():
+    named = set(re.findall(r"`([\w-]+\.(?:js|html|css|sh|json))`", (WEB / "README.md").read_text()))
+    made = {"export.json", "prompts.json"}  # in model/
+    there = {path.name for path in WEB.iterdir() if path.is_file()}
+    assert named - made == there - {"README.md"}
 
 
 def test_what_make_web_puts_there_is_not_checked_in():
