@@ -96,6 +96,6 @@ export class Microphone {
     const parts = `model ${milliseconds(own)}, buffer ${milliseconds(waits)}, output ${milliseconds(card)}`;
     element("latency").textContent = `${milliseconds(own + waits + card)}: ${parts}`;
     element("gaps").textContent = `${gaps} gaps, ${milliseconds(lost / rate)} left out`;
-    levels.forEach((level, at) => (this.#meters[at].value = this.#meters[at].dataset.level = level));
+    [...this.#meters, element("heard")].forEach((meter, at) => (meter.value = meter.dataset.level = levels[at]));
   }
 }

@@ -64,7 +64,7 @@ export class Exchange {
     this.#part = new Float32Array(hop);
     this.#ring = new Ring(sources, most + hop);
     this.#gains = this.gains = new Float32Array(sources).fill(1);
-    this.#powers = new Float64Array(sources);
+    this.#powers = new Float64Array(sources + 1);
     [this.gaps, this.lost] = [0, 0];
   }
 
@@ -115,6 +115,7 @@ export class Exchange {
       }
     }
     this.#gains = this.gains;
+    for (const sample of block) this.#powers[this.sources] += sample * sample;
     this.#counted += ready;
     this.#ring.drop(ready);
     if (ready < block.length) {
@@ -138,7 +139,7 @@ export class Exchange {
     this.#ring.drop(count);
   }
 
-  /** Root of the mean square of each source since the last call. */
+  /** Roots of the mean squares since the last call: of each source, and last of the mix. */
   levels() {
     const levels = [...this.#powers].map((power) => Math.sqrt(power / Math.max(1, this.#counted)));
     this.#powers.fill(0);

@@ -58,6 +58,13 @@ class Browser:
         self.logged, self.requests = [], []
         threading.Thread(target=self._listen, daemon=True).start()
         self.downloads = profile / "downloads"
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self):
         self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
         page = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
         self._session = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]

@@ -94,6 +94,14 @@ test("a model that is too slow loses audio, and the latency stays within its bou
   assert.ok(heard > 900, "half of it is heard all the same");
 });
 
+test("stems that nobody takes are left out, all but the spare ones", () => {
+  const exchange = new Exchange({ hop: 8, sources: 1, most: 32 });
+  for (let turn = 0; turn < 5; turn++) for (const hop of exchange.push(counted(8 * turn + 1, 8))) exchange.receive(hop);
+  assert.deepEqual([exchange.held, exchange.lost], [8, 32]);
+  for (const hop of exchange.push(counted(41, 8))) exchange.receive(hop);
+  assert.deepEqual(pulled(exchange, 8), [...counted(33, 8)]);
+});
+
 test("gains move within a block, and levels are those of the stems", () => {
   const exchange = new Exchange({ hop: 4, sources: 2, spare: 0 });
   const flat = Float32Array.of(1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5);
@@ -101,6 +109,7 @@ test("gains move within a block, and levels are those of the stems", () => {
   assert.deepEqual(pulled(exchange, 4), [1.5, 1.5, 1.5, 1.5]);
   exchange.gains = Float32Array.of(0, 1);
   assert.deepEqual(pulled(exchange, 4), [1.25, 1, 0.75, 0.5]);
-  assert.deepEqual(exchange.levels(), [1, 0.5]);
-  assert.deepEqual(exchange.levels(), [0, 0]);
+  const mixed = Math.sqrt((4 * 1.5 ** 2 + 1.25 ** 2 + 1 + 0.75 ** 2 + 0.5 ** 2) / 8);
+  assert.deepEqual(exchange.levels(), [1, 0.5, mixed]);
+  assert.deepEqual(exchange.levels(), [0, 0, 0]);
 });
