@@ -148,9 +148,9 @@ def kept(browser):
     return stems
 
 
-def separated(browser, path):
-    """What the page makes of a file."""
-    browser.choose("#file", path)
+def separated(browser, path, drop=False):
+    """What the page makes of a file that is chosen, or dropped."""
+    browser.drop("#drop", path) if drop else browser.choose("#file", path)
     browser.wait("document.querySelectorAll('#stems li').length || !document.querySelector('#problem').hidden", 120)
     assert not problem(browser)
     browser.wait(DONE)
@@ -192,13 +192,13 @@ def test_a_file_as_ussfast_separates_it(page, sounds):
     assert page.value(f"{players}.map(audio => Math.abs(audio.duration - 80077 / 32000) < 0.01)") == [True, True]
 
 
-def test_a_file_at_another_rate_is_converted(page, sounds):
+def test_a_dropped_file_at_another_rate_is_converted(page, sounds):
     path = sounds / "other.flac"
     mono, rate = soundfile.read(path, dtype="float32")
     resampled = soxr.resample(mono, rate, RATE)
     soundfile.write(sounds / "resampled.wav", resampled, RATE, "FLOAT")
     expected = reference(sounds / "resampled.wav")
-    for prompt, stem in zip(PROMPTS, separated(page, path).values(), strict=True):
+    for prompt, stem in zip(PROMPTS, separated(page, path, drop=True).values(), strict=True):
         assert abs(stem.shape[1] - len(resampled)) <= 1
         whole, made = expected[prompt][0, : stem.shape[1]], stem[0, : len(resampled)]
         # Two ways to convert a rate differ where the new one ends.
@@ -206,6 +206,9 @@ def test_a_file_at_another_rate_is_converted(page, sounds):
 
 
 def test_the_microphone(page):
+    for text in ("Listening.", "The microphone is off."):
+        page.click("#live")
+        page.wait(f"document.querySelector('#status').textContent === '{text}'")
     page.click("#live")
     page.wait("document.querySelector('#rtf').dataset.rtf > 0", 120)
     page.wait("[...document.querySelectorAll('#mix meter')].some(meter => meter.dataset.level > 0.001)")

@@ -4,6 +4,7 @@
 """
 
 from ussfast.export.graphs import MODES, Graph, Limits, graphs_of
+from ussfast.export.trt import build_engines
 from ussfast.export.writing import export_onnx
 
-__all__ = ["MODES", "Graph", "Limits", "export_onnx", "graphs_of"]
+__all__ = ["MODES", "Graph", "Limits", "build_engines", "export_onnx", "graphs_of"]
