@@ -123,7 +123,7 @@ async function graph({ file, sha256 }) {
   return bytes;
 }
 
-/** ?threads=N in the page's address: steps are so small that more than one gains little, and costs much. */
+/** ?threads=N in the page's address: steps are so small that more than one gains nothing, and costs much. */
 function threads() {
   const asked = Number(new URLSearchParams(self.location.search).get("threads") ?? 1);
   const most = navigator.hardwareConcurrency || 1;

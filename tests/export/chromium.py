@@ -150,6 +150,20 @@ class Browser:
     def text(self, selector):
         return self.value(f"document.querySelector({json.dumps(selector)}).textContent")
 
+    def width_on(self, width):
+        """How wide the page is on a screen of so many points."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=700, deviceScaleFactor=2, mobile=True)
+        found = self.value("document.documentElement.scrollWidth")
+        self.call("Emulation.clearDeviceMetricsOverride")
+        return found
+
+    def parts(self):
+        """What a screen reader tells of what can be used: roles and names."""
+        roles = {"button", "checkbox", "slider", "meter", "progressbar"}
+        nodes = self.call("Accessibility.getFullAXTree")["nodes"]
+        found = [(n["role"]["value"], n.get("name", {}).get("value")) for n in nodes if not n["ignored"]]
+        return [(role, name) for role, name in found if role in roles]
+
     def close(self):
         self._session = None
         try:

@@ -162,21 +162,6 @@ def reference(path):
     return Separator("default", PROMPTS, device="cpu", dtype="float32").separate(path)
 
 
-def fits_a_telephone(browser):
-    """Nothing is wider than a narrow screen."""
-    browser.call("Emulation.setDeviceMetricsOverride", width=340, height=700, deviceScaleFactor=2, mobile=True)
-    assert browser.value("[innerWidth, document.documentElement.scrollWidth]") == [340, 340]
-    browser.call("Emulation.clearDeviceMetricsOverride")
-
-
-def parts(browser):
-    """What a screen reader tells of what can be used: roles and names."""
-    roles = {"button", "checkbox", "slider", "meter", "progressbar"}
-    nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
-    found = [(n["role"]["value"], n.get("name", {}).get("value")) for n in nodes if not n["ignored"]]
-    return [(role, name) for role, name in found if role in roles]
-
-
 def test_a_file_as_ussfast_separates_it(page, sounds):
     path = sounds / "at its rate.wav"
     expected = reference(path)
@@ -186,7 +171,7 @@ def test_a_file_as_ussfast_separates_it(page, sounds):
         assert stem.shape == expected[prompt].shape
         assert np.abs(stem - expected[prompt]).max() <= 1e-3 * np.abs(expected[prompt]).max()
     assert re.fullmatch(r"2\.5 s of audio in [\d.]+ s: RTF [\d.]+", page.text("#speed"))
-    fits_a_telephone(page)
+    assert page.width_on(340) == 340
     players = "[...document.querySelectorAll('#stems audio')]"
     page.wait(f"{players}.every(audio => audio.readyState > 0)", 20)
     assert page.value(f"{players}.map(audio => Math.abs(audio.duration - 80077 / 32000) < 0.01)") == [True, True]
@@ -213,9 +198,9 @@ def test_the_microphone(page):
     page.wait("document.querySelector('#rtf').dataset.rtf > 0", 120)
     page.wait("[...document.querySelectorAll('#mix meter')].some(meter => meter.dataset.level > 0.001)")
     page.wait("document.querySelector('#heard').dataset.level > 0.001")
-    fits_a_telephone(page)
-    nameless = [role for role, name in parts(page) if not name]
-    assert not nameless and {"slider", "meter"} <= {role for role, _ in parts(page)}
+    assert page.width_on(340) == 340
+    nameless = [role for role, name in page.parts() if not name]
+    assert not nameless and {"slider", "meter"} <= {role for role, _ in page.parts()}
     assert page.value("[...document.querySelectorAll('#mix li span')].map(e => e.textContent)") == list(PROMPTS)
     assert re.match(r"[\d.]+, slowest [\d.]+", page.text("#rtf"))
     assert re.fullmatch(r"\d+ ms: model 32 ms, buffer \d+ ms, output \d+ ms", page.text("#latency"))
