@@ -139,9 +139,10 @@ def state_names(model: CausalModel) -> list[str]:
 
 
 def as_tensors(state: TrunkState) -> tuple[Tensor, ...]:
-    return (state.level, state.features, *(tensor for block in state.blocks for tensor in block))
+    # A size beside the batch: Triton's server makes zeros for no other state.
+    return (state.level[:, None], state.features, *(tensor for block in state.blocks for tensor in block))
 
 
 def as_state(tensors: tuple[Tensor, ...]) -> TrunkState:
     level, features, *rest = tensors
-    return TrunkState(level, features, tuple(zip(rest[::2], rest[1::2], strict=True)))
+    return TrunkState(level[:, 0], features, tuple(zip(rest[::2], rest[1::2], strict=True)))

@@ -12,12 +12,15 @@ import torch
 from torch.fx.experimental import _config
 
 from ussfast.errors import InputError, UssfastError
+from ussfast.export.axes import with_axes
 from ussfast.export.graphs import Graph
+from ussfast.export.products import AsProducts
 from ussfast.models._packed import Preparable
 from ussfast.ops import use_reference
 
 OPSET = 20
 DOMAINS = ("", "ai.onnx")
+FOLDED = 1 << 31
 
 
 def trace(graph: Graph) -> torch.export.ExportedProgram:
@@ -40,7 +43,7 @@ def trace(graph: Graph) -> torch.export.ExportedProgram:
     shown = tuple(shapes) if spread is None else (*shapes[:spread], tuple(shapes[spread:]))
     # No size is special: a single frame or prompt goes through the same graph.
     equal = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
-    with _quiet(), use_reference(), torch.enable_grad(), equal:
+    with _quiet(), use_reference(), torch.enable_grad(), equal, AsProducts():
         return torch.export.export(
             network, args, dynamic_shapes=shown, strict=False, prefer_deferred_runtime_asserts_over_guards=True
         )
@@ -72,7 +75,8 @@ def to_onnx(graph: Graph) -> Any:
         )  # fmt: skip
         assert found is not None
         model = found.model
-        optimizer.fold_constants(model)
+        # Weights as products take them, however large: only so is each product's weight one tensor.
+        optimizer.fold_constants(model, input_size_limit=FOLDED, output_size_limit=FOLDED)
         common.IdentityEliminationPass()(model)
         common.CommonSubexpressionEliminationPass()(model)
         optimizer.remove_unused_nodes(model)
@@ -85,7 +89,7 @@ def to_onnx(graph: Graph) -> Any:
             if value not in model.graph.outputs:
                 value.shape = None
     model.producer_name = "ussfast"
-    proto = onnx_ir.serde.serialize_model(model)
+    proto = with_axes(onnx_ir.serde.serialize_model(model))
     check(proto)
     onnx.checker.check_model(proto)
     return proto

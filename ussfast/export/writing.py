@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,11 @@ from ussfast.checkpoints.exported import (
     write_json,
 )
 from ussfast.errors import InputError
+from ussfast.export import checking
+from ussfast.export.calibration import batches
 from ussfast.export.graphs import Graph, Limits, graphs_of
 from ussfast.export.onnx_graph import OPSET, require_onnx, to_onnx
+from ussfast.export.precision import lowered
 from ussfast.models import DETECTORS, Network, SpectralModel, architecture_of
 from ussfast.models.causal import CausalModel
 from ussfast.models.config import to_dict
@@ -66,6 +69,8 @@ def export_onnx(
     with_stft: bool = False,
     name: str | None = None,
     overwrite: bool = False,
+    calibration: Sequence[Any] | None = None,
+    check: bool = False,
     told: Told | None = None,
 ) -> Exported:
     """Writes ONNX graphs of a model, with standard operators only, and export.json beside them.
@@ -78,28 +83,37 @@ def export_onnx(
         modes: "offline" and, for causal models, "step"; by default all that the model has.
         limits: of what a graph takes at once.
         with_stft: audio goes in and comes out offline, too; else spectra.
+        calibration: for int8, audio as it will be, files or arrays at the model's rate; by default what comes with the
+            package.
+        check: runs every graph in onnxruntime and holds it to PyTorch, also with other sizes.
         told: called with a line for each step.
     Raises:
         CheckpointError, InputError: no such model, or one that has no such graph; `onnx` is not installed.
         OutputError: the directory cannot be written. What was there stays until all graphs are ready.
+        UssfastError: the check failed; what was written stays.
     """
     require_onnx()
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     found, limits = open_model(model, name), limits or Limits()
+    if precision == "int8" and isinstance(found.model, CausalModel):
+        raise InputError("precision int8 is not for the causal model: use fp16 or bf16")
     graphs = chosen(found.model, modes, limits, with_stft)
     directory = target(directory, overwrite)
 
     def write(graph: Graph, path: Path, said: dict[str, Any]) -> None:
-        from ussfast.export.precision import lowered
-
-        proto = lowered(to_onnx(graph), graph, precision)
+        proto = lowered(to_onnx(graph), graph, precision, lambda: batches(found.model, graph, calibration))
         entry = proto.metadata_props.add()
         entry.key, entry.value = KEY, json.dumps(said, ensure_ascii=False)
         path.write_bytes(proto.SerializeToString())
 
     about = describe(found, "onnx", precision, OPSET)
-    return write_all(directory, about, graphs, ".onnx", write, found.model, told)
+    exported = write_all(directory, about, graphs, ".onnx", write, found.model, told)
+    if check:
+        for one in checking.check(directory, graphs):
+            if told is not None:
+                told(f"{one.graph} at {one.sizes}: {one.output} off by {one.error:.1e}")
+    return exported
 
 
 def chosen(model: Network, modes: Iterable[str] | None, limits: Limits, with_stft: bool) -> list[Graph]:

@@ -2,7 +2,8 @@
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,17 +98,14 @@ def cpu_flags() -> set[str]:
     return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
 
 
-class _threads:
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
     """PyTorch's number of threads, for a while."""
-
-    def __init__(self, number: int | None):
-        self.number, self.before = number, 0
-
-    def __enter__(self) -> None:
-        if self.number is not None:
-            self.before = torch.get_num_threads()
-            torch.set_num_threads(self.number)
-
-    def __exit__(self, *error: object) -> None:
-        if self.number is not None:
-            torch.set_num_threads(self.before)
+    before = torch.get_num_threads()
+    try:
+        if number is not None:
+            torch.set_num_threads(number)
+        yield
+    finally:
+        if number is not None:
+            torch.set_num_threads(before)

@@ -1,5 +1,6 @@
 """Exported models as the networks that they were: whatever uses a model can use these."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,16 +164,16 @@ class ExportedCausal(Exportedly, CausalModel):
             for port in self.graph.inputs
             if port.name in {before for before, _ in self.graph.state}
         )
-        return TrunkState(level, features, tuple(zip(rest[::2], rest[1::2], strict=True)))
+        return _trunk_state(level, features, rest)
 
     def advance(self, spec: Tensor, modulation: Modulation, state: TrunkState) -> tuple[Tensor, TrunkState]:
         items, most = spec.shape[0], self.most("batch")
         asked = [part.expand(items, *part.shape[1:]) for part in (modulation.scale, modulation.shift)]
-        tensors = [torch.view_as_real(spec), *asked, state.level, state.features]
+        tensors = [torch.view_as_real(spec), *asked, state.level[:, None], state.features]
         tensors += [tensor for block in state.blocks for tensor in block]
         parts = [self._frames(part) for part in zip(*(tensor.split(most) for tensor in tensors), strict=True)]
         masks, level, features, *rest = (torch.cat(found) for found in zip(*parts, strict=True))
-        return masks, TrunkState(level, features, tuple(zip(rest[::2], rest[1::2], strict=True)))
+        return masks, _trunk_state(level, features, rest)
 
     def _frames(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """All frames of a few items, as many at once as the graph takes."""
@@ -184,6 +185,11 @@ class ExportedCausal(Exportedly, CausalModel):
             masks.append(found["masks"])
             state = [found[after] for _, after in self.graph.state]
         return torch.cat(masks, 2), *state
+
+
+def _trunk_state(level: Tensor, features: Tensor, rest: Sequence[Tensor]) -> TrunkState:
+    """Of a graph's tensors, in which levels have a size beside the batch."""
+    return TrunkState(level[:, 0], features, tuple(zip(rest[::2], rest[1::2], strict=True)))
 
 
 def exported_network(runner: Runner, about: Exported, config: Any, vectors: dict[str, Tensor]) -> SpectralModel:

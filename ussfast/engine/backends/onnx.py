@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ussfast.checkpoints.exported import GraphFile, graph_path, read_exported
+from ussfast.engine.backends._narrow import emulated
 from ussfast.engine.backends._sizes import check_sizes, sizes_of
 from ussfast.errors import CheckpointError, DeviceError, InputError
 
@@ -67,6 +68,12 @@ class OnnxRunner:
         session.run_with_iobinding(binding)
         return outputs
 
+    def _without_bfloat16(self, path: Path) -> bytes:
+        """The graph for CPUs, for which onnxruntime has no products of bfloat16."""
+        import onnx
+
+        return emulated(onnx.load(path)).SerializeToString()
+
     def _session(self, graph: str) -> tuple[Any, GraphFile]:
         if graph not in self._sessions:
             import onnxruntime
@@ -80,7 +87,8 @@ class OnnxRunner:
             place = {"device_id": self.device.index or 0} if self.device.type == "cuda" else {}
             path = graph_path(self.directory, known)
             try:
-                session = onnxruntime.InferenceSession(path, options, providers=[(self._provider, place)])
+                given = path if self.exported.precision != "bf16" or place else self._without_bfloat16(path)
+                session = onnxruntime.InferenceSession(given, options, providers=[(self._provider, place)])
             except Exception as error:  # onnxruntime's own kinds, one for each thing that can be wrong
                 raise CheckpointError(f"{path}: onnxruntime cannot load it: {error}") from None
             self._sessions[graph] = session, known
