@@ -76,9 +76,10 @@ std::vector<std::string> file_names(const std::vector<std::string>& prompts) {
     const std::string& name = prompts[i];
     if (name[0] == '.' || name.find_first_of("/\\") != std::string::npos)
       throw Error("prompt \"" + name + "\" cannot be the name of a file");
-    int before = 0;
-    for (size_t k = 0; k < i; ++k) before += prompts[k] == name;
-    names.push_back(name + (before ? "-" + std::to_string(before + 1) : "") + ".wav");
+    const auto before = std::count(prompts.begin(), prompts.begin() + i, name);
+    std::string file = name;
+    if (before) file.append("-").append(std::to_string(before + 1));
+    names.push_back(file.append(".wav"));
   }
   return names;
 }
@@ -159,9 +160,9 @@ int main(int argc, char** argv) {
       std::fputs(kUsage, stdout);
       return 0;
     }
+    const std::string what = argc > 1 ? argv[1] : "";
+    if (what != "separate" && what != "stream") throw Usage("the first word must be separate or stream");
     const Options options = options_of(argc, argv);
-    const std::string what = options.words.empty() ? "" : options.words[0];
-    if (what != "separate" && what != "stream") throw Usage("separate or stream?");
     what == "separate" ? separate(options) : stream(options);
     return 0;
   } catch (const Usage& error) {

@@ -108,6 +108,10 @@ Model::Model(const std::string& directory, std::vector<std::string> prompts, con
     rate_ = about["sample_rate"].whole(), hop_ = about["hop"].whole(), latency_ = about["latency_samples"].whole();
     if (rate_ < 1 || hop_ < 1 || latency_ < hop_) throw Error("has a rate, a hop or a latency that cannot be");
     read_prompts(directory, vectors);
+    const int64_t repeats = about["config"].has("repeats") ? about["config"]["repeats"].whole() : 1;
+    for (const auto& name : prompts_)
+      if (std::count(prompts_.begin(), prompts_.end(), name) > repeats)
+        throw Error("tells at most " + std::to_string(repeats) + " prompts \"" + name + "\" apart");
     const Json& step = graphs["step"];
     const int64_t most = step["dims"].has("sources") ? step["dims"]["sources"].list().at(1).whole() : 1;
     if (static_cast<int64_t>(prompts_.size()) > most)

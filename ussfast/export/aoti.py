@@ -99,7 +99,7 @@ def program(graph: Graph, device: str) -> torch.export.ExportedProgram:
 
 
 def compile_to(graph: Graph, path: Path, device: str, said: dict[str, str]) -> None:
-    """UssfastError with the first line of what the compiler says if it fails."""
+    """Writes a package; UssfastError with a line of what the compiler says if it fails."""
     from torch._inductor import aoti_compile_and_package
     from torch._inductor.exc import CppCompileError, InductorError
 
@@ -116,5 +116,12 @@ def compile_to(graph: Graph, path: Path, device: str, said: dict[str, str]) -> N
             warnings.simplefilter("ignore")
             aoti_compile_and_package(traced, package_path=str(path), inductor_configs=options)
     except (CppCompileError, InductorError) as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise UssfastError(f"{graph.name}: AOTInductor could not compile it: {lines[0]}") from error
+        raise UssfastError(f"{graph.name}: AOTInductor could not compile it: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """The line of a failure that tells most: what compilers print is long."""
+    cause = getattr(error, "inner_exception", error)
+    lines = [line.strip() for line in getattr(cause, "output", str(cause)).splitlines() if line.strip()]
+    told = [line for line in lines if "error" in line.lower()] or lines
+    return told[0] if told else type(cause).__name__

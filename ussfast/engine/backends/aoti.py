@@ -60,7 +60,7 @@ class AotiRunner:
         if graph not in self._packages:
             known = self.exported.graph(graph)
             path = graph_path(self.directory, known)
-            loader = torch._C._aoti.AOTIModelPackageLoader  # type: ignore[attr-defined]
+            loader: Any = torch._C._aoti.AOTIModelPackageLoader
             try:
                 self._check(path, loader.load_metadata_from_package(str(path), "model"))
                 package = loader(str(path), "model", False, 1, self.device.index if self.device.index else -1)
