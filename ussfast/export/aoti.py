@@ -12,6 +12,7 @@ import torch
 
 from ussfast.checkpoints.exported import KEY, Exported
 from ussfast.errors import DeviceError, InputError, UssfastError
+from ussfast.export.equal_sizes import taken_for_equal
 from ussfast.export.graphs import Graph, Limits
 from ussfast.export.onnx_graph import trace
 from ussfast.export.writing import Told, chosen, describe, open_model, target, write_all
@@ -19,6 +20,9 @@ from ussfast.models import Network
 
 # What only holds while sizes are checked: those who run a package check them, see `backends._sizes`.
 _CHECKS = (torch.ops.aten._assert_scalar.default, torch.ops.aten._assert_tensor_metadata.default)
+
+# Sizes of the example: what is equal in it only by chance, the compiler would take to be equal always.
+TRACED = {"frames": 11}
 
 
 def export_aoti(
@@ -81,7 +85,7 @@ def require_compiler() -> None:
 
 def program(graph: Graph, device: str) -> torch.export.ExportedProgram:
     """What is compiled: operators of PyTorch alone, for all sizes."""
-    traced = trace(graph)
+    traced = trace(graph, **TRACED)
     nodes = traced.graph.nodes
     assert not [node for node in nodes if "ussfast" in str(node.target)], "operators of ours need ussfast to load"
     if traced.graph_signature.buffers_to_mutate or traced.graph_signature.user_inputs_to_mutate:
@@ -117,6 +121,8 @@ def compile_to(graph: Graph, path: Path, device: str, said: dict[str, str]) -> N
             aoti_compile_and_package(traced, package_path=str(path), inductor_configs=options)
     except (CppCompileError, InductorError) as error:
         raise UssfastError(f"{graph.name}: AOTInductor could not compile it: {_said(error)}") from error
+    if taken := taken_for_equal(traced, graph):
+        raise UssfastError(f"{graph.name}: AOTInductor made it for sizes where {taken[0]}, and not for all")
 
 
 def _said(error: Exception) -> str:
