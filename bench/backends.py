@@ -13,12 +13,12 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from ussfast.profiling.profile import Gemm, timed
 
 from ussfast import Separator, demo
 from ussfast.audio import load
 from ussfast.engine.backends.onnx import OnnxRunner
 from ussfast.export import export_onnx
-from ussfast.profiling.machine import gemm_rate
 
 SECONDS, HOPS = 6.0, 200
 
@@ -76,16 +76,20 @@ def main(
     for _ in range(rounds):
         for name, separator in cases.items():
             times[name].append(whole(separator, audio[:, : round(SECONDS * rate)]))
-    print(f"GEMM, one thread: {gemm_rate():.0f} GFLOP/s. {SECONDS:g} s, {len(prompts)} prompts, median of {rounds}:")
+    gemm = Gemm(torch.device("cpu"))
+    rate_of_products = gemm.flop / float(np.median([timed(gemm) for _ in range(20)])) / 1e9
+    print(f"GEMM, one thread: {rate_of_products:.0f} GFLOP/s. {SECONDS:g} s, {len(prompts)} prompts, {rounds} rounds:")
     base = float(np.median(times["ours, float32"]))
     for name, found in times.items():
         median = float(np.median(found))
-        print(f"  {name}: {1000 * median:.0f} ms, real-time factor {median / SECONDS:.3f}, {median / base:.2f} times ours")
+        print(f"  {name}: {1000 * median:.0f} ms, RTF {median / SECONDS:.3f}, {median / base:.2f} times ours")
     if theirs.engine.causal is None or "step" not in theirs.engine.model.about.graphs:  # type: ignore[union-attr]
         return
     vectors = torch.stack([ours["float32"].prompts[name].vector for name in prompts]).float()
     runner = OnnxRunner(directory, threads=1)
-    steps: dict[str, list[float]] = {"ours, bf16": [], "ours, float32": [], "onnxruntime, step": [], "onnxruntime, model": []}
+    steps: dict[str, list[float]] = {
+        name: [] for name in ("ours, bf16", "ours, float32", "onnxruntime, step", "onnxruntime, model")
+    }
     for _ in range(max(3, rounds // 5)):
         steps["ours, bf16"] += hops_of_ours(ours["bf16"], audio)
         steps["ours, float32"] += hops_of_ours(ours["float32"], audio)

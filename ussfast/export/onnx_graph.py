@@ -23,9 +23,12 @@ DOMAINS = ("", "ai.onnx")
 FOLDED = 1 << 31
 
 
-def trace(graph: Graph) -> torch.export.ExportedProgram:
-    """The graph for sizes within its bounds; `Graph.dims` of one number only stay as they are."""
-    example = graph.example()
+def trace(graph: Graph, **sizes: int) -> torch.export.ExportedProgram:
+    """The graph for sizes within its bounds; `Graph.dims` of one number only stay as they are.
+
+    sizes: of the example that is traced, by dimension.
+    """
+    example = graph.example(**sizes)
     named = {name: torch.export.Dim(name, min=1, max=most) for name, (_, most) in graph.dims.items() if most > 1}
     sized: dict[str, Any] = {
         name: torch.export.Dim(f"{name}_hops", min=1, max=most // graph.steps[name]) * graph.steps[name]

@@ -73,8 +73,8 @@ def _cast(proto: Any, precision: str) -> Any:
     dtype = np.float16 if precision == "fp16" else _bfloat16()
     tensors = {t.name: t for t in proto.graph.initializer}
     products = PRODUCTS if precision == "fp16" else IN_BFLOAT16
-    kept = TRANSFORMS if precision == "fp16" else (*TRANSFORMS, *FIRST)
-    weighted, nodes, made = _weighted(proto, products, kept), [], set()
+    named = TRANSFORMS if precision == "fp16" else (*TRANSFORMS, *FIRST)
+    weighted, nodes, made = _weighted(proto, products, named), [], set()
     casts: dict[str, str] = {}
     for node in proto.graph.node:
         if node.name not in weighted:
