@@ -252,9 +252,10 @@ class SfcDecoder(nn.Module):
         """
         tokens = self.input_conv(x).flatten(0, 1)
         queries = self.queries(bin_tokens)
-        if self.query is None and len(queries) != len(tokens):
+        if self.query is None and queries.shape[0] != tokens.shape[0]:
             items = queries.unflatten(0, (-1, x.shape[1]))
-            queries = items.repeat_interleave(len(x) // len(items), 0).flatten(0, 1)
+            sources = x.shape[0] // items.shape[0]
+            queries = items[:, None].expand(-1, sources, -1, -1, -1).flatten(0, 2)
         bins = self.attention(queries, tokens)
         return self.output_conv(bins.unflatten(0, x.shape[:2]))
 
