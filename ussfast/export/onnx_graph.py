@@ -23,9 +23,12 @@ DOMAINS = ("", "ai.onnx")
 FOLDED = 1 << 31
 
 
-def trace(graph: Graph) -> torch.export.ExportedProgram:
-    """The graph for sizes within its bounds; `Graph.dims` of one number only stay as they are."""
-    example = graph.example()
+def trace(graph: Graph, **sizes: int) -> torch.export.ExportedProgram:
+    """The graph for sizes within its bounds; `Graph.dims` of one number only stay as they are.
+
+    sizes: of the example that is traced, by dimension.
+    """
+    example = graph.example(**sizes)
     named = {name: torch.export.Dim(name, min=1, max=most) for name, (_, most) in graph.dims.items() if most > 1}
     sized: dict[str, Any] = {
         name: torch.export.Dim(f"{name}_hops", min=1, max=most // graph.steps[name]) * graph.steps[name]
@@ -75,6 +78,7 @@ def to_onnx(graph: Graph) -> Any:
         )  # fmt: skip
         assert found is not None
         model = found.model
+        _name_weights(model.graph)
         # Weights as products take them, however large: only so is each product's weight one tensor.
         optimizer.fold_constants(model, input_size_limit=FOLDED, output_size_limit=FOLDED)
         common.IdentityEliminationPass()(model)
@@ -93,6 +97,26 @@ def to_onnx(graph: Graph) -> Any:
     check(proto)
     onnx.checker.check_model(proto)
     return proto
+
+
+def _name_weights(graph: Any) -> None:
+    """What is made of parameters alone is named after them: folding keeps names, and nothing else says whose it is."""
+    whose, taken = {value: name for name, value in graph.initializers.items()}, set(graph.initializers)
+    constants = set(whose)
+    for node in graph:
+        given = [value for value in node.inputs if value is not None]
+        if node.op_type == "Constant":
+            constants.update(node.outputs)
+        elif given and constants.issuperset(given):
+            constants.update(node.outputs)
+            if names := [whose[value] for value in given if value in whose]:
+                for value in node.outputs:
+                    whose[value], name, count = names[0], f"{names[0]}.{node.op_type.lower()}", 1
+                    while name in taken:
+                        count += 1
+                        name = f"{names[0]}.{node.op_type.lower()}{count}"
+                    taken.add(name)
+                    value.name = name
 
 
 def _name(values: Any, shapes: dict[str, Any], graph: Graph) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ussfast.checkpoints.exported import GraphFile, graph_path, read_exported
-from ussfast.engine.backends.onnx import check_sizes
+from ussfast.engine.backends._sizes import check_sizes
 from ussfast.engine.backends.trt_engines import (
     EngineKey,
     fingerprint,

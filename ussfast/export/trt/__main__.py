@@ -1,7 +1,7 @@
 """Engines of an export directory, on the machine that has the GPU.
 
-    python -m ussfast.export.trt DIR [--graph NAME] [--typical frames=500] [--workspace-gb 4] [--timing-cache FILE]
-    python -m ussfast.export.trt DIR --verify
+python -m ussfast.export.trt DIR [--graph NAME] [--typical frames=500] [--workspace-gb 4] [--timing-cache FILE]
+python -m ussfast.export.trt DIR --verify
 """
 
 import argparse
