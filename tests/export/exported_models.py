@@ -38,6 +38,8 @@ def model(name):
         return tiny_model(TINY[name]).eval()
     if name == "default":
         return store.load_model(store.resolve("default"))[0]
+    if name == "weak":  # a small ASP U-Net that was trained
+        return store.load_model(Path(__file__).parents[2] / "training" / "weak")[0]
     if name.startswith(("htsat", "cnn14")):
         return golden_detector(name)
     return sfc_model(name) if name.startswith("sfc") else golden_model(name)

@@ -35,9 +35,7 @@ def test_wrong_commands(tmp_path, capsys):
         ([model, "--onnx", "-o", folder, "--max-seconds", "0"], "max-seconds must be from 0.1 to 3600"),
         ([model, "--onnx", "-o", folder, "--max-prompts", "99"], "max-prompts must be from 1 to 64"),
         ([model, "--onnx", "-o", folder, "--batch", "0"], "batch must be from 1 to 1024"),
-        (["default", "--onnx", "-o", folder, "--precision", "int8"], "int8 is not for the causal model"),
         ([model, "--aoti", "-o", folder, "--precision", "fp16"], "packages of --aoti are fp32"),
-        ([model, "--onnx", "-o", folder, "--calibration", model], "--calibration is for --precision int8"),
         ([model, "--onnx", "-o", model / "config.json"], "is not a folder"),
         ([model, "--onnx", "-o", model], "is not empty: give a new or an empty directory"),
     ):

@@ -1,4 +1,7 @@
-"""Graphs of lower precision: what they lose on real audio, and what stays float32 in them."""
+"""Graphs of lower precision: what trained models lose on real audio, and what stays float32 in them.
+
+The weights of golden instances are random: what is left of a spectrum behind them says nothing of a model's.
+"""
 
 import numpy as np
 import pytest
@@ -7,7 +10,6 @@ from exported_models import demo_audio, made, model, run, sdr, session
 
 from ussfast.engine.backends._narrow import emulated
 from ussfast.errors import InputError
-from ussfast.export.calibration import batches
 from ussfast.export.precision import lowered
 
 
@@ -37,7 +39,7 @@ def estimates(found, spec):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-@pytest.mark.parametrize("name", ["default", "tuss_tiny", "sfc_bslocoformer_tiny", "zeroshot_unet_tiny"])
+@pytest.mark.parametrize("name", ["default", "weak"])
 def test_narrow_products_lose_little(name, precision):
     one = made(name)
     given, spec = audio_inputs(name, one)
@@ -49,23 +51,25 @@ def test_narrow_products_lose_little(name, precision):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tuss_tiny", "zeroshot_unet_tiny"])
-def test_int8_loses_more(name):
-    one, net = made(name), model(name)
-    given, spec = audio_inputs(name, one)
-    wanted = estimates(run(session(one.proto), one.graph, given), spec)
-    proto = lowered(one.copy(), one.graph, "int8", lambda: batches(net, one.graph))
-    kinds = [node.op_type for node in proto.graph.node]
-    assert "QuantizeLinear" in kinds and "DequantizeLinear" in kinds
-    assert {node.domain for node in proto.graph.node} <= {"", "ai.onnx"}
-    assert 30 <= sdr(estimates(run(session(proto), one.graph, given), spec), wanted) < 80
-    # Both zero points are 0, as TensorRT wants them; scales of weights are one per channel.
-    tensors = {t.name: t for t in proto.graph.initializer}
-    points = [tensors[node.input[2]] for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+@pytest.mark.parametrize("name", ["default", "weak"])
+def test_int8_weights_lose_more(name):
     from onnx import numpy_helper
 
-    assert points and all(not numpy_helper.to_array(point).any() for point in points)
-    assert max(numpy_helper.to_array(tensors[n.input[1]]).size for n in proto.graph.node if "Linear" in n.op_type) > 1
+    one = made(name)
+    given, spec = audio_inputs(name, one)
+    wanted = estimates(run(session(one.proto), one.graph, given), spec)
+    proto = lowered(one.copy(), one.graph, "int8")
+    assert {node.domain for node in proto.graph.node} == {""}
+    assert 30 <= sdr(estimates(run(session(proto), one.graph, given), spec), wanted) < 60
+    tensors = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    found = [node for node in proto.graph.node if node.op_type == "DequantizeLinear"]
+    assert len(found) > 10
+    for node in found:
+        values, scale, zero = (tensors[key] for key in node.input)
+        axis = next(a.i for a in node.attribute if a.name == "axis")
+        assert (values.dtype, zero.dtype) == (np.int8, np.int8) and not zero.any()  # symmetric, as TensorRT wants it
+        assert scale.shape == (values.shape[axis],) and np.abs(values).max() == 127
+    assert len(proto.SerializeToString()) < 0.7 * len(one.proto.SerializeToString())
 
 
 def narrow(proto):
@@ -113,19 +117,3 @@ def test_weights_that_do_not_fit_into_fp16():
     tensors[name].CopyFrom(numpy_helper.from_array(large, name))
     with pytest.raises(InputError, match="does not fit into fp16: use bf16"):
         lowered(proto, one.graph, "fp16")
-
-
-def test_calibration_is_real_audio(tmp_path):
-    import soundfile
-
-    one, net = made("tuss"), model("tuss")
-    found = list(batches(net, one.graph))
-    assert found and all(list(batch) == list(one.graph.inputs) for batch in found)
-    assert all(batch["spec"].shape[1] <= one.graph.dims["frames"][1] for batch in found)
-    with pytest.raises(InputError, match="needs audio of at least 3 s"):
-        soundfile.write(tmp_path / "silence.wav", np.zeros(8000 * 4), 8000)
-        list(batches(net, one.graph, [tmp_path / "silence.wav"]))
-    with pytest.raises(InputError, match="not for the causal model"):
-        next(batches(model("causal"), one.graph))
-    with pytest.raises(InputError, match="--calibration FILE"):
-        lowered(one.copy(), one.graph, "int8")

@@ -93,7 +93,7 @@ def test_weights_that_were_changed_in_memory_go_along(tmp_path):
 def test_the_embedded_model_is_pickled_by_name():
     one = Separator(prompts="speech", device="cpu")
     data = pickle.dumps(one)
-    assert packed(one.engine.model, one.info).places == ("default",) and len(data) < 4096
+    assert packed(one.engine.model, one.info, one.settings).places == ("default",) and len(data) < 4096
     assert pickle.loads(data).labels() == ("speech",)
 
 

@@ -33,7 +33,7 @@ def export(
     trt: Annotated[bool, typer.Option("--trt", help="ONNX graphs, and TensorRT engines of them for this GPU.")] = False,
     aoti: Annotated[bool, typer.Option("--aoti", help="Packages of AOTInductor, for C++ on libtorch.")] = False,
     precision: Annotated[
-        Precision, typer.Option(help="Of weights and matrix products; norms and softmax are float32.")
+        Precision, typer.Option(help="Of weights and products, int8 of weights only; norms and softmax are float32.")
     ] = Precision.fp32,
     mode: Annotated[
         list[Mode] | None,
@@ -45,9 +45,6 @@ def export(
     with_stft: Annotated[
         bool, typer.Option("--with-stft", help="Audio goes in and comes out offline, too, instead of spectra.")
     ] = False,
-    calibration: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="For int8: audio as it will be; else the package's own.")
-    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Hold what onnxruntime gives to PyTorch.")] = False,
     device: Annotated[str, typer.Option(help="Of packages (--aoti): cpu or cuda.")] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export in that directory.")] = False,
@@ -62,10 +59,8 @@ def export(
         raise InputError(f"give one of --onnx, --trt and --aoti{', not ' + ' and '.join(kinds) if kinds else ''}")
     if output is None:
         raise InputError("give the directory to write: -o DIR")
-    if aoti and (precision is not Precision.fp32 or check or calibration):
-        raise InputError("packages of --aoti are fp32: leave out --precision, --calibration and --check")
-    if calibration and precision is not Precision.int8:
-        raise InputError("--calibration is for --precision int8")
+    if aoti and (precision is not Precision.fp32 or check):
+        raise InputError("packages of --aoti are fp32: leave out --precision and --check")
     from ussfast.checkpoints.names import resolve
     from ussfast.cli import checks
 
@@ -86,7 +81,7 @@ def export(
     if aoti:
         exporting.export_aoti(model, output, device=device, **shared)
     else:
-        exporting.export_onnx(model, output, precision=precision.value, calibration=calibration, check=check, **shared)
+        exporting.export_onnx(model, output, precision=precision.value, check=check, **shared)
     if trt:
         from ussfast.export.trt.report import table
 

@@ -4,11 +4,9 @@ Products of what the network computes with what it computes (attention scores, s
 activations stay float32; so do the transforms, and the last products, whose rounding would be heard.
 """
 
-from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from ussfast.errors import InputError
 from ussfast.export.graphs import Graph
@@ -18,25 +16,18 @@ IN_BFLOAT16 = ("MatMul", "Gemm")  # convolutions of it came with a later opset
 TRANSFORMS = ("into", "back", "matrix")  # what the matrices of DFTs are called
 FIRST = ("encoder",)  # all else is made of what these give, of which bfloat16 would keep three digits
 
-Batches = Iterable[Mapping[str, Tensor]]
-
-
-def lowered(proto: Any, graph: Graph, precision: str, calibration: Callable[[], Batches] | None = None) -> Any:
+def lowered(proto: Any, graph: Graph, precision: str) -> Any:
     """An onnx.ModelProto in another precision; what goes in and out stays float32.
 
     Args:
-        precision: fp32, fp16, bf16 or int8.
-        calibration: for int8: gives inputs of the graph as they will be; the ranges of activations are taken from them.
+        precision: fp32, fp16, bf16, or int8, which is that of the weights alone: with one scale for all activations of
+            a product, as graphs for int8 hardware have it, the default kept 13 to 32 dB.
     Raises:
-        InputError: int8 without calibration, or onnxruntime, which quantises, is not installed.
+        InputError: a weight that does not fit into fp16.
     """
     if precision == "fp32" or graph.name == "prompts":
         return proto  # prompts are computed once: nothing is gained
-    if precision == "int8":
-        if calibration is None:
-            raise InputError("precision int8 needs audio for calibration: give --calibration FILE")
-        return _quantized(proto, calibration)
-    return _cast(proto, precision)
+    return _quantized(proto) if precision == "int8" else _cast(proto, precision)
 
 
 def _weighted(proto: Any, products: tuple[str, ...] = PRODUCTS, kept: tuple[str, ...] = TRANSFORMS) -> set[str]:
@@ -98,13 +89,7 @@ def _cast(proto: Any, precision: str) -> Any:
         out = node.output[0]
         node.output[0] = f"{out}_{precision}"
         nodes += [node, helper.make_node("Cast", [node.output[0]], [out], f"{out}_widened", to=TensorProto.FLOAT)]
-    del proto.graph.node[:]
-    proto.graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input} | {value.name for value in proto.graph.output}
-    kept = [tensor for tensor in proto.graph.initializer if tensor.name in used]
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(kept)
-    return proto
+    return _with_nodes(proto, nodes)
 
 
 def _bfloat16() -> Any:
@@ -113,35 +98,57 @@ def _bfloat16() -> Any:
     return ml_dtypes.bfloat16
 
 
-def _quantized(proto: Any, calibration: Callable[[], Batches]) -> Any:
-    """int8 as QuantizeLinear and DequantizeLinear: weights by output channel, activations by the tensor, both
-    symmetric, as TensorRT takes them."""
-    try:
-        from onnxruntime import quantization as q
-    except ImportError:
-        raise InputError("precision int8 needs onnxruntime: pip install 'ussfast[onnx]'") from None
-    import tempfile
-    from pathlib import Path
+def _quantized(proto: Any) -> Any:
+    """Weights as int8, one scale for each output channel, symmetric, with DequantizeLinear behind them."""
+    from onnx import helper, numpy_helper
 
-    import onnx
+    tensors = {t.name: t for t in proto.graph.initializer}
+    weighted, nodes, made = _weighted(proto), [], set()
+    for node in proto.graph.node:
+        if node.name in weighted:
+            for i, name in enumerate(node.input):
+                if name not in tensors or len(tensors[name].dims) < 2:
+                    continue
+                axis = _output_axis(node, len(tensors[name].dims))
+                wide = f"{name}_int8_{axis}"
+                node.input[i] = wide
+                if wide in made:
+                    continue
+                made.add(wide)
+                values, scale = _rounded(numpy_helper.to_array(tensors[name]), axis)
+                zero = np.zeros(scale.shape, np.int8)
+                kept = {f"{wide}_values": values, f"{wide}_scale": scale, f"{wide}_zero": zero}
+                proto.graph.initializer.extend(numpy_helper.from_array(v, key) for key, v in kept.items())
+                nodes.append(helper.make_node("DequantizeLinear", list(kept), [wide], wide, axis=axis))
+        nodes.append(node)
+    return _with_nodes(proto, nodes)
 
-    class Reader(q.CalibrationDataReader):
-        def __init__(self) -> None:
-            self._batches = iter(calibration())
 
-        def get_next(self) -> Any:
-            batch = next(self._batches, None)
-            return None if batch is None else {name: tensor.numpy() for name, tensor in batch.items()}
+def _output_axis(node: Any, dims: int) -> int:
+    """Of a product's weight, the axis along which there is a channel for each of its outputs."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "ConvTranspose":
+        return 1
+    turned = any(a.name == "transB" and a.i for a in node.attribute)
+    return dims - 2 if turned else dims - 1
 
-    weighted = _weighted(proto)
-    chosen = [node.name for node in proto.graph.node if node.name in weighted]
-    with tempfile.TemporaryDirectory() as folder:
-        before, after = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
-        onnx.save(proto, before)
-        q.quantize_static(
-            before, after, Reader(), quant_format=q.QuantFormat.QDQ, per_channel=True, nodes_to_quantize=chosen,
-            activation_type=q.QuantType.QInt8, weight_type=q.QuantType.QInt8, op_types_to_quantize=list(PRODUCTS),
-            calibrate_method=q.CalibrationMethod.MinMax,
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "MatMulConstBOnly": True},
-        )  # fmt: skip
-        return onnx.load(after)
+
+def _rounded(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """int8 values and the scales of their channels; a channel of zeros has the scale 1."""
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    scale = np.abs(values).max(others) / 127
+    scale = np.where(scale > 0, scale, 1).astype(np.float32)
+    shape = [-1 if i == axis else 1 for i in range(values.ndim)]
+    return np.rint(values / scale.reshape(shape)).astype(np.int8), scale
+
+
+def _with_nodes(proto: Any, nodes: list[Any]) -> Any:
+    """The same with other nodes, and without weights that none of them takes."""
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input} | {value.name for value in proto.graph.output}
+    kept = [tensor for tensor in proto.graph.initializer if tensor.name in used]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    return proto

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ from ussfast.checkpoints.info import describe as describe_model
 from ussfast.checkpoints.info import fingerprint_of
 from ussfast.errors import InputError
 from ussfast.export import checking
-from ussfast.export.calibration import batches
 from ussfast.export.graphs import Graph, Limits, graphs_of
 from ussfast.export.onnx_graph import OPSET, require_onnx, to_onnx
 from ussfast.export.precision import lowered
@@ -74,7 +73,6 @@ def export_onnx(
     with_stft: bool = False,
     name: str | None = None,
     overwrite: bool = False,
-    calibration: Sequence[Any] | None = None,
     check: bool = False,
     told: Told | None = None,
 ) -> Exported:
@@ -83,13 +81,11 @@ def export_onnx(
     Args:
         model: a name as `Separator` takes it, also of a detector, or a model in memory.
         directory: made if it is missing; an export there is replaced if `overwrite`.
-        precision: of weights and matrix products; norms, softmax and attention scores are float32, and so is everything
-            that goes in or out.
+        precision: of weights and matrix products, int8 of weights alone; norms, softmax and attention scores are
+            float32, and so is everything that goes in or out.
         modes: "offline" and, for causal models, "step"; by default all that the model has.
         limits: of what a graph takes at once.
         with_stft: audio goes in and comes out offline, too; else spectra.
-        calibration: for int8, audio as it will be, files or arrays at the model's rate; by default what comes with the
-            package.
         check: runs every graph in onnxruntime and holds it to PyTorch, also with other sizes.
         told: called with a line for each step.
     Raises:
@@ -101,13 +97,11 @@ def export_onnx(
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     found, limits = open_model(model, name), limits or Limits()
-    if precision == "int8" and isinstance(found.model, CausalModel):
-        raise InputError("precision int8 is not for the causal model: use fp16 or bf16")
     graphs = chosen(found.model, modes, limits, with_stft)
     directory = target(directory, overwrite)
 
     def write(graph: Graph, path: Path, said: dict[str, Any]) -> None:
-        proto = lowered(to_onnx(graph), graph, precision, lambda: batches(found.model, graph, calibration))
+        proto = lowered(to_onnx(graph), graph, precision)
         entry = proto.metadata_props.add()
         entry.key, entry.value = KEY, json.dumps(said, ensure_ascii=False)
         path.write_bytes(proto.SerializeToString())
