@@ -113,8 +113,8 @@ class Cnn14(DetectorModel):
         steps = self._score(F.dropout(hidden, self.config.dropout[1], self.training))
         tags = self._pooled(steps)
         # Frames that fill no step of their own have the scores of the last one.
-        at = torch.arange(frames, device=steps.device).div(step, rounding_mode="floor").clamp(max=steps.shape[1] - 1)
-        return Detection(tags, steps[:, at], hidden.mean(1))
+        at = torch.arange(frames, device=steps.device).div(step, rounding_mode="floor")
+        return Detection(tags, torch.cat((steps, steps[:, -1:]), 1)[:, at], hidden.mean(1))
 
     def _trunk(self, log_mel: Tensor) -> Tensor:
         """[clips, frames, mels] -> [clips, channels, steps]."""
