@@ -21,7 +21,7 @@ KERNEL_TESTS := tests/ops/test_contract.py tests/ops/test_locoformer.py tests/op
 # Files of tests run beside each other, each on one thread; each takes about a gigabyte.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 
-.PHONY: test demo lint bench bench-models bench-streaming embed first-screen fuzz asan gpu-build gpu-test gpu-bench gpu-lease gpu-lease-pack clean
+.PHONY: test demo lint bench bench-models bench-streaming embed first-screen web web-ort fuzz asan gpu-build gpu-test gpu-bench gpu-lease gpu-lease-pack clean
 
 test: lint
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
@@ -63,6 +63,15 @@ embed: $(STAMP)
 # --update comes first.
 first-screen: $(STAMP)
 	$(BIN)/python scripts/first_screen.py
+
+# The page that separates in the browser: its model (MODEL=default) and onnxruntime-web, of npm. docs/browser.md
+WEB := export/web
+web: $(STAMP) web-ort
+	$(BIN)/python -m ussfast.export $(or $(MODEL),default) --onnx --mode step --overwrite -o $(WEB)/model
+	@echo "ready: python -m http.server -d $(WEB), then http://localhost:8000"
+
+web-ort:
+	sh $(WEB)/get_ort.sh $(WEB)/ort
 
 # Random inputs for everything that takes any: make fuzz MINUTES=10, or INPUTS=10000 of each target. docs/security.md
 fuzz: $(STAMP)
@@ -107,5 +116,5 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/*/* csrc/*/*/*
 	touch $@
 
 clean:
-	rm -rf build dist *.egg-info ussfast/_C*.so ussfast/_build_info.json $(STAMP)
+	rm -rf build dist *.egg-info ussfast/_C*.so ussfast/_build_info.json $(WEB)/model $(WEB)/ort $(STAMP)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

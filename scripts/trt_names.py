@@ -57,16 +57,21 @@ def stub(extension: Path, folder: Path) -> None:
 
 def read(folder: str | os.PathLike[str]) -> dict:
     """The names of one package: a folder that holds `tensorrt_bindings`."""
+    return json.loads(run(folder, "import json, trt_names; print(json.dumps(trt_names.names()))"))
+
+
+def run(folder: str | os.PathLike[str], code: str) -> str:
+    """What a program prints that may import the bindings; SystemExit where it fails."""
     folder = Path(folder).resolve()
     with tempfile.TemporaryDirectory() as libraries:
         stub(folder / "tensorrt_bindings" / "tensorrt.so", Path(libraries))
-        env = {**os.environ, "LD_LIBRARY_PATH": libraries, "PYTHONPATH": str(folder)}
-        code = "import json, trt_names; print(json.dumps(trt_names.names()))"
+        paths = os.pathsep.join((str(folder), str(Path(__file__).parents[1])))
+        env = {**os.environ, "LD_LIBRARY_PATH": libraries, "PYTHONPATH": paths}
         command = [sys.executable, "-c", code]
         done = subprocess.run(command, env=env, cwd=Path(__file__).parent, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{folder}: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout)
+    return done.stdout
 
 
 def names() -> dict:

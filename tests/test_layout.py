@@ -23,7 +23,7 @@ def ours() -> list[Path]:
     folders = ("ussfast", "csrc", "tests", "bench", "export", "fuzz", "scripts")
     found = [path for folder in folders for path in (ROOT / folder).rglob("*")]
     found += [ROOT / "setup.py", ROOT / "Makefile"]
-    suffixes = {".py", ".cpp", ".cu", ".cuh", ".h", ""}
+    suffixes = {".py", ".cpp", ".cu", ".cuh", ".h", ".js", ".mjs", ""}
     listed = [p for p in found if p.suffix in suffixes and p.is_file() and "__pycache__" not in p.parts]
     names, command = "\n".join(map(str, listed)), ["git", "check-ignore", "--stdin"]
     ignored = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, input=names).stdout

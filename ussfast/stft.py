@@ -19,7 +19,7 @@ class StftConfig(Checked):
     """Short-time Fourier transform in front of and behind a model; sizes in samples at the model's rate.
 
     padding: "zero" frames the whole signal with n_fft/2 zeros around it (TUSS), "reflect" mirrors it (ESPnet, SFC).
-    normalize: None, "default" (orthonormal, 1/sqrt(window_length)) or "window" (window divided by its sum).
+    normalize: None, "default" (orthonormal, 1/sqrt(n_fft)) or "window" (window divided by its sum).
     drop_last_frame: whether the network gets all frames but the last, which then no estimate covers (SFC).
     """
 

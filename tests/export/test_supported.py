@@ -134,6 +134,11 @@ def test_what_the_list_allows(op, names, attributes):
     assert faults(op, *names, **attributes) == []
 
 
+def test_tensors_of_too_many_dimensions():
+    (fault,) = faults("Reshape", "x", "s", constants=[("s", np.array([2, 3, 2, 2, 2, 2, 2, 2, 1]))])
+    assert "y has 9 dimensions" in fault.reason
+
+
 def test_opsets_outside_of_the_range():
     assert "opset 25" in faults("Relu", opset=25)[0].reason
 

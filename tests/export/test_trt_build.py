@@ -165,6 +165,16 @@ def test_what_tensorrt_refuses_is_told_with_the_node(world, export):
     assert not list(export.glob("*.engine"))
 
 
+def test_a_tensorrt_that_does_not_start_says_why(world, export, monkeypatch):
+    def null(builder, logger):
+        logger.log(world.trt.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setitem(world.trt.behaviours, ("Builder", "__init__"), null)
+    with pytest.raises(DeviceError, match="does not start on this machine: CUDA initialization failure with error: 35"):
+        build_engines(export)
+
+
 def test_a_build_that_fails_says_what_tensorrt_said(world, export):
     world.fails = "out of memory"
     with pytest.raises(UssfastError, match="could not build an engine: out of memory"):
@@ -231,3 +241,20 @@ def test_a_directory_that_cannot_be_written_is_told_before_the_work(world, expor
     with pytest.raises(OutputError, match="is a folder"):
         build_engines(export, graphs=["step"])
     assert not world.trt.made("Builder", "build_serialized_network")
+
+
+def test_a_check_without_onnxruntime_is_refused_before_the_build(world, export, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(InputError, match="needs onnxruntime"):
+        build_engines(export)
+    assert not world.trt.made("Builder", "build_serialized_network")
+    assert len(build_engines(export, check=False, progress=False)) == 2
+
+
+def test_what_onnxruntime_cannot_run_is_not_compared(world, export, monkeypatch):
+    def refused(*_):
+        raise CheckpointError("no kernel for this type")
+
+    monkeypatch.setattr("ussfast.engine.backends.onnx.OnnxRunner.run", refused)
+    engine = build_engines(export, graphs=["step"], progress=False)[0]
+    assert engine.good and "not compared: no kernel for this type" in table([engine])

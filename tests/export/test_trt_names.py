@@ -133,20 +133,59 @@ def test_signatures_are_read_with_their_types_and_defaults():
     assert returned == "ITensor"
 
 
-def test_the_names_are_those_of_the_bindings_that_are_installed():
+@pytest.fixture(scope="module")
+def bindings():
+    """Runs programs with the bindings that are installed; without, the tests that follow say what is missing."""
     spec = importlib.util.find_spec("tensorrt_bindings")
     if spec is None or spec.submodule_search_locations is None:
         pytest.skip("no tensorrt_bindings here: pip install tensorrt-cu13-bindings")
     if shutil.which("cc") is None:
         pytest.skip("the names are read with a C compiler, and there is none")
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        import trt_names
+    named = importlib.util.spec_from_file_location("trt_names", ROOT / "scripts" / "trt_names.py")
+    module = importlib.util.module_from_spec(named)
+    named.loader.exec_module(module)
+    return module, Path(spec.submodule_search_locations[0]).parent
 
-        found = trt_names.read(Path(spec.submodule_search_locations[0]).parent)
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
+
+def test_the_names_are_those_of_the_bindings_that_are_installed(bindings):
+    module, folder = bindings
+    found = module.read(folder)
     known = packages().get(found["version"])
     if known is None:  # a version that came later: what we use must be there
         pytest.skip(f"trt_names.json has {', '.join(VERSIONS)}, installed is {found['version']}")
     assert found == known
+
+
+REAL = """
+import sys, threading
+import tensorrt_bindings as trt
+sys.modules["tensorrt"] = trt
+from ussfast.engine.backends.trt import _torch_dtype
+from ussfast.engine.backends.trt_engines import logger_of, started, tensorrt
+from ussfast.errors import DeviceError
+from ussfast.export.trt.progress import Bar, monitor_of
+assert tensorrt() is trt
+logger = logger_of(trt)
+logger.log(trt.ILogger.Severity.ERROR, "what went wrong")
+assert isinstance(logger, trt.ILogger) and logger.errors == ["what went wrong"]
+cancelled = threading.Event()
+monitor = monitor_of(trt, Bar("x", False), cancelled)
+monitor.phase_start("a", None, 3)
+assert isinstance(monitor, trt.IProgressMonitor) and monitor.step_complete("a", 0)
+cancelled.set()
+assert not monitor.step_complete("a", 1)
+names = ("FLOAT", "HALF", "BF16", "INT32", "INT64", "INT8", "UINT8", "BOOL")
+assert len({_torch_dtype(trt, getattr(trt.DataType, name), "x") for name in names}) == len(names)
+assert tuple(trt.Dims((1, 2))) == (1, 2)
+for make in (trt.Builder, trt.Runtime):  # the empty libraries have none
+    try:
+        started(make, logger)
+    except DeviceError as error:
+        assert str(error).endswith("what went wrong"), error
+print("fine")
+"""
+
+
+def test_our_classes_are_what_the_bindings_take(bindings):
+    module, folder = bindings
+    assert module.run(folder, REAL).strip().endswith("fine")

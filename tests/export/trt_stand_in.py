@@ -5,6 +5,7 @@ signature raises TypeError, as pybind11 would. Calls are recorded. `trt_world.py
 """
 
 import enum
+import importlib.machinery
 import json
 import re
 import types
@@ -35,6 +36,7 @@ class StandIn(types.ModuleType):
 
     def __init__(self, version: str, behaviours: dict[tuple[str, str], Behaviour] | None = None):
         super().__init__("tensorrt")
+        self.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)  # torch's tracer asks for it
         package = packages()[version]
         self.__version__ = version
         self.calls: list[tuple[str, str, tuple, dict]] = []

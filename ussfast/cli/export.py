@@ -88,5 +88,7 @@ def export(
     else:
         exporting.export_onnx(model, output, precision=precision.value, calibration=calibration, check=check, **shared)
     if trt:
-        exporting.build_engines(output, progress=not quiet)
+        from ussfast.export.trt.report import table
+
+        told(table(exporting.build_engines(output, progress=not quiet)))
     told(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")

@@ -1,7 +1,8 @@
 """Sizes that a compiler took to be equal because they are in the example.
 
-Compilers compare sizes of the example where they have to decide, and note down what they went by. Nobody reads the notes
-of one that compiles ahead of time: its library would then write where it must not, at sizes where they do not hold.
+Compilers compare sizes of the example where they have to decide, and note down what they went by. Nobody reads the
+notes of one that compiles ahead of time: its library would then write where it must not, at sizes where they do not
+hold.
 """
 
 from itertools import product

@@ -78,6 +78,7 @@ def to_onnx(graph: Graph) -> Any:
         )  # fmt: skip
         assert found is not None
         model = found.model
+        _name_weights(model.graph)
         # Weights as products take them, however large: only so is each product's weight one tensor.
         optimizer.fold_constants(model, input_size_limit=FOLDED, output_size_limit=FOLDED)
         common.IdentityEliminationPass()(model)
@@ -96,6 +97,26 @@ def to_onnx(graph: Graph) -> Any:
     check(proto)
     onnx.checker.check_model(proto)
     return proto
+
+
+def _name_weights(graph: Any) -> None:
+    """What is made of parameters alone is named after them: folding keeps names, and nothing else says whose it is."""
+    whose, taken = {value: name for name, value in graph.initializers.items()}, set(graph.initializers)
+    constants = set(whose)
+    for node in graph:
+        given = [value for value in node.inputs if value is not None]
+        if node.op_type == "Constant":
+            constants.update(node.outputs)
+        elif given and constants.issuperset(given):
+            constants.update(node.outputs)
+            if names := [whose[value] for value in given if value in whose]:
+                for value in node.outputs:
+                    whose[value], name, count = names[0], f"{names[0]}.{node.op_type.lower()}", 1
+                    while name in taken:
+                        count += 1
+                        name = f"{names[0]}.{node.op_type.lower()}{count}"
+                    taken.add(name)
+                    value.name = name
 
 
 def _name(values: Any, shapes: dict[str, Any], graph: Graph) -> None:

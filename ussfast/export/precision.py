@@ -16,6 +16,7 @@ from ussfast.export.graphs import Graph
 PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 IN_BFLOAT16 = ("MatMul", "Gemm")  # convolutions of it came with a later opset
 TRANSFORMS = ("into", "back", "matrix")  # what the matrices of DFTs are called
+FIRST = ("encoder",)  # all else is made of what these give, of which bfloat16 would keep three digits
 
 Batches = Iterable[Mapping[str, Tensor]]
 
@@ -38,10 +39,10 @@ def lowered(proto: Any, graph: Graph, precision: str, calibration: Callable[[], 
     return _cast(proto, precision)
 
 
-def _weighted(proto: Any, products: tuple[str, ...] = PRODUCTS) -> set[str]:
-    """Nodes of products with a weight."""
+def _weighted(proto: Any, products: tuple[str, ...] = PRODUCTS, kept: tuple[str, ...] = TRANSFORMS) -> set[str]:
+    """Nodes of products with a weight; kept: parts of names of weights that stay as they are."""
     matrices = {t.name for t in proto.graph.initializer if len(t.dims) > 1}
-    held = {name for name in matrices if name.rsplit(".", 1)[-1] in TRANSFORMS}
+    held = {name for name in matrices if any(part in kept for part in name.split("."))}
     nodes = [
         node
         for node in proto.graph.node
@@ -72,7 +73,8 @@ def _cast(proto: Any, precision: str) -> Any:
     dtype = np.float16 if precision == "fp16" else _bfloat16()
     tensors = {t.name: t for t in proto.graph.initializer}
     products = PRODUCTS if precision == "fp16" else IN_BFLOAT16
-    weighted, nodes, made = _weighted(proto, products), [], set()
+    named = TRANSFORMS if precision == "fp16" else (*TRANSFORMS, *FIRST)
+    weighted, nodes, made = _weighted(proto, products, named), [], set()
     casts: dict[str, str] = {}
     for node in proto.graph.node:
         if node.name not in weighted:

@@ -41,7 +41,7 @@ def _window(config: StftConfig) -> Tensor:
 
 
 def _norm(config: StftConfig) -> float:
-    return config.window_length**-0.5 if config.normalize == "default" else 1.0
+    return config.n_fft**-0.5 if config.normalize == "default" else 1.0
 
 
 class Analysis(nn.Module):

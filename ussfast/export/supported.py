@@ -30,6 +30,7 @@ TYPED_BY = {"Where": 1, "OneHot": 2}
 TYPED_BY_OUTPUT = ("Constant", "ConstantOfShape", "RandomNormal", "RandomUniform")
 BOTH_TYPES = ("Cast", "CastLike")
 BODIES = ("If", "Loop", "Scan")
+MOST_RANK = 8  # MAX_DIMS of its class Dims
 UNKNOWN = "a type that is not known"
 
 
@@ -86,6 +87,8 @@ def _reason(node: Any, graph: Graph, listed: dict[str, Any], version: tuple[int,
         return "listed as unsupported" if known else f"not on the list of TensorRT {listed['tensorrt']}"
     if op in listed["since"] and version < _version(listed["since"][op]):
         return f"since TensorRT {listed['since'][op]}"
+    if deep := [name for name in node.output if graph.ranks.get(name, 0) > MOST_RANK]:
+        return f"{deep[0]} has {graph.ranks[deep[0]]} dimensions, a tensor of TensorRT {MOST_RANK} at most"
     if op not in BODIES:
         for kind in _kinds(node, graph):
             if kind not in listed["operators"][op]:

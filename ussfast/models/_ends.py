@@ -39,7 +39,8 @@ class BandModel(SpectralModel):
         if isinstance(self.encoder, BandSplit):
             return self.encoder(spec), None
         # Real parts of all channels, then imaginary parts.
-        planes = torch.view_as_real(spec if spec.dim() == 4 else spec[:, None]).permute(0, 2, 3, 4, 1).flatten(-2)
+        pairs = torch.view_as_real(spec)
+        planes = (pairs if spec.dim() == 4 else pairs[:, None]).permute(0, 2, 3, 4, 1).flatten(-2)
         tokens, bin_tokens = self.encoder(planes)
         return tokens, bin_tokens if self.config.sfc.query == "adaptive" else None
 

@@ -18,6 +18,7 @@ from ussfast.models._packed import PackedModule
 from ussfast.models.band_split import tuss_bands
 from ussfast.models.config import Bands, Heads, Width
 from ussfast.models.locoformer import widened
+from ussfast.ops._scan import unknown
 from ussfast.ops.biased_cross_attention import biased_cross_attention
 from ussfast.ops.biased_cross_attention import pack as pack_bias
 from ussfast.plain import Checked, Range
@@ -252,9 +253,10 @@ class SfcDecoder(nn.Module):
         """
         tokens = self.input_conv(x).flatten(0, 1)
         queries = self.queries(bin_tokens)
-        if self.query is None and len(queries) != len(tokens):
+        if self.query is None and (unknown(tokens.shape[0]) or queries.shape[0] != tokens.shape[0]):
             items = queries.unflatten(0, (-1, x.shape[1]))
-            queries = items.repeat_interleave(len(x) // len(items), 0).flatten(0, 1)
+            each = items[:, None].expand(-1, x.shape[0] // items.shape[0], -1, -1, -1)
+            queries = each.flatten(0, 2)
         bins = self.attention(queries, tokens)
         return self.output_conv(bins.unflatten(0, x.shape[:2]))
 

@@ -14,7 +14,15 @@ from torch import Tensor
 
 from ussfast.checkpoints.exported import GraphFile, graph_path, read_exported
 from ussfast.engine.backends._sizes import check_sizes
-from ussfast.engine.backends.trt_engines import EngineKey, fingerprint, logger_of, read_engine, tensorrt, told
+from ussfast.engine.backends.trt_engines import (
+    EngineKey,
+    fingerprint,
+    logger_of,
+    read_engine,
+    started,
+    tensorrt,
+    told,
+)
 from ussfast.errors import CheckpointError, DeviceError, UssfastError
 
 # Of a tensor without elements torch has no address, and TensorRT takes none that is null.
@@ -95,7 +103,7 @@ class TrtRunner:
         self._cuda = Cuda(device)
         self.device = self._cuda.device
         self._logger = logger_of(self._trt)
-        self._runtime = self._trt.Runtime(self._logger)
+        self._runtime = started(self._trt.Runtime, self._logger)
         self._graphs: dict[str, _Loaded] = {}
         self._lock = threading.Lock()
         self._nothing = torch.empty(_NOTHING_BYTES, dtype=torch.uint8, device=self.device)

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,7 +52,7 @@ class EngineFile(Checked):
 def tensorrt() -> Any:
     """The module `tensorrt`; DeviceError where it is missing, broken or too old."""
     try:
-        import tensorrt as trt  # type: ignore[import-not-found, unused-ignore]
+        import tensorrt as trt
     except Exception as error:  # a library that is missing or of another version is no ImportError everywhere
         why = "" if isinstance(error, ModuleNotFoundError) else f" ({error})"
         raise DeviceError(f"TensorRT is not installed{why}: pip install 'ussfast[trt]'") from None
@@ -167,6 +168,14 @@ def logger_of(trt: Any) -> Any:
             LOG.log(level, "%s", msg)
 
     return Logger()
+
+
+def started(make: Callable[[Any], Any], logger: Any) -> Any:
+    """trt.Builder or trt.Runtime with this logger; DeviceError where the driver, say, is too old for them."""
+    try:
+        return make(logger)
+    except TypeError as error:  # pybind11's word for a null pointer
+        raise DeviceError(f"TensorRT does not start on this machine{told(logger) or f': {error}'}") from None
 
 
 def told(logger: Any) -> str:

@@ -20,6 +20,7 @@ from ussfast.engine.backends.trt_engines import (
     sha256_of,
     sidecar,
     sidecar_path,
+    started,
     tensorrt,
     told,
 )  # fmt: skip
@@ -101,7 +102,7 @@ def build_engines(
     Raises:
         CheckpointError: the directory is no export of ONNX files, or TensorRT does not take a graph.
         DeviceError: there is no TensorRT or no GPU; the message says what to run where there are.
-        InputError: graphs, sizes or settings that cannot be.
+        InputError: graphs, sizes or settings that cannot be; no onnxruntime to check with.
         OutputError: an engine could not be written.
         UssfastError: the build failed, such as for want of memory.
     """
@@ -115,6 +116,10 @@ def build_engines(
     if workspace_gb is not None:
         workspace = int(number(workspace_gb, "workspace_gb", 0.001, MOST_WORKSPACE_GB, "GB") * GIGABYTE)
     trt, cuda = _machine(export, device)
+    if check:  # before minutes of work: is onnxruntime there?
+        from ussfast.engine.backends.onnx import OnnxRunner
+
+        OnnxRunner(export.directory)
     built = []
     for name in names:
         onnx = export.files[name]
@@ -208,7 +213,7 @@ def write_report(engine: Path, about: Mapping[str, Any]) -> None:
 def _plan(trt: Any, cuda: Any, request: _Request, timing_cache: Any, progress: bool) -> bytes:
     """The serialised engine."""
     logger = logger_of(trt)
-    builder = trt.Builder(logger)
+    builder = started(trt.Builder, logger)
     network = versions.create_network(trt, builder)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(request.onnx)):

@@ -3,22 +3,20 @@
 import math
 import statistics
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ussfast.engine.backends.onnx import OnnxRunner
 from ussfast.engine.backends.trt import TrtRunner
-from ussfast.errors import DeviceError
 from ussfast.export.trt.graphs import Graphs
 
 # Least signal-to-noise ratio of an output to the reference's, in dB, by the precision of the graph.
 LEAST_DB = {"fp32": 80.0, "fp16": 40.0, "bf16": 40.0, "int8": 30.0}
 STEPS = 4  # runs in a row, of a graph with state
 WARM_UP, RUNS = 10, 100
-# Frames that the reference computes at most: on a CPU longer ones take minutes and tell no more.
+# Numbers that go into the reference at most: on a CPU more take minutes and tell no more.
 MOST_ELEMENTS = 4_000_000
 
 
@@ -40,9 +38,9 @@ def parity(export: Graphs, graph: str, device: str, typical: Mapping[str, int] |
         {"least_db": ..., "cases": [{"sizes", "output", "db", "max_difference", "peak", "good"}]}; "good" is None, and
         "reason" says why, where onnxruntime cannot run the graph.
     Raises:
-        DeviceError: there is no onnxruntime.
+        InputError: there is no onnxruntime.
     """
-    reference = _reference(export.files[graph])
+    reference = OnnxRunner(export.directory)
     runner = TrtRunner(export.directory, device)
     state = dict(export.state[graph])
     least = LEAST_DB.get(export.about.precision, min(LEAST_DB.values()))
@@ -56,7 +54,7 @@ def parity(export: Graphs, graph: str, device: str, typical: Mapping[str, int] |
             carried = {name: ours.get(after, inputs[name]) for name, after in state.items()}
             expected = {name: theirs.get(after, inputs[name]) for name, after in state.items()}
             try:
-                theirs = reference(inputs | expected)
+                theirs = reference.run(graph, inputs | expected)
             except Exception as error:  # such as a type that has no kernels on CPUs
                 cases.append({"sizes": sizes, "good": None, "reason": " ".join(str(error).split())[:300]})
                 break
@@ -89,22 +87,6 @@ def _difference(ours: Tensor, theirs: Tensor, least: float) -> dict[str, Any]:
         "peak": float(reference.abs().max()) if noise.numel() else 0.0,
         "good": decibels >= least,
     }
-
-
-def _reference(onnx: Path) -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise DeviceError("the check of an engine needs onnxruntime: pip install onnxruntime") from None
-    session = onnxruntime.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-
-    def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        arrays = {name: np.ascontiguousarray(tensor.cpu().numpy()) for name, tensor in inputs.items()}
-        found = session.run(names, arrays)
-        return {name: torch.from_numpy(np.asarray(array)) for name, array in zip(names, found, strict=True)}
-
-    return run
 
 
 def latency(export: Graphs, graph: str, device: str, typical: Mapping[str, int] | None = None) -> dict[str, Any]:

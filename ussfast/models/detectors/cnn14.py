@@ -107,8 +107,10 @@ class Cnn14(DetectorModel):
         if self.config.pooling == "clip":
             hidden = self._hide(x.amax(2) + x.mean(2))
             return Detection(self._score(hidden), None, hidden)
-        # Zeros beyond the ends count in the average, as published.
-        x = F.max_pool1d(x, 3, stride=1, padding=1) + F.avg_pool1d(x, 3, stride=1, padding=1)
+        # Zeros beyond the ends count in the average, as published. In two dimensions, since TensorRT pools no fewer.
+        x = x[:, :, None]
+        x = F.max_pool2d(x, (1, 3), stride=1, padding=(0, 1)) + F.avg_pool2d(x, (1, 3), stride=1, padding=(0, 1))
+        x = x[:, :, 0]
         hidden = self._hide(x.transpose(1, 2))
         steps = self._score(F.dropout(hidden, self.config.dropout[1], self.training))
         tags = self._pooled(steps)

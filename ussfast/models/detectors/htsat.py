@@ -16,6 +16,7 @@ from ussfast.errors import InputError
 from ussfast.models._packed import Preparable
 from ussfast.models.config import Blocks, Expansion, Heads, Seconds, Width
 from ussfast.models.detectors._base import Detection, DetectorModel, Labels, check_distinct
+from ussfast.models.detectors._stretching import stretch_matrix
 from ussfast.models.detectors.log_mel import LogMel, LogMelConfig
 from ussfast.models.detectors.swin import Matrix, Swin
 from ussfast.plain import Checked, Range
@@ -214,6 +215,8 @@ class Htsat(Preparable, DetectorModel):
         x = self._normed(log_mel.to(self.dtype)).repeat(1, times, 1)
         if x.shape[1] == most:
             return x
+        if torch.compiler.is_exporting():
+            return stretch_matrix(x.shape[1], most).to(x) @ x
         return F.interpolate(x[:, None], (most, x.shape[2]), mode="bicubic", align_corners=True)[:, 0]
 
     def _normed(self, x: Tensor) -> Tensor:
