@@ -13,6 +13,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+UNHEARD = 1 << 30  # of questions whose answers nobody waits for
 # Without these Chromium asks for servers of its own. No name is resolved: a page that needs a network fails.
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -55,7 +56,7 @@ class Browser:
         os.close(reads)
         os.close(writes)
         self._count, self._answers, self._session = 0, queue.Queue(), None
-        self.logged, self.requests = [], []
+        self.logged, self.requests, self._turn = [], [], threading.Lock()
         threading.Thread(target=self._listen, daemon=True).start()
         self.downloads = profile / "downloads"
         try:
@@ -70,12 +71,16 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
         for room in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{room}.enable")
+        # Workers wait until they are heard, too.
+        self.call("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=True, flatten=True)
 
     def _listen(self):
         held = b""
         while data := os.read(self._from, 1 << 16):
             *messages, held = (held + data).split(b"\0")
             for message in map(json.loads, messages):
+                if message.get("id") == UNHEARD:
+                    continue
                 if "id" in message:
                     self._answers.put(message)
                 else:
@@ -83,6 +88,9 @@ class Browser:
         self._answers.put(None)
 
     def _note(self, method, said):
+        if method == "Target.attachedToTarget":
+            for order in ("Network.enable", "Runtime.enable", "Runtime.runIfWaitingForDebugger"):
+                self._send({"id": UNHEARD, "method": order, "sessionId": said["sessionId"]})
         if method == "Network.requestWillBeSent":
             self.requests.append(said["request"]["url"])
         if method == "Runtime.exceptionThrown":
@@ -95,11 +103,15 @@ class Browser:
         message = {"id": self._count, "method": method, "params": params}
         if self._session:
             message["sessionId"] = self._session
-        os.write(self._to, json.dumps(message).encode() + b"\0")
+        self._send(message)
         answer = self._answers.get(timeout=60)
         assert answer is not None, "the browser ended"
         assert answer["id"] == self._count and "error" not in answer, answer
         return answer["result"]
+
+    def _send(self, message):
+        with self._turn:
+            os.write(self._to, json.dumps(message).encode() + b"\0")
 
     def value(self, expression):
         """What an expression is on the page; promises are awaited."""

@@ -117,6 +117,8 @@ def page(browser, address):
     assert "default" in browser.text("#status") and "one thread" in browser.text("#status")
     yield browser
     assert not browser.logged
+    # The worker's are among them.
+    assert {f"{address}whole/page.js", f"{address}whole/model/step.onnx"} <= set(browser.requests)
     assert not [url for url in browser.requests if not re.match(rf"{address}|blob:{address}|data:", url)]
 
 
