@@ -13,12 +13,12 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from ussfast.profiling.profile import Gemm, timed
 
 from ussfast import Separator, demo
 from ussfast.audio import load
 from ussfast.engine.backends.onnx import OnnxRunner
 from ussfast.export import export_onnx
+from ussfast.profiling.profile import Gemm, timed
 
 SECONDS, HOPS = 6.0, 200
 

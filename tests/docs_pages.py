@@ -27,6 +27,8 @@ class Command(NamedTuple):
             return self.words[1:]
         if self.program in ("python", "torchrun") and "-m" in self.words:
             at = self.words.index("-m") + 1
+            if self.words[at] == "ussfast.export":  # another name of the command
+                return ("export", *self.words[at + 1 :])
             return self.words[at + 1 :] if self.words[at] == "ussfast" else None
         return None
 

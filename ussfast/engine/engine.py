@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import islice
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ussfast.engine import forks
+from ussfast.engine.backends import EXPORTED
 from ussfast.engine.backends.networks import Exportedly
 from ussfast.engine.batching import Batches, Ticket
 from ussfast.engine.chunks import CausalChunks
@@ -32,11 +33,9 @@ from ussfast.models.causal.step import fastest
 from ussfast.ops import use_reference
 from ussfast.prompts.bank import Plan
 
-ITEMS = 2  # channels of a window that are computed together: more of them would need more memory than stereo
-
 T = TypeVar("T")
 
-
+ITEMS = 2  # channels of a window that are computed together: more of them would need more memory than stereo
 KEEPS = 24  # channels whose states, and conversions of the rate, need as much memory as a piece is computed in
 
 
@@ -52,7 +51,10 @@ class Engine:
 
     def __init__(self, model: SpectralModel, settings: Settings):
         self.policy = settings.policy(model.config.segment_seconds)
-        self.device, self.backend = pick_device(settings.device), pick_backend(settings.backend)
+        if isinstance(model, Exportedly):
+            self.device, self.backend = model.device, model.backend
+        else:
+            self.device, self.backend = pick_device(settings.device), pick_backend(settings.backend)
         self.precision = pick_precision(settings.dtype, self.device)
         if isinstance(model, CausalModel) and self.precision == "int8":
             raise DeviceError("dtype int8 is not for the causal model: use auto, float32 or bf16")
@@ -60,13 +62,11 @@ class Engine:
         if self.linked and model.channels == 1 and not model.masking:
             raise InputError("this model makes spectra, not masks, so that channels cannot share them: use independent")
         self.stream_precision = "bfloat16" if settings.dtype == "auto" else self.precision
-        # Our ops have precisions of their own and keep residual streams in float32. On a GPU, PyTorch chooses what else
-        # is safe in bfloat16: everything where plain PyTorch is asked for.
+        # Our ops have precisions of their own, residual streams in float32. On a GPU, PyTorch chooses what else is safe
+        # in bfloat16: everything where plain PyTorch is asked for.
         self.autocast = self.device.type != "cpu" and self.precision == "bfloat16"
         plain = self.autocast and self.backend == "reference"
-        # Other runtimes have ways of their own to record what a GPU does.
-        foreign = isinstance(model, Exportedly)
-        self.graphs = Graphs(None) if foreign else graphs_for(self.device)
+        self.graphs = Graphs(None) if self.backend in EXPORTED else graphs_for(self.device)
         self.transfer = transfer_for(self.device)
         self.batch = settings.batch or (1 if self.device.type == "cpu" else GPU_BATCH)
         self.rows = ITEMS * self.batch  # channels that are computed at once
@@ -134,11 +134,8 @@ class Engine:
         Raises:
             OutOfMemoryError: the second time.
         """
-        try:
-            with self.present():
-                return work(self.policy)
-        except OutOfMemoryError:
-            pass  # outside of the handler, so that the failed attempt's tensors are gone
+        with suppress(OutOfMemoryError), self.present():  # ends here, so that the failed attempt's tensors are gone
+            return work(self.policy)
         shorter = self.policy.shorter()
         try:
             with self.present():

@@ -1,34 +1,28 @@
 """Inputs of graphs as they will be: real audio, cut into windows, with the model's own prompts."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ussfast import demo
 from ussfast.audio import load
 from ussfast.errors import InputError
 from ussfast.export.graphs import Graph
 from ussfast.models import Network, SpectralModel
 from ussfast.models.causal import CausalModel
 from ussfast.models.detectors import DetectorModel
+from ussfast.tuning.bundled import backgrounds
 
 LONGEST, SECONDS, MOST = 60.0, 3.0, 20  # of each file; of a window; windows in all
 VECTORS = 3  # prompts where the model knows none of its own
-
-
-def bundled() -> list[Path]:
-    """The recordings that come with the package."""
-    return sorted(Path(demo.__file__).parent.glob("*.flac"))
 
 
 def batches(model: Network, graph: Graph, clips: Sequence[Any] | None = None) -> Iterator[dict[str, Tensor]]:
     """Inputs of a graph that is not a causal model's, one item at a time.
 
     Args:
-        clips: files; what comes with the package if there are none.
+        clips: files; the recordings that come with the package if there are none.
     Raises:
         AudioError, InputError: files that cannot be read, or nothing but silence.
     """
@@ -36,8 +30,7 @@ def batches(model: Network, graph: Graph, clips: Sequence[Any] | None = None) ->
         raise InputError("precision int8 is not for the causal model: use fp16 or bf16")
     rate = model.config.sample_rate
     prompts, given = _prompts(model), 0
-    for clip in clips or bundled():
-        audio = torch.from_numpy(load(clip, None, rate)[0][:, : int(LONGEST * rate)].copy())
+    for audio in _recordings(clips, rate):
         for window in audio.mean(0, keepdim=True).split(_samples(graph, rate), 1):
             if window.shape[1] < _samples(graph, rate) or not window.any() or given == MOST:
                 continue
@@ -45,6 +38,15 @@ def batches(model: Network, graph: Graph, clips: Sequence[Any] | None = None) ->
             yield from _inputs(model, graph, window, prompts)
     if not given:
         raise InputError(f"calibration needs audio of at least {SECONDS:g} s that is not silent")
+
+
+def _recordings(clips: Sequence[Any] | None, rate: int) -> Iterator[Tensor]:
+    """[channels, samples] each."""
+    for clip in clips or ():
+        yield torch.from_numpy(load(clip, None, rate)[0][:, : int(LONGEST * rate)].copy())
+    if not clips:
+        for sound in backgrounds(rate):
+            yield torch.from_numpy(sound.audio[None])
 
 
 def _samples(graph: Graph, rate: int) -> int:

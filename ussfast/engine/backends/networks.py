@@ -52,6 +52,7 @@ def open_exported(directory: Path, settings: Settings) -> tuple[SpectralModel, M
     config = config_from_dict(about.architecture, about.config)
     vectors = {name: torch.tensor(vector) for name, vector in prompts_of(directory).items()}
     network = exported_network(runner(backend, directory, device), about, config, vectors)
+    network.backend, network.device = backend, device
     info = describe(config, about.architecture, about.parameters, about.name)
     mark = fingerprint(about.architecture, config, "".join(about.graph(name).sha256 for name in sorted(about.graphs)))
     return network, replace(info, path=directory, fingerprint=mark)
@@ -74,6 +75,9 @@ def runner(backend: str, directory: Path, device: torch.device) -> Runner:
 
 class Exportedly(SpectralModel):
     """What exported models have in common: no weights here, class prompts from a file, graphs in a runner."""
+
+    backend: str
+    device: torch.device
 
     def _set_up(self, runner: Runner, about: Exported, config: Any, vectors: dict[str, Tensor], like: Any) -> None:
         nn.Module.__init__(self)
@@ -146,7 +150,6 @@ class ExportedCausal(Exportedly, CausalModel):
     def __init__(self, runner: Runner, about: Exported, config: Any, vectors: dict[str, Tensor]):
         self._set_up(runner, about, config, vectors, config.dim)
         self.equal_prompts = config.repeats
-        self.device = getattr(runner, "device", torch.device("cpu"))
 
     def condition(self, prompts: Tensor) -> Modulation:
         rows = (prompts if prompts.dim() == 3 else prompts[None]).float()
@@ -192,7 +195,7 @@ def _trunk_state(level: Tensor, features: Tensor, rest: Sequence[Tensor]) -> Tru
     return TrunkState(level[:, 0], features, tuple(zip(rest[::2], rest[1::2], strict=True)))
 
 
-def exported_network(runner: Runner, about: Exported, config: Any, vectors: dict[str, Tensor]) -> SpectralModel:
+def exported_network(runner: Runner, about: Exported, config: Any, vectors: dict[str, Tensor]) -> Exportedly:
     kind = ExportedCausal if about.architecture == "causal" else ExportedModel
     return kind(runner, about, config, vectors)
 

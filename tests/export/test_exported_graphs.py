@@ -1,5 +1,7 @@
 """Every model as ONNX: what onnxruntime gives is what PyTorch gives, at sizes that nobody traced."""
 
+import json
+
 import pytest
 import torch
 from exported_models import GOLDEN, TINY, demo_audio, error, made, model, run, session, truth
@@ -9,7 +11,7 @@ from ussfast.errors import InputError, UssfastError
 from ussfast.export import onnx_graph
 from ussfast.export.graphs import EXAMPLE, Limits, graphs_of
 from ussfast.export.spectra import Analysis, Synthesis
-from ussfast.export.supported import unsupported
+from ussfast.export.supported import report, unsupported
 from ussfast.stft import StftConfig
 
 SIZES = ({"batch": 1, "frames": 1, "sources": 1}, {"batch": 4, "frames": 23, "sources": 5}, {"batch": 3, "frames": 90})
@@ -19,7 +21,7 @@ ALL += [(name, graph, "step") for name in ("causal", "default") for graph in ("s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, graph, mode", ALL)
-def test_onnxruntime_gives_what_pytorch_gives(name, graph, mode):
+def test_onnxruntime_gives_what_pytorch_gives(name, graph, mode, record_property):
     one = made(name, graph, mode)
     ready = session(one.proto)
     for seed, sizes in enumerate(SIZES):
@@ -28,7 +30,8 @@ def test_onnxruntime_gives_what_pytorch_gives(name, graph, mode):
     traced = [one.graph.size(dim) for dim in one.graph.dims]
     assert traced != [one.graph.size(dim, **SIZES[1]) for dim in one.graph.dims]  # others than those exported with
     assert {node.domain for node in onnx_graph.nodes(one.proto.graph)} == {""}
-    assert not unsupported(one.proto)  # of what TensorRT takes
+    record_property("tensorrt", json.dumps(report(one.proto)))  # a report per model, with --junitxml
+    assert not unsupported(one.proto)
 
 
 @pytest.mark.slow
