@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from tiny import CAUSAL, RATE, TUSS, noise, tiny_directory, tiny_model
+from typer.testing import CliRunner
 
 from ussfast import Separator
 from ussfast.checkpoints.exported import read_exported
+from ussfast.cli.main import app
 from ussfast.engine.backends.onnx import OnnxRunner
 from ussfast.errors import CheckpointError, DeviceError, InputError, PromptError
 from ussfast.export import Limits, export_onnx
@@ -172,6 +174,42 @@ def test_a_runner_by_itself(causal):
         runner.run("else", {})
     about = read_exported(causal)
     assert (about.name, about.latency_samples, about.hop) == ("small", CAUSAL.latency_samples, CAUSAL.stft.hop)
+
+
+def test_copies_and_moves(causal):
+    import copy
+    import pickle
+
+    one = Separator(causal, ("speech",))
+    wanted = one.separate(noise(1, RATE), RATE).stems
+    for other in (pickle.loads(pickle.dumps(one)), copy.copy(one), one.to("cpu")):
+        np.testing.assert_array_equal(other.separate(noise(1, RATE), RATE).stems, wanted)
+        assert other.engine.backend == "onnx"
+
+
+def test_prompts_of_the_model_itself(causal, tmp_path):
+    """What the exported model enrolled or tuned, the export takes; it learns nothing itself."""
+    here, there = Separator.from_model(tiny_model(CAUSAL).eval(), device="cpu", dtype="float32"), Separator(causal)
+    here.enroll("mine", [noise(1, RATE)], RATE)
+    here.save_prompts(tmp_path / "bank.safetensors")
+    there.load_prompts(tmp_path / "bank.safetensors")
+    audio = noise(1, RATE, seed=3)
+    close(there.separate(audio, RATE, prompts="mine").stems, here.separate(audio, RATE, prompts="mine").stems)
+    with pytest.raises(PromptError, match="cannot be tuned by an exported model"):
+        there.tune("other one", [noise(1, RATE)], sample_rate=RATE)
+    with there.session(RATE, prompts="speech") as session, pytest.raises(PromptError, match="by an exported model"):
+        session.tune("other one", [noise(1, RATE)], sample_rate=RATE)
+
+
+def test_the_command_line_takes_exports(causal, tmp_path):
+    import soundfile
+
+    soundfile.write(tmp_path / "in.wav", noise(1, RATE)[0], RATE)
+    given = ["separate", tmp_path / "in.wav", "-m", causal, "-p", "speech", "-o", tmp_path / "out", "--backend", "onnx"]
+    done = CliRunner().invoke(app, list(map(str, given)))
+    assert done.exit_code == 0, done.output
+    found, rate = soundfile.read(tmp_path / "out" / "in" / "speech.wav")
+    assert (len(found), rate) == (RATE, RATE) and np.abs(found).max() > 0
 
 
 def test_a_model_directory_is_still_one(tmp_path):

@@ -64,6 +64,7 @@ class Exported(Checked):
     config: of the model, as in a model directory.
     latency_samples: of a graph that streams, from a sample of the input to the same one of the output.
     labels: of the model's sources or of what a detector knows; of models with prompts, their names.
+    fingerprint: see `ModelInfo`: that of the model which was exported, so that its prompt banks fit.
     """
 
     format: str
@@ -81,6 +82,7 @@ class Exported(Checked):
     latency_samples: Annotated[int, Range(0, 1 << 24)] | None
     labels: tuple[str, ...]
     graphs: dict
+    fingerprint: str = ""
 
     def graph(self, name: str) -> GraphFile:
         """CheckpointError if there is no graph of that name."""

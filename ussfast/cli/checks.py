@@ -30,7 +30,7 @@ from ussfast.train.recipe_file import recipe_file
 
 # Those of the engine and of the evaluation, which need torch; a test compares.
 DTYPES = ("float32", "fp32", "bfloat16", "bf16", "int8")
-BACKENDS = ("native", "reference")
+BACKENDS = ("native", "reference", "onnx", "trt", "aoti")
 BASELINES = ("mixture",)
 SPLITS = ("all", "dev", "test")
 

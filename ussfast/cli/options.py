@@ -100,7 +100,7 @@ QueryDetector = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or int8 (CPU, not for causal models).")]
-Backend = Annotated[str, typer.Option(help="auto, native or reference.")]
+Backend = Annotated[str, typer.Option(help="auto, native, reference; of exported models onnx, trt or aoti.")]
 
 
 class FileFormat(StrEnum):

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from ussfast.checkpoints import names
 from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.info import ModelInfo, read
+from ussfast.engine.backends.networks import Exportedly, open_exported
 from ussfast.engine.settings import Settings, pick_device
 from ussfast.errors import CheckpointError, UssfastError
 from ussfast.long_audio.policy import SegmentPolicy
@@ -116,8 +118,21 @@ class QuicklySentModel:
         return checkpoint.fill(self.info.config, tensors, self.info.name), self.info
 
 
-def packed(network: SpectralModel, info: ModelInfo) -> StoredModel | SentModel:
+@dataclass(frozen=True)
+class ExportedModel:
+    """A directory of `ussfast.export` that stays where it is."""
+
+    directory: str
+    settings: Settings
+
+    def load(self) -> tuple[SpectralModel, ModelInfo]:
+        return open_exported(Path(self.directory), self.settings)
+
+
+def packed(network: SpectralModel, info: ModelInfo, settings: Settings) -> StoredModel | SentModel | ExportedModel:
     """A model for elsewhere: by where it is on disk, if its very weights are still there, or else with them."""
+    if isinstance(network, Exportedly):
+        return ExportedModel(os.path.abspath(str(info.path)), settings)
     stored = _stored(network, info)
     return SentModel(replace(info, path=None), _bytes(network.state_dict())) if stored is None else stored
 
@@ -151,16 +166,20 @@ def moved(separator: T, device: str) -> T:
     there, here = pick_device(device), one.engine.device
     if there.type == here.type and there.index in (None, here.index):
         return separator
-    network = one.engine.model
-    twin = checkpoint.fill(network.config, network.state_dict(), one.info.name)
-    parts = Parts.of(one)
-    return _made(type(separator), twin, one.info, replace(parts, settings=replace(parts.settings, device=str(there))))
+    network, parts = one.engine.model, Parts.of(one)
+    settings = replace(parts.settings, device=str(there))
+    if isinstance(network, Exportedly):
+        twin = open_exported(one.info.path, settings)[0]
+    else:
+        twin = checkpoint.fill(network.config, network.state_dict(), one.info.name)
+    return _made(type(separator), twin, one.info, replace(parts, settings=settings))
 
 
 def reduced(separator: Any) -> tuple[Any, ...]:
     """What `pickle` and `copy` make a separator of: a model from a directory or the Hub by its place, unless its files
     have changed; one in memory with its weights."""
-    return _arrived, (type(separator), packed(separator.engine.model, separator.info), Parts.of(separator))
+    model = packed(separator.engine.model, separator.info, separator.settings)
+    return _arrived, (type(separator), model, Parts.of(separator))
 
 
 def sent(separator: Any) -> Callable[[], Any]:
@@ -170,7 +189,7 @@ def sent(separator: Any) -> Callable[[], Any]:
     return partial(_arrived, type(separator), model, Parts.of(separator))
 
 
-def _arrived(kind: type[T], model: StoredModel | SentModel | QuicklySentModel, parts: Parts) -> T:
+def _arrived(kind: type[T], model: StoredModel | SentModel | QuicklySentModel | ExportedModel, parts: Parts) -> T:
     return _made(kind, *model.load(), parts)
 
 

@@ -28,6 +28,8 @@ from ussfast.checkpoints.exported import (
     write_exported,
     write_json,
 )
+from ussfast.checkpoints.info import describe as describe_model
+from ussfast.checkpoints.info import fingerprint_of
 from ussfast.errors import InputError
 from ussfast.export import checking
 from ussfast.export.calibration import batches
@@ -47,16 +49,19 @@ class Named:
 
     model: Network
     name: str
+    fingerprint: str
 
 
 def open_model(model: str | os.PathLike[str] | Network, name: str | None = None) -> Named:
     """A model by name, or one in memory; CheckpointError where there is none."""
     if isinstance(model, torch.nn.Module):
-        return Named(model, name or "model")
+        called = name or "model"
+        info = describe_model(model.config, architecture_of(model.config), model.parameter_count(), called)
+        return Named(model, called, fingerprint_of(info, model.state_dict()))
     directory = store.resolve(str(model))
     detects = store.read_info(directory).detects
     network, info = (store.load_detector if detects else store.load_model)(directory)
-    return Named(network, name or info.name)
+    return Named(network, name or info.name, info.fingerprint)
 
 
 def export_onnx(
@@ -160,6 +165,7 @@ def describe(found: Named, kind: Any, precision: Any, opset: int) -> Exported:
         latency_samples=config.latency_samples if causal else None,
         labels=labels,
         graphs={},
+        fingerprint=found.fingerprint,
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from ussfast.engine.backends.networks import check_learns
 from ussfast.engine.engine import Engine
 from ussfast.errors import InputError, PromptError, UssfastError
 from ussfast.prompts.bank import Plan, Prompt, PromptBank
@@ -193,6 +194,7 @@ class Learns:
         self._teacher.prompts.check_name(name)
         if self._teacher.prompts.prompt_size is None:
             raise PromptError(f"{name!r} cannot be tuned: this model takes no prompts")
+        check_learns(self._teacher.engine.model, name)
         if name in self._learning and not self._learning[name].done:
             raise InputError(f"{name!r} is being tuned already: wait for that, or cancel it")
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ussfast.engine.backends.networks import check_learns
 from ussfast.errors import InputError, PromptError, PromptWarning
 from ussfast.plain import from_dict
 from ussfast.prompts.bank import Prompt
@@ -61,6 +62,7 @@ class Case:
         separator.prompts.check_name(name)
         if separator.prompts.prompt_size is None:
             raise PromptError(f"{name!r} cannot be tuned: model {separator.info.name!r} takes no prompts")
+        check_learns(separator.engine.model, name)
         rate, clips = separator.sample_rate, list(clips) if isinstance(clips, Iterable) else clips
         sounds = read_sounds(clips, sample_rate, rate)
         if loud := clipped(sounds):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ussfast.checkpoints import store
 from ussfast.checkpoints.exported import Exported, GraphFile, is_exported, prompts_of, read_exported
-from ussfast.checkpoints.info import ModelInfo, describe, fingerprint
+from ussfast.checkpoints.info import ModelInfo, describe
 from ussfast.engine.backends import EXPORTED, Runner
 from ussfast.engine.settings import Settings, pick_device
 from ussfast.errors import CheckpointError, DeviceError, InputError, PromptError
@@ -54,8 +54,7 @@ def open_exported(directory: Path, settings: Settings) -> tuple[SpectralModel, M
     network = exported_network(runner(backend, directory, device), about, config, vectors)
     network.backend, network.device = backend, device
     info = describe(config, about.architecture, about.parameters, about.name)
-    mark = fingerprint(about.architecture, config, "".join(about.graph(name).sha256 for name in sorted(about.graphs)))
-    return network, replace(info, path=directory, fingerprint=mark)
+    return network, replace(info, path=directory, fingerprint=about.fingerprint)
 
 
 def runner(backend: str, directory: Path, device: torch.device) -> Runner:
@@ -71,6 +70,15 @@ def runner(backend: str, directory: Path, device: torch.device) -> Runner:
     from ussfast.engine.backends.aoti import AotiRunner
 
     return AotiRunner(directory, device)
+
+
+def check_learns(model: SpectralModel, name: str) -> None:
+    """PromptError for a model through which no gradients go."""
+    if isinstance(model, Exportedly):
+        raise PromptError(
+            f"{name!r} cannot be tuned by an exported model: tune it with the model that was exported, save it in a "
+            "bank, and load that (load_prompts, --bank)"
+        )
 
 
 class Exportedly(SpectralModel):
