@@ -125,10 +125,11 @@ void stream(const Options& options) {
   const size_t hop = model.hop(), sources = model.prompts().size();
   std::string names;
   for (const auto& name : model.prompts()) names += (names.empty() ? "" : ", ") + name;
-  std::fprintf(stderr, "%s: %zu x float32 at %lld Hz, latency %lld samples (%.1f ms), of which %lld come out before the "
-               "first sample\n", names.c_str(), sources, static_cast<long long>(model.rate()),
-               static_cast<long long>(model.latency()), 1e3 * model.latency() / model.rate(),
-               static_cast<long long>(model.delay()));
+  std::fprintf(stderr,
+               "%s: %zu x float32 at %lld Hz, latency %lld samples (%.1f ms), of which %lld come out before the first "
+               "sample\n",
+               names.c_str(), sources, static_cast<long long>(model.rate()), static_cast<long long>(model.latency()),
+               1e3 * model.latency() / model.rate(), static_cast<long long>(model.delay()));
   std::vector<float> chunk(hop), frames(hop * sources);
   // `count` samples of what the model makes of the chunk.
   const auto pass = [&](size_t count) {

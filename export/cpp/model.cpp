@@ -36,7 +36,8 @@ std::string listed(const std::vector<std::string>& names) {
   return out;
 }
 
-// A wrong instruction would end the program without a word. Where the system does not tell its processor, nothing is said.
+// A wrong instruction would end the program without a word. Where the system tells nothing of its processor, nothing is
+// checked.
 void check_processor(const std::string& path, const std::string& wanted) {
   std::ifstream file("/proc/cpuinfo");
   std::string line;
@@ -137,7 +138,8 @@ Model::Model(const std::string& directory, std::vector<std::string> prompts, con
     throw Error(path + ": " + first_line(error));
   } catch (const Error& error) {
     const std::string said = error.what();
-    throw said.find(directory) == 0 || (!vectors.empty() && said.find(vectors) == 0) ? error : Error(path + ": " + said);
+    const bool named = said.find(directory) == 0 || (!vectors.empty() && said.find(vectors) == 0);
+    throw named ? error : Error(path + ": " + said);
   }
   reset();
 }

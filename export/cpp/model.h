@@ -13,8 +13,8 @@ namespace ussfast {
 
 class Model {
  public:
-  // prompts: names in prompts.json, or in the file `vectors` of the same form ("" for none); all of prompts.json if there
-  // are none. Throws Error.
+  // prompts: names in prompts.json, or in the file `vectors` of the same form ("" for none); if there are none, all
+  // that are in these files. Throws Error.
   Model(const std::string& directory, std::vector<std::string> prompts, const std::string& vectors, int threads);
   ~Model();
 

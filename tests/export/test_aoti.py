@@ -208,3 +208,12 @@ def test_what_the_compiler_says_is_one_line(model, graph, monkeypatch, tmp_path)
     with pytest.raises(UssfastError, match="^model: AOTInductor could not compile it: fatal error: no such header$"):
         aoti.export_aoti(model, tmp_path / "new")
     assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_package_for_some_sizes_only_is_refused(model, monkeypatch, tmp_path):
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", lambda *args, **options: None)
+    monkeypatch.setattr(aoti, "program", lambda graph, device: None)
+    monkeypatch.setattr(aoti, "taken_for_equal", lambda traced, graph: ["Eq(s0, 4*(s0//4))"])
+    with pytest.raises(UssfastError, match=r"^model: AOTInductor made it for sizes where Eq\(s0, .+ not for all$"):
+        aoti.export_aoti(model, tmp_path / "new")
+    assert not list((tmp_path / "new").iterdir())

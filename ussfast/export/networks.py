@@ -34,7 +34,7 @@ class Waveforms(nn.Module):
     def forward(self, audio: Tensor, prompts: Tensor | None = None) -> Tensor:
         model = self.model
         config, level, channels = model.config.stft, model.config.level, model.channels
-        batch, samples = len(audio), audio.shape[-1]
+        batch, samples = audio.shape[0], audio.shape[-1]
         scale = None
         if level.enabled and level.domain == "waveform":
             scale = audio.flatten(1).std(-1) + level.eps

@@ -63,7 +63,8 @@ class AotiRunner:
             loader: Any = torch._C._aoti.AOTIModelPackageLoader
             try:
                 self._check(path, loader.load_metadata_from_package(str(path), "model"))
-                package = loader(str(path), "model", False, 1, self.device.index if self.device.index else -1)
+                place = -1 if self.device.index is None else self.device.index
+                package = loader(str(path), "model", False, 1, place)
             except RuntimeError as error:
                 said = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise CheckpointError(f"{path}: cannot be loaded: {said}") from None

@@ -27,7 +27,7 @@ def window_order(side: int, window: int, shift: int) -> Tensor:
 
 def inverse(order: Tensor) -> Tensor:
     """The place in `order` of each of its numbers."""
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+    return torch.zeros_like(order).scatter(0, order, torch.arange(len(order)))
 
 
 def position_index(window: int) -> Tensor:
