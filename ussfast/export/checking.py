@@ -9,7 +9,7 @@ from ussfast.engine.backends.onnx import OnnxRunner
 from ussfast.errors import UssfastError
 from ussfast.export.graphs import Graph
 
-# Of the largest value that comes out, by precision.
+# Of an output's norm, by precision.
 TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1, "int8": 0.5}
 # Other sizes than those that graphs are traced with, within their bounds.
 SIZES = (
@@ -20,7 +20,7 @@ SIZES = (
 
 @dataclass(frozen=True)
 class Checked:
-    """One comparison: the worst output's largest difference over its largest value."""
+    """One comparison: how far the worst output is off, over its norm."""
 
     graph: str
     sizes: dict[str, int]
@@ -44,7 +44,7 @@ def check(directory: str | os.PathLike[str], graphs: list[Graph]) -> list[Checke
             wanted = wanted if isinstance(wanted, tuple) else (wanted,)
             got = runner.run(graph.name, given)
             errors = {
-                name: ((got[name] - value).abs().max() / value.abs().max().clamp(min=1e-9)).item()
+                name: ((got[name] - value).norm() / value.norm().clamp(min=1e-9)).item()
                 for name, value in zip(graph.outputs, wanted, strict=True)
             }
             worst = max(errors, key=lambda name: errors[name])
@@ -52,7 +52,7 @@ def check(directory: str | os.PathLike[str], graphs: list[Graph]) -> list[Checke
             found.append(Checked(graph.name, shown, worst, errors[worst]))
             if not errors[worst] <= allowed:
                 raise UssfastError(
-                    f"{graph.name}: {worst} is off by {errors[worst]:.1e} of its largest value at {shown}, "
+                    f"{graph.name}: {worst} is off by {errors[worst]:.1e} of its norm at {shown}, "
                     f"{allowed:.0e} is allowed in {runner.exported.precision}"
                 )
     return found
