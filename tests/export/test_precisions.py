@@ -3,11 +3,14 @@
 The weights of golden instances are random: what is left of a spectrum behind them says nothing of a model's.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from exported_models import demo_audio, made, model, run, sdr, session
 
+from ussfast.checkpoints import store
 from ussfast.engine.backends._narrow import emulated
 from ussfast.errors import InputError
 from ussfast.export.precision import lowered
@@ -25,9 +28,11 @@ def audio_inputs(name, one, seconds=2.0):
         with torch.no_grad():
             asked = net.condition(net.prompt_vectors(("speech", "sfx"))[None])
         given |= {"scale": asked.scale, "shift": asked.shift}
-    elif net.prompt_size:
-        own = net.prompt_vectors(net.prompt_names[:2]) if net.prompt_names else torch.randn(2, net.prompt_size)
-        given["prompts"] = own.detach()[None].contiguous()
+    elif net.prompt_size:  # of what is to be heard, as its detector describes it
+        detector = store.load_detector(Path(__file__).parents[2] / "training" / "weak" / "query")[0]
+        with torch.no_grad():
+            vectors = detector.embed(demo_audio(detector.config.sample_rate, 8.0).view(2, -1))
+        given["prompts"] = vectors[None].contiguous()
     return given, spec
 
 
