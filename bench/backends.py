@@ -88,12 +88,12 @@ def main(
     vectors = torch.stack([ours["float32"].prompts[name].vector for name in prompts]).float()
     runner = OnnxRunner(directory, threads=1)
     steps: dict[str, list[float]] = {
-        name: [] for name in ("ours, bf16", "ours, float32", "onnxruntime, step", "onnxruntime, model")
+        name: [] for name in ("ours, bf16", "ours, float32", "onnxruntime, step", "onnxruntime, Separator")
     }
     for _ in range(max(3, rounds // 5)):
         steps["ours, bf16"] += hops_of_ours(ours["bf16"], audio)
         steps["ours, float32"] += hops_of_ours(ours["float32"], audio)
-        steps["onnxruntime, model"] += hops_of_ours(theirs, audio)
+        steps["onnxruntime, Separator"] += hops_of_ours(theirs, audio)
         steps["onnxruntime, step"] += hops_of_step(runner, vectors, audio)
     print("a hop of a stream, median and 99th percentile (ms):")
     for name, found in steps.items():

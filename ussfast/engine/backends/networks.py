@@ -158,6 +158,7 @@ class ExportedCausal(Exportedly, CausalModel):
     def __init__(self, runner: Runner, about: Exported, config: Any, vectors: dict[str, Tensor]):
         self._set_up(runner, about, config, vectors, config.dim)
         self.equal_prompts = config.repeats
+        self._step = about.graph("step") if "step" in about.graphs else None
 
     def condition(self, prompts: Tensor) -> Modulation:
         rows = (prompts if prompts.dim() == 3 else prompts[None]).float()
@@ -185,6 +186,22 @@ class ExportedCausal(Exportedly, CausalModel):
         parts = [self._frames(part) for part in zip(*(tensor.split(most) for tensor in tensors), strict=True)]
         masks, level, features, *rest = (torch.cat(found) for found in zip(*parts, strict=True))
         return masks, _trunk_state(level, features, rest)
+
+    def hop_at_once(
+        self, audio: Tensor, context: Tensor, overlap: Tensor, modulation: Modulation, frames: TrunkState
+    ) -> tuple[Tensor, Tensor, Tensor, TrunkState] | None:
+        """By the graph `step`, if there is one; channels that share masks go through `advance`."""
+        rows, asked = len(audio), (modulation.scale, modulation.shift)
+        if self._step is None or rows != frames.items:
+            return None
+        tensors = [audio, *(part.expand(rows, *part.shape[1:]) for part in asked), context, overlap]
+        tensors += [frames.level[:, None], frames.features, *(tensor for block in frames.blocks for tensor in block)]
+        names, parts = [port.name for port in self._step.inputs], []
+        for part in zip(*(tensor.split(self._step.dims["batch"][1]) for tensor in tensors), strict=True):
+            found = self._runner.run("step", dict(zip(names, part, strict=True)))
+            parts.append([found[port.name] for port in self._step.outputs])
+        out, context, overlap, level, features, *rest = (torch.cat(found) for found in zip(*parts, strict=True))
+        return out, context, overlap, _trunk_state(level, features, rest)
 
     def _frames(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """All frames of a few items, as many at once as the graph takes."""

@@ -51,6 +51,8 @@ def step(model: CausalModel, audio: Tensor, state: StreamState, modulation: Modu
         raise InputError(
             f"a step takes [rows, samples] = {[state.context.shape[0], config.hop]}, got {list(audio.shape)}"
         )
+    if (found := model.hop_at_once(audio, state.context, state.overlap, modulation, state.frames)) is not None:
+        return found[0], StreamState(*found[1:])
     window = stft.window(config, audio.device).to(audio.dtype)
     spec = torch.fft.rfft(torch.cat((state.context, audio), 1) * window)
     channels = len(audio) // state.frames.items

@@ -147,6 +147,13 @@ class CausalModel(Preparable, SpectralModel):
         masks, state = self.advance(spec[:, None], modulation, state)
         return masks[:, :, 0], state
 
+    def hop_at_once(
+        self, audio: Tensor, context: Tensor, overlap: Tensor, modulation: Modulation, frames: TrunkState
+    ) -> tuple[Tensor, Tensor, Tensor, TrunkState] | None:
+        """`hop.step` with its transforms, where something else computes it in one piece: what comes out, context,
+        overlap, frames."""
+        return None
+
     def advance(self, spec: Tensor, modulation: Modulation, state: TrunkState) -> tuple[Tensor, TrunkState]:
         """Frames that follow others, one or many.
 
