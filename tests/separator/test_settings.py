@@ -81,7 +81,7 @@ def test_reference_and_native_agree(directory, separator):
         ({"device": "gpu"}, "unknown device 'gpu'; use auto, cpu, cuda or cuda:N"),
         ({"device": "meta"}, "device 'meta' is not supported"),
         ({"dtype": "float8"}, "dtype must be one of auto, float32"),
-        ({"backend": "magic"}, "backend must be one of auto, native, reference, got 'magic'"),
+        ({"backend": "magic"}, "backend must be one of auto, native, reference, onnx, trt, aoti, got 'magic'"),
     ],
 )
 def test_devices_and_settings_that_are_not_there(directory, setting, says):
