@@ -84,6 +84,8 @@ def test_what_was_there_stays_until_all_is_ready(tmp_path, monkeypatch):
     model = tiny_model(CAUSAL)
     about = export_onnx(model, tmp_path / "out")
     assert set(about.graphs) == {"prompts", "model", "step"}
+    less = export_onnx(model, tmp_path / "out", overwrite=True, modes=("offline",))
+    assert set(less.graphs) == {"prompts", "model"} and not (tmp_path / "out" / "step.onnx").exists()
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     written = []
 

@@ -45,19 +45,20 @@ def estimates(found, spec):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize("name", ["default", "weak"])
-def test_narrow_products_lose_little(name, precision):
+def test_narrow_products_lose_little(name, precision, record_property):
     one = made(name)
     given, spec = audio_inputs(name, one)
     wanted = estimates(run(session(one.proto), one.graph, given), spec)
     # onnxruntime leaves out roundings of fp16 on a CPU, and has no bf16: here both are rounded as a GPU does.
     found = run(session(emulated(lowered(one.copy(), one.graph, precision))), one.graph, given)
     db = sdr(estimates(found, spec), wanted)
+    record_property("sdr_db", round(db, 1))
     assert 40 <= db < 100  # with as much as 100, nothing was rounded
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["default", "weak"])
-def test_int8_weights_lose_more(name):
+def test_int8_weights_lose_more(name, record_property):
     from onnx import numpy_helper
 
     one = made(name)
@@ -65,7 +66,9 @@ def test_int8_weights_lose_more(name):
     wanted = estimates(run(session(one.proto), one.graph, given), spec)
     proto = lowered(one.copy(), one.graph, "int8")
     assert {node.domain for node in proto.graph.node} == {""}
-    assert 30 <= sdr(estimates(run(session(proto), one.graph, given), spec), wanted) < 60
+    db = sdr(estimates(run(session(proto), one.graph, given), spec), wanted)
+    record_property("sdr_db", round(db, 1))
+    assert 30 <= db < 60
     tensors = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
     found = [node for node in proto.graph.node if node.op_type == "DequantizeLinear"]
     assert len(found) > 10

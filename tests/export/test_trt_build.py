@@ -8,7 +8,7 @@ import time
 import pytest
 from small_export import BINS, DIM, HOP, export_again, small_export
 from trt_stand_in import NEWEST, OLDEST, VERSIONS
-from trt_world import Machine, World
+from trt_world import World, install
 
 import ussfast.engine.backends.trt as backend
 from ussfast.engine.backends.trt_engines import EngineKey, fingerprint
@@ -21,14 +21,6 @@ from ussfast.export.trt.timing_cache import default_path
 @pytest.fixture
 def world(monkeypatch, tmp_path):
     return install(monkeypatch, tmp_path, NEWEST)
-
-
-def install(monkeypatch, tmp_path, version):
-    made = World(version)
-    monkeypatch.setitem(__import__("sys").modules, "tensorrt", made.trt)
-    monkeypatch.setattr(backend, "Cuda", Machine)
-    monkeypatch.setenv("USSFAST_CACHE", str(tmp_path / "cache"))
-    return made
 
 
 @pytest.fixture

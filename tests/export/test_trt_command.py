@@ -5,19 +5,14 @@ import sys
 
 import pytest
 from small_export import small_export
-from trt_world import Machine, World
+from trt_world import install
 
-import ussfast.engine.backends.trt as backend
 from ussfast.export.trt.__main__ import main
 
 
 @pytest.fixture
 def world(monkeypatch, tmp_path):
-    made = World()
-    monkeypatch.setitem(sys.modules, "tensorrt", made.trt)
-    monkeypatch.setattr(backend, "Cuda", Machine)
-    monkeypatch.setenv("USSFAST_CACHE", str(tmp_path / "cache"))
-    return made
+    return install(monkeypatch, tmp_path)
 
 
 @pytest.fixture

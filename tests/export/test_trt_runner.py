@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_export import BINS, DIM, HOP, export_again, small_export
 from trt_stand_in import NEWEST, OLDEST, VERSIONS
-from trt_world import Machine, World
+from trt_world import Machine, World, install
 
 import ussfast.engine.backends.trt as backend
 from ussfast.engine.backends.trt import Cuda, TrtRunner
@@ -18,11 +18,7 @@ from ussfast.export.trt import build_engines
 
 @pytest.fixture
 def world(monkeypatch, tmp_path):
-    made = World()
-    monkeypatch.setitem(sys.modules, "tensorrt", made.trt)
-    monkeypatch.setattr(backend, "Cuda", Machine)
-    monkeypatch.setenv("USSFAST_CACHE", str(tmp_path / "cache"))
-    return made
+    return install(monkeypatch, tmp_path)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ Engines are ONNX files that onnxruntime runs, on addresses in the memory of the 
 import contextlib
 import ctypes
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,12 @@ def _memory(address: int, shape, kind) -> np.ndarray:
     size = int(np.prod(shape)) * np.dtype(kind).itemsize
     bytes_there = (ctypes.c_byte * max(size, 1)).from_address(address)
     return np.frombuffer(bytes_there, np.uint8)[:size].view(kind).reshape(shape)
+
+
+def install(monkeypatch, tmp_path, *version):
+    """A World in the place of TensorRT and its GPU, for one test."""
+    made = World(*version)
+    monkeypatch.setitem(sys.modules, "tensorrt", made.trt)
+    monkeypatch.setattr("ussfast.engine.backends.trt.Cuda", Machine)
+    monkeypatch.setenv("USSFAST_CACHE", str(tmp_path / "cache"))
+    return made

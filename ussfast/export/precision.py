@@ -16,6 +16,7 @@ IN_BFLOAT16 = ("MatMul", "Gemm")  # convolutions of it came with a later opset
 TRANSFORMS = ("into", "back", "matrix")  # what the matrices of DFTs are called
 FIRST = ("encoder",)  # all else is made of what these give, of which bfloat16 would keep three digits
 
+
 def lowered(proto: Any, graph: Graph, precision: str) -> Any:
     """An onnx.ModelProto in another precision; what goes in and out stays float32.
 

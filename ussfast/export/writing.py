@@ -25,6 +25,7 @@ from ussfast.checkpoints.exported import (
     Precision,
     file_hash,
     is_exported,
+    read_exported,
     write_exported,
     write_json,
 )
@@ -185,8 +186,10 @@ def write_all(
                 write(graph, temporary, said)
             ready.append((directory / f".{graph.name}.ready{suffix}", path))
             files[graph.name] = _file(graph, path.name, file_hash(ready[-1][0]))
-        # From here on, what was there before is gone.
-        (directory / MANIFEST).unlink(missing_ok=True)
+        # From here on, what was there before is gone, graphs that this export has not, too.
+        former = read_exported(directory).graphs if is_exported(directory) else {}
+        for file in (MANIFEST, PROMPTS, *(graph["file"] for graph in former.values())):
+            (directory / file).unlink(missing_ok=True)
         for fresh, path in ready:
             os.replace(fresh, path)
     finally:
