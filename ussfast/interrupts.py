@@ -42,6 +42,9 @@ def unwinding() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+        # An interrupt inside of exec("..."), as in what dataclasses and torch.fx write, is noted by Python 3.11 as one
+        # that nobody caught: it then ends `python -m` by SIGINT whatever its exit code. The next exec takes that back.
+        exec("")
 
 
 def _end(number: int, frame: FrameType | None) -> None:

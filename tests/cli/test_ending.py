@@ -50,6 +50,21 @@ def assert_gone_at_once(folder):
         time.sleep(0.02)
 
 
+def test_the_exit_code_of_an_interrupt_inside_of_generated_source(tmp_path):
+    """Python's own note of it does not replace ours; as `python -m`, where it would."""
+    (tmp_path / "written.py").write_text(
+        "import sys\n"
+        "from ussfast.interrupts import exit_code, unwinding\n"
+        "with unwinding():\n"
+        "    try:\n"
+        "        exec('raise KeyboardInterrupt')\n"
+        "    except KeyboardInterrupt as interrupt:\n"
+        "        sys.exit(exit_code(interrupt))\n"
+    )
+    ended = subprocess.run([sys.executable, "-m", "written"], cwd=tmp_path)
+    assert ended.returncode == CODES[signal.SIGINT]
+
+
 @pytest.mark.parametrize(("number", "jobs"), [(signal.SIGINT, 2), (signal.SIGTERM, 1), (signal.SIGHUP, 2)])
 def test_nothing_half_written_is_left_and_at_once(started, long, model, tmp_path, number, jobs):
     process = started(*long, "-m", model, "--jobs", jobs, files=jobs)
