@@ -33,6 +33,7 @@ DTYPES = ("float32", "fp32", "bfloat16", "bf16", "int8")
 BACKENDS = ("native", "reference", "onnx", "trt", "aoti")
 BASELINES = ("mixture",)
 SPLITS = ("all", "dev", "test")
+REMIX_METHODS = ("self-remixing", "remixit")
 
 
 def asked(prompts: Sequence[str] | None, task: str | None) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
@@ -245,3 +246,13 @@ def evaluation(baseline: str | None, split: str) -> None:
     for what, name, known in (("baseline", baseline, BASELINES), ("split", split, SPLITS)):
         if name is not None and name not in known:
             raise InputError(f"unknown {what} {name!r}; there {'is' if len(known) == 1 else 'are'}: {', '.join(known)}")
+
+
+def remixing(method: str | None, teacher: Path | None, dev: Path | None) -> None:
+    """Errors for what `train remix` is given besides a run."""
+    if method is not None and method not in REMIX_METHODS:
+        raise InputError(f"--method must be one of {', '.join(REMIX_METHODS)}, got {method!r}")
+    if teacher is not None:
+        model_directory(teacher)
+    if dev is not None and not os.path.isdir(dev):
+        existing(dev, "manifest or folder")

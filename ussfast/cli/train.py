@@ -92,6 +92,44 @@ def weak(
     train_weak(Job(recipe, data, output, max_minutes, device, steps, start), detector)
 
 
+@app.command(short_help="Train a model that separates, from mixtures alone.")
+def remix(
+    data: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER|MANIFEST", help="Mixtures: every audio file in a folder, or row of a manifest."),
+    ],
+    output: Output,
+    recipe: Annotated[str, typer.Argument(help="A YAML file of kind remix, or 'remix'.")] = "remix",
+    dev: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER|MANIFEST", help="Pieces with stems, to validate on; nothing is learned from them."),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="self-remixing|remixit", help="In place of the recipe's.")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="What the teacher begins with; by default as --start.")
+    ] = None,
+    max_minutes: MaxMinutes = None,
+    steps: Steps = None,
+    device: Device = "auto",
+    start: Start = None,
+) -> None:
+    """Train a separator from recordings of which no source is known; stops and resumes at checkpoints.
+
+    A teacher takes mixtures apart, its estimates are mixed anew, and a student takes those apart: see docs/remix.md.
+    """
+    _check(recipe, data, output, device, start, folders=True)
+    from ussfast.cli import checks
+
+    checks.remixing(method, teacher, dev)
+    from ussfast.train.remix_run import RemixOptions, train_remix
+    from ussfast.train.run import Job
+
+    options = RemixOptions(method, teacher, dev)  # type: ignore[arg-type]
+    train_remix(Job(recipe, data, output, max_minutes, device, steps, start), options)
+
+
 def _check(recipe: str, data: Path, output: Path, device: str, start: Path | None, folders: bool = False) -> None:
     """What can be wrong with a run before torch is needed. folders: whether data may be one."""
     from ussfast.cli import checks

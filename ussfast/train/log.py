@@ -56,7 +56,15 @@ SDR = Measure(
     "is lowered (silence).",
     "SDR from mixtures, median (dB)",
 )
-MEASURES = {measure.key: measure for measure in (SI_SDR, PRECISION, SDR)}
+REMIXING = Measure(
+    "remixing",
+    "SNR",
+    "SNR in dB with mean weights, without any reference: of mixtures that are taken apart, remixed, taken apart again "
+    "and mixed back, and of estimates against the teacher's.",
+    "SNR of mixtures that are mixed back (dB)",
+    loss="training loss (dB)",
+)
+MEASURES = {measure.key: measure for measure in (SI_SDR, PRECISION, SDR, REMIXING)}
 
 
 def measured(row: Row) -> Measure | None:
