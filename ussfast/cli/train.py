@@ -102,7 +102,7 @@ def remix(
     recipe: Annotated[str, typer.Argument(help="A YAML file of kind remix, or 'remix'.")] = "remix",
     dev: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER|MANIFEST", help="Pieces with stems, to validate on; nothing is learned from them."),
+        typer.Option(metavar="FOLDER|MANIFEST", help="Pieces with stems, for validation alone."),
     ] = None,
     method: Annotated[
         str | None, typer.Option(metavar="self-remixing|remixit", help="In place of the recipe's.")

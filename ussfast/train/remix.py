@@ -223,10 +223,10 @@ class Remix(Work):
     def _improvements(self, model: SpectralModel, references: Tensor) -> list[tuple[str, float]]:
         mixtures = references.sum(1)
         found = loudest(separation(model)(mixtures), len(self.names))
-        rows = zip(mixtures, found, references, strict=True)
+        rows = zip(*(x.float().cpu().numpy() for x in (mixtures, found, references)), strict=True)
         # Nobody says which output is which: all of them are exchanged for the best mean.
         alike = ("source",) * len(self.names)
-        scores = [improvements(*(x.float().cpu().numpy() for x in row), alike) for row in rows]
+        scores = [improvements(mixture, own, wanted, alike) for mixture, own, wanted in rows]
         return [(n, v) for values in scores for n, v in zip(self.names, values, strict=True) if v is not None]
 
     def _losses(self, model: SpectralModel, mixtures: Tensor) -> list[tuple[str, float]]:

@@ -19,7 +19,7 @@ from ussfast.long_audio.permutation import PairLoss, best_permutation, cut, to_d
 
 Separate = Callable[[Tensor], Tensor]  # [batch, samples] -> [batch, outputs, samples]
 EXHAUSTIVE = 3  # sources up to which all permutations are tried
-TRIES = 10_000  # draws of one permutation
+TRIES = 1000  # draws of one permutation
 
 
 class Shuffle(NamedTuple):
@@ -109,8 +109,10 @@ def assigned(pairs: Tensor) -> tuple[Tensor, Tensor]:
     of all permutations up to three sources, by the Hungarian algorithm above."""
     if pairs.shape[-1] <= EXHAUSTIVE:
         return best_permutation(pairs)
-    from scipy.optimize import linear_sum_assignment
-
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError:
+        raise InputError(f"more than {EXHAUSTIVE} sources need scipy: pip install 'ussfast[train]'") from None
     values = pairs.detach().double().cpu()
     costs = torch.nan_to_num(values, nan=1e30, posinf=1e30, neginf=-1e30).numpy()
     found = to_device([int(i) for cost in costs for i in linear_sum_assignment(cost.T)[1]], pairs.device)
