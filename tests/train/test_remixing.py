@@ -135,7 +135,8 @@ def test_several_resolutions_written_out(log):
     total = SnrPairs()(est, ref)[0, 1, 0] + (est[0, 1] - ref[0, 0]).abs().mean()
     for n_fft, length, hop in ((512, 400, 160), (1024, 800, 320), (2048, 1600, 640)):
         window = torch.nn.functional.pad(torch.hann_window(length), ((n_fft - length) // 2,) * 2)
-        frames = [torch.nn.functional.pad(x[None], (n_fft // 2,) * 2, mode="reflect")[0] for x in (est[0, 1], ref[0, 0])]
+        around = (n_fft // 2,) * 2
+        frames = [torch.nn.functional.pad(x[None], around, mode="reflect")[0] for x in (est[0, 1], ref[0, 0])]
         one, other = (torch.fft.rfft(x.unfold(0, n_fft, hop) * window).abs() for x in frames)
         one, other = ((one + 1e-8).log(), (other + 1e-8).log()) if log else (one, other)
         total = total + (one - other).abs().mean() / 3
@@ -157,9 +158,9 @@ def test_mixit_deals_outputs_to_the_mixtures_as_fits_best():
 
 
 def test_a_student_needs_an_output_for_every_source():
+    shuffle = Shuffle(draw_orders(np.random.default_rng(0), 4, 3))
     with pytest.raises(InputError, match="2 outputs, for 3 sources"):
-        remixed_loss(fir(noise(2, 5)), noise(4, 50), noise(4, 3, 50), Shuffle(draw_orders(np.random.default_rng(0), 4, 3)),
-                     SnrPairs())  # fmt: skip
+        remixed_loss(fir(noise(2, 5)), noise(4, 50), noise(4, 3, 50), shuffle, SnrPairs())
 
 
 def test_more_outputs_than_sources_and_shorter_estimates():

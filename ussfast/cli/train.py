@@ -38,12 +38,15 @@ def run(
     steps: Steps = None,
     device: Device = "auto",
     start: Start = None,
+    init: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="Another model, of which a new run takes what fits by name.")
+    ] = None,
 ) -> None:
     """Train a model; stops and resumes at checkpoints."""
-    _check(recipe, data, output, device, start)
+    _check(recipe, data, output, device, start or init)
     from ussfast.train.run import train_recipe
 
-    train_recipe(recipe, data, output, max_minutes, device, steps, start)
+    train_recipe(recipe, data, output, max_minutes, device, steps, start, init=init)
 
 
 @app.command(short_help="Train a model that says which sounds there are.")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ussfast.checkpoints.store import check_target
 from ussfast.data.credits import credits
 from ussfast.data.pool import AudioPool, Item, read_manifest
+from ussfast.errors import InputError
 from ussfast.evaluate.dev import DevMixture, dev_mixtures
 from ussfast.models import ARCHITECTURES, architecture_of
 from ussfast.train import parallel
@@ -96,10 +97,17 @@ def train_recipe(
     steps: int | None = None,
     start: Path | None = None,
     until: float | None = None,
+    init: Path | None = None,
 ) -> None:
     """Trains a model that separates by prompts in `output` (resuming what is there) and leaves the best weights as
-    `output`/model; see `Job`."""
-    job = Job(source, data, output, max_minutes, device, steps, start, until)
+    `output`/model; see `Job`.
+
+    init: model directory of which a new run's model takes what both have, see `ussfast.train.initial`.
+    """
+    options = () if init is None else ("--init", str(init))
+    job = Job(source, data, output, max_minutes, device, steps, start, until, options=options)
+    if init is not None and start is not None:
+        raise InputError("--init takes parts of a model, and --start all of it: give one of them")
     recipe = job.stepped(load_recipe(source))
     # A model that can embed examples does so only in batches that have some.
     embeds = hasattr(ARCHITECTURES[architecture_of(recipe.model)][1], "embed")
@@ -112,7 +120,7 @@ def train_recipe(
     if any(item.split == "dev" for item in items):
         dev = list(dev_mixtures(decoded(items, "dev", rate, "cpu", main), recipe.run.validate_items))
     used = [item for item in items if item.split == "train"]
-    carry_out(job, Separation(recipe, train, dev), accelerator, used)
+    carry_out(job, Separation(recipe, train, dev, init), accelerator, used)
 
 
 def carry_out(
@@ -137,7 +145,7 @@ def carry_out(
         count = f"{accelerator.num_processes} processes, " if accelerator.num_processes > 1 else ""
         parameters = trainer.model.parameter_count() / 1e6
         console.say(f"{recipe.name}: {parameters:.2f} M parameters on {work.device}, {count}step {trainer.step}")
-        for note in trainer.notes:
+        for note in [*(() if trainer.step else work.notes), *trainer.notes]:
             console.say(note)
     if job.until is not None:
         left = max(0.0, job.until - time.time()) / 60

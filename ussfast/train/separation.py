@@ -1,15 +1,18 @@
 """Training a model that separates by prompts: dynamic mixing, validated by SI-SDR improvement."""
 
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from torch import nn
 
+from ussfast.checkpoints.store import load_model
 from ussfast.data.pool import AudioPool
 from ussfast.errors import InputError
 from ussfast.evaluate.dev import DevMixture
 from ussfast.models import Network, SpectralModel, build
 from ussfast.train.dev_set import fingerprint
+from ussfast.train.initial import initialise
 from ussfast.train.log import SI_SDR
 from ussfast.train.mixing import Batch, Mixer
 from ussfast.train.objective import Objective
@@ -25,20 +28,27 @@ class Separation(Work):
         recipe: model, mixing and loss.
         pool: training items at the model's rate, on this process's training device.
         dev: development mixtures to validate on; may be empty.
-    Raises (in `begin`):
-        InputError: a recipe whose model takes no prompts, or too few equal ones.
+        init: model directory of which a new model takes what both have, see `ussfast.train.initial`.
+    Raises (in `begin`, `model`):
+        InputError: a recipe whose model takes no prompts, or too few equal ones; nothing in common with `init`.
     """
 
     measure = SI_SDR
+    notes: list[str]
 
-    def __init__(self, recipe: Recipe, pool: AudioPool, dev: list[DevMixture]):
+    def __init__(self, recipe: Recipe, pool: AudioPool, dev: list[DevMixture], init: Path | None = None):
         self.recipe: Recipe = recipe
+        self.init, self.notes = init, []
         self.pool, self.dev = pool, dev
         self.device = pool.samples.device
         self.dev_set = fingerprint(dev)
 
     def model(self) -> SpectralModel:
-        return build(self.recipe.model)
+        made = build(self.recipe.model)
+        if self.init is not None:
+            copied = initialise(made, load_model(self.init)[0], str(self.init))
+            self.notes.append(f"from {self.init}: {copied}")
+        return made
 
     def begin(self, model: Network, rng: np.random.Generator) -> None:
         recipe, model = self.recipe, cast(SpectralModel, model)

@@ -1,7 +1,7 @@
 """What differs between kinds of training: everything that the trainer asks for is here."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ class Work(ABC):
 
     device: where training happens. measure: what validation gives. dev_set: which data is validated on, see
     `dev_set.fingerprint`; None if there is none. rng: all of its memory between batches, but for what is in `state`;
-    `begin` sets it.
+    `begin` sets it. notes: what is to be said before the run begins.
     """
 
     recipe: RunRecipe
@@ -28,6 +28,7 @@ class Work(ABC):
     measure: Measure
     dev_set: str | None
     rng: np.random.Generator
+    notes: Sequence[str] = ()
 
     def model(self) -> Network:
         """A freshly initialised one."""
