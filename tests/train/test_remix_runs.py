@@ -79,8 +79,8 @@ def test_stems_are_read_for_validation_alone(data, monkeypatch):
     assert [row["step"] for row in rows] == [1, 2] and list(rows[0][SI_SDR.key]) == ["high", "low"]
     shutil.rmtree(data / "stems")
     assert command(*arguments, "-o", data / "without") == 0
-    one, other = (load_remix_recipe(recipe), load_remix_recipe(recipe))
-    exactly(*(checkpoints.load(data / run / "step-0000002", r).weights for run, r in (("with", one), ("without", other))))
+    found = [checkpoints.load(data / x / "step-0000002", load_remix_recipe(recipe)) for x in ("with", "without")]
+    exactly(found[0].weights, found[1].weights)
 
 
 def test_a_run_stops_says_how_to_go_on_and_goes_on(data, capsys):
