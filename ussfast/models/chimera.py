@@ -71,7 +71,7 @@ class ChimeraConfig(Checked):
 
 
 class Heads(NamedTuple):
-    """embedding [batch, frames, bins, numbers], mask [batch, frames, bins, sources]; None where there is no such head."""
+    """embedding [batch, frames, bins, numbers], mask [batch, frames, bins, sources]; None for one that is not there."""
 
     embedding: Tensor | None
     mask: Tensor | None
