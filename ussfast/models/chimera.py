@@ -101,6 +101,13 @@ class Chimera(SpectralModel):
         self.mask = nn.Linear(config.width, bins * config.sources) if config.masks else None
         self._initialise()
 
+    @property
+    def carries_on(self) -> bool:
+        """Whether frames do not depend on later ones, so that `carried` takes a recording piece by piece."""
+        config = self.config
+        free = config.masks and config.norm == "batch" and not config.level.enabled
+        return free and not config.bidirectional and config.stft.padding == "zero" and not config.stft.drop_last_frame
+
     def _initialise(self) -> None:
         """As published; the slice that opens an LSTM's forget gates is set for a GRU, too."""
         for name, value in self.named_parameters():
