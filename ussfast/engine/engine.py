@@ -69,7 +69,8 @@ class Engine:
         # in bfloat16: everything where plain PyTorch is asked for.
         self.autocast = self.device.type != "cpu" and self.precision == "bfloat16"
         plain = self.autocast and self.backend == "reference"
-        self.graphs = Graphs(None) if self.backend in EXPORTED else graphs_for(self.device)
+        eager = self.backend in EXPORTED or not model.recordable
+        self.graphs = Graphs(None) if eager else graphs_for(self.device)
         self.transfer = transfer_for(self.device)
         self.batch = settings.batch or (1 if self.device.type == "cpu" else GPU_BATCH)
         self.rows = ITEMS * self.batch  # channels that are computed at once

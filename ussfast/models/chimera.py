@@ -85,8 +85,8 @@ class Chimera(SpectralModel):
 
     def __init__(self, config: ChimeraConfig):
         super().__init__()
-        self.config = config
-        bins = config.stft.bins
+        self.config, bins = config, config.stft.bins
+        self.recordable = config.masks  # clusters are found on the CPU
         self.norm: nn.Module = nn.BatchNorm1d(1) if config.norm == "batch" else nn.InstanceNorm1d(1)
         cell = nn.LSTM if config.cell == "lstm" else nn.GRU
         self.rnn = cell(
