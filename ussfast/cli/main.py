@@ -71,6 +71,7 @@ class CheckpointFormat(StrEnum):
     zeroshot = "zeroshot"
     panns = "panns"
     htsat = "htsat"
+    nussl = "nussl"
 
 
 class Weights(StrEnum):
