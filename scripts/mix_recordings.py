@@ -3,7 +3,8 @@
     python scripts/mix_recordings.py data/manifest.json mixtures
 
 makes mixtures/recordings/NNNN.flac of the split train, of which no source is written anywhere, and of the split dev
-mixtures/dev/NNNN/PROMPT.flac, stems to validate on.
+mixtures/dev/NNNN/PROMPT.flac, stems to validate on. In recordings, as they are made in the field, the first prompt is
+heard for a part of the time only; in what is validated on, all the time.
 """
 
 import argparse
@@ -38,18 +39,26 @@ def pools(
         yield AudioPool.load(chosen, rate)
 
 
-def drawn(every: list[AudioPool], rng: np.random.Generator, count: int, snr_db: tuple[float, float]) -> np.ndarray:
-    """float32 [sources, samples]: the first source is louder than each other one by a ratio within `snr_db`."""
+def drawn(
+    every: list[AudioPool], rng: np.random.Generator, count: int, snr_db: tuple[float, float], heard: float = 1.0
+) -> np.ndarray:
+    """float32 [sources, samples]: while it is heard, the first source is louder than each other one by a ratio within
+    `snr_db`.
+
+    heard: share of the time that the first one is there, from a random place on.
+    """
     rows = []
-    for pool in every:
-        power = 0.0
+    for number, pool in enumerate(every):
+        power, wanted = 0.0, count if number else round(heard * count)
         while power < QUIET:
             index = int(rng.integers(len(pool.items)))
             length = int(pool.length[index])
-            at = int(rng.integers(max(1, length - count + 1)))
-            part = pool.crops(np.array([index]), np.array([at]), min(count, length))[0].numpy()
+            at = int(rng.integers(max(1, length - wanted + 1)))
+            part = pool.crops(np.array([index]), np.array([at]), min(wanted, length))[0].numpy()
             power = float(np.mean(part**2))
-        rows.append(np.resize(part, count) / power**0.5)  # a shorter one goes round
+        row, start = np.zeros(count), int(rng.integers(count - wanted + 1))
+        row[start : start + wanted] = np.resize(part, wanted) / power**0.5  # a shorter one goes round
+        rows.append(row)
     sources = np.stack(rows)
     sources[1:] *= 10 ** (-rng.uniform(*snr_db, (len(rows) - 1, 1)) / 20)
     return (sources * LEVEL / sources.sum(0).std()).clip(-1, 1).astype(np.float32)
@@ -60,8 +69,9 @@ def main() -> int:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--prompts", nargs="+", default=["speech", "sfxbg"])
-    parser.add_argument("--minutes", type=float, default=30.0, help="of recordings")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each")
+    parser.add_argument("--minutes", type=float, default=36.0, help="of recordings")
+    parser.add_argument("--seconds", type=float, default=12.0, help="of each")
+    parser.add_argument("--heard", type=float, nargs=2, default=(0.25, 0.7), help="share of it that the first is there")
     parser.add_argument("--dev", type=int, default=48, help="pieces with stems")
     parser.add_argument("--dev-seconds", type=float, default=4.0, help="of each")
     parser.add_argument("--snr", type=float, nargs=2, default=(0.0, 5.0), help="of the first prompt over others, in dB")
@@ -81,7 +91,8 @@ def main() -> int:
     (options.output / "recordings").mkdir(parents=True)
     count = round(60 * options.minutes / options.seconds)
     for number in range(count):
-        mixture = drawn(train, rng, round(options.seconds * rate), options.snr).sum(0)
+        heard = rng.uniform(*options.heard)
+        mixture = drawn(train, rng, round(options.seconds * rate), options.snr, heard).sum(0)
         soundfile.write(options.output / "recordings" / f"{number:04d}.flac", mixture, rate)
     for number in range(options.dev):
         folder = options.output / "dev" / f"{number:04d}"
