@@ -64,7 +64,7 @@ def drawn(
     return (sources * LEVEL / sources.sum(0).std()).clip(-1, 1).astype(np.float32)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("output", type=Path)
@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--snr", type=float, nargs=2, default=(0.0, 5.0), help="of the first prompt over others, in dB")
     parser.add_argument("--rate", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     rng, rate = np.random.default_rng(options.seed), options.rate
     if options.output.exists():
         print(f"{options.output}: is there already", file=sys.stderr)
