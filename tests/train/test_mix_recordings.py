@@ -11,6 +11,7 @@ from tiny import RATE
 from ussfast.data.mixtures import read_mixtures
 from ussfast.data.stems import StemPool, read_pieces
 
+
 @pytest.fixture
 def run(capsys):
     """The script in this process: (exit code, standard output, standard error)."""
