@@ -24,6 +24,7 @@ from ussfast.train.remixing import (
     Remixed,
     Separate,
     Shuffle,
+    consistent,
     draw_channels,
     draw_orders,
     loudest,
@@ -222,7 +223,10 @@ class Remix(Work):
 
     def _improvements(self, model: SpectralModel, references: Tensor) -> list[tuple[str, float]]:
         mixtures = references.sum(1)
-        found = loudest(separation(model)(mixtures), len(self.names))
+        found = separation(model)(mixtures)
+        if self.recipe.remix.student_consistency:
+            found = consistent(found, mixtures)
+        found = loudest(found, len(self.names))
         rows = zip(*(x.float().cpu().numpy() for x in (mixtures, found, references)), strict=True)
         # Nobody says which output is which: all of them are exchanged for the best mean.
         alike = ("source",) * len(self.names)
