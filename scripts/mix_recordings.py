@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--prompts", nargs="+", default=["speech", "sfxbg"])
-    parser.add_argument("--minutes", type=float, default=36.0, help="of recordings")
+    parser.add_argument("--minutes", type=float, default=150.0, help="of recordings")
     parser.add_argument("--seconds", type=float, default=12.0, help="of each")
     parser.add_argument("--heard", type=float, nargs=2, default=(0.25, 0.7), help="share of it that the first is there")
     parser.add_argument("--dev", type=int, default=48, help="pieces with stems")

@@ -5,6 +5,7 @@ Source: see `ussfast.train.remixing`.
 
 import copy
 import hashlib
+from itertools import permutations
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from ussfast.data.pool import AudioPool
 from ussfast.data.stems import StemPool
 from ussfast.errors import CheckpointError, InputError
-from ussfast.evaluate.metrics import improvements
+from ussfast.evaluate.metrics import si_sdr
 from ussfast.models import Network, SpectralModel, build
 from ussfast.ops import use_reference
 from ussfast.train.clip_sets import ClipSet
@@ -27,7 +28,6 @@ from ussfast.train.remixing import (
     consistent,
     draw_channels,
     draw_orders,
-    loudest,
     mixit_loss,
     remixed_loss,
     taught,
@@ -226,12 +226,8 @@ class Remix(Work):
         found = separation(model)(mixtures)
         if self.recipe.remix.student_consistency:
             found = consistent(found, mixtures)
-        found = loudest(found, len(self.names))
         rows = zip(*(x.float().cpu().numpy() for x in (mixtures, found, references)), strict=True)
-        # Nobody says which output is which: all of them are exchanged for the best mean.
-        alike = ("source",) * len(self.names)
-        scores = [improvements(mixture, own, wanted, alike) for mixture, own, wanted in rows]
-        return [(n, v) for values in scores for n, v in zip(self.names, values, strict=True) if v is not None]
+        return [pair for row in rows for pair in zip(self.names, matched_improvements(*row), strict=True)]
 
     def _losses(self, model: SpectralModel, mixtures: Tensor) -> list[tuple[str, float]]:
         teacher = model if self.warming_up or self.teacher is None else self.teacher
@@ -251,6 +247,15 @@ class Remix(Work):
             return super().mean(means)
         remixit, mixed = self.recipe.remix.weights
         return (mixed * means[PARTS[0]] + remixit * means[PARTS[1]]) / (mixed + remixit)
+
+
+def matched_improvements(mixture: np.ndarray, found: np.ndarray, references: np.ndarray) -> list[float]:
+    """SI-SDR improvement in dB of each reference [sources, samples] by the outputs [outputs, samples] that fit best:
+    nobody says which output is which, and those that are left over do not count."""
+    scores = [[si_sdr(output, reference) for reference in references] for output in found]
+    orders = permutations(range(len(found)), len(references))
+    best = max(orders, key=lambda order: sum(scores[i][j] for j, i in enumerate(order)))
+    return [scores[i][j] - si_sdr(mixture, references[j]) for j, i in enumerate(best)]
 
 
 def _spread(rows: Tensor, most: int) -> Tensor:
