@@ -10,11 +10,15 @@ from fuzz.trees import changed_tree
 from ussfast.models import architecture_of
 from ussfast.train.clip_recipes import detector_from_dict, weak_from_dict
 from ussfast.train.recipe import read_recipe, recipe_from_dict
+from ussfast.train.remix_recipe import remix_from_dict
 
 SECONDS, MIB = 5.0, 128
 KINDS: dict[str, Callable[[Any], Any]] = {
-    "default": recipe_from_dict, "detector": detector_from_dict, "weak": weak_from_dict
-}  # fmt: skip
+    "default": recipe_from_dict,
+    "detector": detector_from_dict,
+    "weak": weak_from_dict,
+    "remix": remix_from_dict,
+}
 
 
 def prepare(folder: Path) -> dict[str, Any]:
@@ -26,9 +30,11 @@ def one(recipes: dict[str, Any], rng: random.Random, folder: Path) -> None:
     read = KINDS[name if rng.random() < 0.9 else rng.choice(list(KINDS))]
     recipe = read(changed_tree(copy.deepcopy(recipes[name]), rng))
     assert recipe.optim.steps >= 1 and architecture_of(recipe.model)
-    if name != "default":
+    if name in ("detector", "weak"):
         names = [rule.name for rule in recipe.labels]
         assert len(set(names)) == len(names)
+    if name == "remix":
+        assert 2 <= recipe.sources <= recipe.model.sources and any(recipe.remix.weights)
     if name == "detector" and recipe.labels:
         assert recipe.knowing(recipe.labels).model.labels == tuple(names)
     if name == "weak":
