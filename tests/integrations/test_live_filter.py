@@ -94,7 +94,8 @@ def test_one_channel_may_have_no_axis_of_its_own():
     live = LiveFilter(SEPARATOR, RATE, "speech")
     out = filtered(live, [audio[0, :500], audio[0, 500:]])
     assert [part.shape for part in out] == [(500,), (400,), (live.latency_samples,)]
-    np.testing.assert_array_equal(np.concatenate(out)[live.latency_samples :], separated(audio, [500], RATE, ["speech"])[0])
+    expected = separated(audio, [500], RATE, ["speech"])[0]
+    np.testing.assert_array_equal(np.concatenate(out)[live.latency_samples :], expected)
 
 
 @pytest.mark.parametrize("rate", [RATE, 44100])
@@ -165,11 +166,10 @@ def test_nothing_changes_where_the_prompts_cannot_be():
     audio = noise(1, 3000)
     live = LiveFilter(SEPARATOR, RATE, "speech")
     out = [live.process(audio[:, :1000])]
-    many = [name for name in PROMPTS]
     for keep, drop, says in (
         ("speach", (), "speach"), ((), "bass", "nothing is kept"), ("bass", "bass", "named twice"),
         ("residual", (), "name a prompt to drop"), ("bass", "residual", "dropped otherwise"),
-        (many, (), "max_prompts=8"), (7, (), "not int"),
+        (list(PROMPTS), (), "max_prompts=8"), (7, (), "not int"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=says):
             live.set_prompts(keep, drop)

@@ -14,11 +14,11 @@ from ussfast.streaming.live.pcm import encode
 
 pytest.importorskip("pipecat.transports.base_input", reason="pipecat-ai is not installed")
 
-from pipecat.frames.frames import FilterEnableFrame, FilterUpdateSettingsFrame, InputAudioRawFrame  # noqa: E402
-from pipecat.transports.base_input import BaseInputTransport  # noqa: E402
-from pipecat.transports.base_transport import TransportParams  # noqa: E402
+from pipecat.frames.frames import FilterEnableFrame, FilterUpdateSettingsFrame, InputAudioRawFrame
+from pipecat.transports.base_input import BaseInputTransport
+from pipecat.transports.base_transport import TransportParams
 
-from ussfast.integrations.pipecat import SeparationFilter  # noqa: E402
+from ussfast.integrations.pipecat import SeparationFilter
 
 SEPARATOR = Separator.from_model(tiny_model(CAUSAL), dtype="float32")
 SIZE = 160  # samples of a frame

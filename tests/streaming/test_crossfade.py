@@ -42,7 +42,12 @@ def through(moves, delay, fade, settle, lateness, make):
     return np.concatenate(out, 1), audio
 
 
-@given(moves=moves, delay=st.integers(0, 50), fade=st.integers(1, 30), lateness=st.lists(st.integers(0, 50), max_size=60))
+@given(
+    moves=moves,
+    delay=st.integers(0, 50),
+    fade=st.integers(1, 30),
+    lateness=st.lists(st.integers(0, 50), max_size=60),
+)
 @settings(max_examples=100, deadline=None)
 def test_what_is_wet_lines_up_with_what_is_dry(moves, delay, fade, lateness):
     """A session that changes nothing: then nobody can tell which of the two is heard."""

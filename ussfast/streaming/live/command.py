@@ -3,20 +3,22 @@
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ussfast.interrupts import held
 from ussfast.separation import Separation
-from ussfast.streaming.live.card import Card
+from ussfast.streaming.live.card import Card, LiveQueues
 from ussfast.streaming.live.outputs import Selection, StemFiles, check_standard_output
 from ussfast.streaming.live.pace import block_seconds
 from ussfast.streaming.live.pcm import RawWriter
 from ussfast.streaming.live.pump import pump
 from ussfast.streaming.live.sources import FileSource, PipeSource
 from ussfast.streaming.live.statistics import Statistics
+from ussfast.streaming.live.virtual import VirtualMicrophone
 from ussfast.streaming.session import Session
 
 
@@ -77,22 +79,33 @@ def from_source(
     _run(blocks, session, source.sample_rate, to, files, put, lambda: 0, lambda: out.clipped)
 
 
-def live(card: Card, open_session: Callable[[int, int], Session], to: Destination, block_s: float | None) -> None:
+def live(
+    card: Card,
+    open_session: Callable[[int, int], Session],
+    to: Destination,
+    block_s: float | None,
+    microphone: str | None = None,
+) -> None:
     """Separates what a sound card hears and plays the chosen stems, or writes files, until an interrupt.
 
     Args:
         block_s: of the card, in seconds; default: the session's hop, 20 ms at most.
+        microphone: name of a virtual one that the chosen stems go to, instead of being played; the card has no outputs.
     """
     session = open_session(card.sample_rate, card.channels)
     selection = to.selection(session)
     outputs = card.channels * len(selection.names) if selection else 0
-    queues, stream = card.start(block_s or block_seconds(session.hop_seconds), session.hop_seconds, outputs)
-    put = (lambda piece: queues.write(selection.channels(piece))) if selection else None
-    with closing(stream):
+    with ExitStack() as stack:
+        virtual: VirtualMicrophone | None = None
+        if microphone is not None:
+            with held():  # once it is there, it is removed in any case
+                virtual = stack.enter_context(VirtualMicrophone(microphone, card.sample_rate, outputs))
+        queues, stream = card.start(block_s or block_seconds(session.hop_seconds), session.hop_seconds, outputs)
+        stack.enter_context(closing(stream))
+        sink: LiveQueues | VirtualMicrophone = queues if virtual is None else virtual
+        put = (lambda piece: sink.write(selection.channels(piece))) if selection else None
         files = to.files(session, card.sample_rate, card.channels, None)
-        _run(
-            queues.blocks(), session, card.sample_rate, to, files, put, lambda: queues.dropouts, lambda: queues.clipped
-        )
+        _run(queues.blocks(), session, card.sample_rate, to, files, put, lambda: queues.dropouts, lambda: sink.clipped)
 
 
 def _run(
