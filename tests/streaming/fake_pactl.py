@@ -31,7 +31,8 @@ esac
 
 
 class FakePactl:
-    """Attributes: folder, in which a file `refuses` (with what is said), `hangs`, `deaf` or `interrupts` has it do so."""
+    """Attributes: folder, in which a file `refuses` (with what is said), `hangs`, `deaf` or `interrupts` has it do so.
+    """
 
     def __init__(self, folder: Path, monkeypatch):
         self.folder = folder / "pactl"
