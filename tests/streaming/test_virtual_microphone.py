@@ -10,11 +10,13 @@ import fake_sounddevice
 import numpy as np
 import pytest
 from fake_pactl import FakePactl
+from fake_session import FakeSession
 from test_cli_stream import complaint
 from test_live import ramp
 
 from ussfast.errors import DeviceError, InputError, UssfastError
 from ussfast.streaming.live import virtual
+from ussfast.streaming.live.command import OneSound
 from ussfast.streaming.live.pcm import encode
 from ussfast.streaming.live.virtual import VirtualMicrophone
 
@@ -130,22 +132,65 @@ def test_live_to_a_virtual_microphone(stream, pactl, monkeypatch, tmp_path):
     def drive(running):
         while running.given < 1600:
             running.tick()
-            pactl.heard(4 * (running.given - 160))  # the session keeps a hop
+            pactl.heard(4 * running.given)
         os.kill(os.getpid(), signal.SIGINT)
 
     module = fake_sounddevice.make(audio, drive)
     monkeypatch.setitem(sys.modules, "sounddevice", module)
+    monkeypatch.setattr("ussfast.streaming.live.command.QUEUE_SECONDS", 60)  # a machine may be busy with other things
     prompts = ("-p", "half", "-p", "quarter", "--stem", "half")
     code, out, err = stream("--live", *prompts, "--channels", 2, "--virtual", "Clean voice", "--stats")
     assert code == 130 and out == b"" and "dropouts 0, clipped 0" in err
     (running,) = module.streams
     assert running.closed and running.settings["channels"] == 2 and running.settings["device"] == 0  # no output
     heard = np.frombuffer(pactl.heard(0), "<i2").reshape(-1, 2)
-    assert len(heard) >= 1440
     expected = np.frombuffer(encode(audio.T / 2, "s16le")[0], "<i2").reshape(-1, 2)
-    np.testing.assert_array_equal(heard, expected[: len(heard)])
+    late = 320  # samples of the session's latency: silence, then what was asked for
+    assert len(heard) >= 1600 and not heard[:late].any()
+    np.testing.assert_array_equal(heard[late:1600], expected[: 1600 - late])
     assert [call[0] for call in pactl.calls] == ["list", "load-module", "unload-module"]
     assert "rate=8000" in pactl.calls[1] and "channels=2" in pactl.calls[1] and not left(tmp_path)
+
+
+def test_all_stems_go_out_as_channels(stream, pactl, monkeypatch):
+    """With several stems there is no sound that the input could take the place of."""
+    audio = ramp(800)
+
+    def drive(running):
+        while running.given < 800:
+            running.tick()
+            pactl.heard(4 * (running.given - 160))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setitem(sys.modules, "sounddevice", fake_sounddevice.make(audio, drive))
+    assert stream("--live", "-p", "half", "-p", "quarter", "--all", "--virtual", "m")[0] == 130
+    heard = np.frombuffer(pactl.heard(0), "<i2").reshape(-1, 2)
+    both = np.stack([audio[:, 0] / 2, audio[:, 0] / 4])
+    np.testing.assert_array_equal(heard[:640], np.frombuffer(encode(both, "s16le")[0], "<i2").reshape(-1, 2)[:640])
+
+
+def test_while_work_is_late_the_input_is_heard():
+    now, cost = [0.0], [0.0]
+    session = FakeSession(("half", "quarter"), RATE, 1, "silence")
+    push = session.push
+
+    def slow(chunk):
+        now[0] += cost[0]
+        return push(chunk)
+
+    session.push = slow
+    one = OneSound(session, "half", 1, late_s=0.2, clock=lambda: now[0])
+    audio = np.ones((1, 160), np.float32)
+    heard = []
+    for costs in [0.0] * 10 + [1.0] + [0.0] * 69:
+        cost[0] = costs
+        heard.append(one.push(audio)["half"])
+    heard = np.concatenate([*heard, one.flush()["half"]], 1)[0]
+    late = 320
+    assert one.overruns == 1 and len(heard) == 80 * 160 + late and not heard[:late].any()
+    assert set(heard[late : 10 * 160]) == {0.5} and set(heard[11 * 160 : 60 * 160]) == {1.0}
+    assert set(heard[70 * 160 :]) == {0.5}
+    assert np.abs(np.diff(heard[late:])).max() <= 0.5 / 80 + 1e-6  # 10 ms from one to the other
 
 
 def test_a_card_that_refuses_leaves_no_microphone(stream, pactl, monkeypatch, tmp_path):

@@ -12,12 +12,10 @@ from ussfast.errors import AudioError, InputError
 from ussfast.integrations.config import FilterConfig, Wanted, wanted
 from ussfast.prompts.bank import Prompt
 from ussfast.separator import Separator
-from ussfast.streaming.live.crossfade import Crossfade
+from ussfast.streaming.live.fallback import Fallback
 from ussfast.streaming.live.kept import Kept
-from ussfast.streaming.live.lateness import Lateness
 from ussfast.streaming.live.pcm import WIDTHS, decode, encode
 
-SETTLE_S = 0.1  # after a pause, until frames no longer hear the cut
 Form = tuple[np.dtype[Any], int]  # of an array: its type, and how many axes it has
 
 
@@ -31,9 +29,8 @@ class LiveFilter:
 
     One thread processes; prompts may change from any other.
 
-    Attributes: separator, config, session, sample_rate (Hz), channels, latency_samples, bypass (set it to hear the
-        input itself), clipped (samples put out beyond full scale, in int16), dry_s (seconds of audio that were not
-        separated).
+    Attributes: separator, config, session, sample_rate (Hz), channels, clipped (samples put out beyond full scale, in
+        int16).
 
     Args:
         separator: its weights serve any number of filters.
@@ -64,15 +61,18 @@ class LiveFilter:
         prompts = None if first.asked is None else list(first.asked)
         self.session = separator.session(sample_rate, prompts=prompts, channels=channels, **session)
         self.sample_rate = self.session.sample_rate
-        self.latency_samples = math.ceil(round(self.session.latency * self.sample_rate, 6))
-        self._fade = max(1, round(config.fade_ms * self.sample_rate / 1000))
-        self._clock, self._late = clock, Lateness(max(config.max_late_s, 2 * self.session.hop_seconds))
-        self._kept = Kept(first.keep, self._fade, config.floor)
+        fade = max(1, round(config.fade_ms * self.sample_rate / 1000))
+        self._kept = Kept(first.keep, fade, config.floor)
+        self._sound = Fallback(self.session, channels, self._kept, fade, config.max_late_s, clock)
         # Left by any thread, taken by the one that processes.
         self._changes: deque[Wanted] = deque()
-        self.bypass, self.clipped, self.dry_s = False, 0, 0.0
+        self.clipped = 0
         self._warm_up()
         self._begin()
+
+    @property
+    def latency_samples(self) -> int:
+        return self._sound.latency_samples
 
     @property
     def latency(self) -> float:
@@ -82,7 +82,21 @@ class LiveFilter:
     @property
     def overruns(self) -> int:
         """How often the work was so late that the sound went by as it was."""
-        return self._late.overruns
+        return self._sound.overruns
+
+    @property
+    def dry_s(self) -> float:
+        """Seconds of audio that were not separated."""
+        return self._sound.dry_s
+
+    @property
+    def bypass(self) -> bool:
+        """Whether the input itself is to be heard, as late as ever; a change fades."""
+        return self._sound.bypass
+
+    @bypass.setter
+    def bypass(self, value: bool) -> None:
+        self._sound.bypass = value
 
     def process(self, chunk: Any) -> Any:
         """Takes what follows in the stream, any number of samples; gives as many.
@@ -104,13 +118,13 @@ class LiveFilter:
                 )
             audio = self.session.checked(decode(data, self.config.format, self.channels))
             self._form = None
-            return self._given(self._step(audio))
+            return self._given(self._next(audio))
         if not isinstance(chunk, np.ndarray) or chunk.dtype not in (np.int16, np.float32):
             kind = chunk.dtype if isinstance(chunk, np.ndarray) else type(chunk).__name__
             raise AudioError(f"bytes, or an array of int16 or float32, are needed, not {kind}")
         audio = self.session.checked(chunk)
         self._form = chunk.dtype, chunk.ndim
-        return self._given(self._step(audio))
+        return self._given(self._next(audio))
 
     def flush(self) -> Any:
         """Ends the stream: the last `latency` of it, in the form of what came last; the next chunk begins another.
@@ -119,14 +133,13 @@ class LiveFilter:
         """
         if not self._taken:
             return b""
-        rest = self._given(self._step(np.zeros((self.channels, self.latency_samples), np.float32), last=True))
+        rest = self._given(self._sound.flush())
         self.reset()
         return rest
 
     def reset(self) -> None:
         """Forgets all audio and begins another stream with the same prompts."""
         self.session.reset()
-        self._late.begin()
         self._begin()
 
     def set_prompts(self, keep: Sequence[str] | str, drop: Sequence[str] | str = ()) -> None:
@@ -169,35 +182,15 @@ class LiveFilter:
         self.session.reset()
 
     def _begin(self) -> None:
-        settle = min(self.latency_samples, round(SETTLE_S * self.sample_rate))
-        self._line = Crossfade(self.channels, self.latency_samples, self._fade, settle)
-        self._taken = 0
-        self._form = None
+        self._sound.begin()
+        self._taken, self._form = 0, None
 
-    def _step(self, audio: np.ndarray, last: bool = False) -> np.ndarray:
+    def _next(self, audio: np.ndarray) -> np.ndarray:
         """[channels, n] of the stream -> as many samples, late."""
         while self._changes:
             self._change(self._changes.popleft())
-        if self._wet and not self._line.running and not last:
-            self._line.resume()
-        seconds, begin = audio.shape[1] / self.sample_rate, self._clock()
-        if self._line.running:
-            piece = self.session.flush() if last else self.session.push(audio)
-            self._line.made(0 if last else audio.shape[1], self._kept(piece, self.session.labels))
-            self._late.spent(self._clock() - begin, seconds)
-        else:
-            self._late.spent(0.0, seconds)
-            self.dry_s += seconds
         self._taken += audio.shape[1]
-        out = self._line.step(audio, self._wet)
-        if self._line.running and self._line.is_dry and not self._wet:
-            self._line.pause()
-        return out
-
-    @property
-    def _wet(self) -> bool:
-        """Whether separated sound is wanted, and there is time to make it."""
-        return self._late.keeps_up and not self.bypass
+        return self._sound.push(audio)
 
     def _change(self, new: Wanted) -> None:
         if new.asked is not None:
