@@ -60,9 +60,9 @@ class Crossfade:
             return dry
         assert self._wet.shape[1] >= count, "the session is later than its latency"
         wet, self._wet = self._wet[:, :count], self._wet[:, count:].copy()
-        places = self._places(count, wanted)
-        if not count or places.min() == self._fade:
+        if not count or (wanted and self._place == self._fade):  # as nearly always
             return wet
+        places = self._places(count, wanted)
         return dry + (places / np.float32(self._fade)).astype(np.float32) * (wet - dry)
 
     def _places(self, count: int, wanted: bool) -> np.ndarray:
@@ -70,6 +70,5 @@ class Crossfade:
         self._unready = max(0, self._unready - count)
         steps = np.maximum(np.arange(1, count + 1) - silent, 0)
         places = np.clip(self._place + (steps if wanted else -steps), 0, self._fade)
-        if count:
-            self._place = int(places[-1])
+        self._place = int(places[-1])
         return places

@@ -35,26 +35,23 @@ class Kept:
         count = piece.mixture.shape[1]
         if not count:
             return piece.mixture
-        rows = {label: self._row(label, label in asked, count) for label in piece}
-        rows.setdefault(RESIDUAL, self._row(RESIDUAL, True, count))
-        self._places = {label: int(row[-1]) for label, row in rows.items()}
-        return self._remix(self._sum(piece, rows)[None], piece.mixture)[0]
+        before, parts = self._places, []
+        self._places = {}
+        for label in dict.fromkeys((*piece, RESIDUAL)):
+            goal = self._fade if label in self._labels else 0
+            place = before.get(label, goal)
+            row = self._row(place, goal if label in asked or label == RESIDUAL else place, count)
+            self._places[label] = int(row[-1])
+            if len(row) > 1 or row[0]:
+                track = piece[label] if label in piece else piece.residual
+                whole = row.min() == self._fade
+                parts.append(track if whole else track * (row / np.float32(self._fade)).astype(np.float32))
+        out = sum(parts[1:], parts[0]) if parts else np.zeros_like(piece.mixture)
+        return self._remix(out[None], piece.mixture)[0]
 
-    def _row(self, label: str, moves: bool, count: int) -> np.ndarray:
-        """The place of a stem at each sample."""
-        goal = self._fade if label in self._labels else 0
-        place = self._places.get(label, goal)
+    def _row(self, place: int, goal: int, count: int) -> np.ndarray:
+        """The place of a stem at each sample, or the one of all of them."""
+        if place == goal:
+            return np.array([place])
         steps = np.arange(1, count + 1)
-        if not moves:
-            goal = place
-        return np.minimum(place + steps, goal) if goal >= place else np.maximum(place - steps, goal)
-
-    def _sum(self, piece: Separation, rows: dict[str, np.ndarray]) -> np.ndarray:
-        parts: list[np.ndarray] = []
-        for label, row in rows.items():
-            if not row.any():
-                continue
-            track = piece[label] if label in piece else piece.residual
-            whole = row.min() == self._fade
-            parts.append(track if whole else track * (row / np.float32(self._fade)).astype(np.float32))
-        return sum(parts[1:], parts[0]) if parts else np.zeros_like(piece.mixture)
+        return np.minimum(place + steps, goal) if goal > place else np.maximum(place - steps, goal)
