@@ -3,7 +3,6 @@
 `pactl` makes it and removes it; with PipeWire that needs its PulseAudio server, pipewire-pulse, which desktops have.
 """
 
-import fcntl
 import os
 import re
 import select
@@ -129,7 +128,9 @@ class VirtualMicrophone:
             pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
         except OSError as error:
             raise DeviceError(f"the sound server does not read from its pipe: {error.strerror or error}") from error
-        with suppress(OSError, AttributeError):  # Linux has it; a larger pipe only keeps old sound
+        with suppress(ImportError, OSError, AttributeError):  # Linux has it; a larger pipe only keeps old sound
+            import fcntl
+
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
         return pipe
 
