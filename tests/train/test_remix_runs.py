@@ -58,6 +58,7 @@ def test_from_a_folder_of_mixtures_to_a_separator(data, capsys):
     rows = [row for row in read_log(data / "run") if REMIXING.key in row]
     assert [row["step"] for row in rows] == [1, 2] and all(np.isfinite(row["mean"]) for row in rows)
     made = Separator(data / "run" / "model", device="cpu")
+    assert made.info.source["step"] == 2  # the newest: without stems, nothing says which weights are best
     found = made.separate(sounds(0.5, 3).sum(0), RATE)
     assert len(found) == 3
     assert "folder mixtures" in (data / "run/model/CREDITS.md").read_text()

@@ -105,6 +105,7 @@ class Remix(Work):
         if self.dev is None and held is not None:
             self.dev = self._held(held)
         self.measure = SI_SDR if self.names else REMIXING
+        self.chooses = bool(self.names)  # what comes back best may have been taken apart least
         self.dev_set = None if self.dev is None else hashlib.blake2b(self.dev.numpy().tobytes()).hexdigest()[:32]
         self.step = 0
 

@@ -155,10 +155,10 @@ def carry_out(
         console.close()
         about = licences or f"weights of a model trained on {', '.join(recipe.license_classes)} audio"
         fallen = finished and recipe.optim.schedule == "wsd"
-        compare = work.dev_set is not None and recipe.run.average
+        compare = work.dev_set is not None and recipe.run.average and work.chooses
         export(
             output, recipe.name, about, (lambda model: work.validate(model.to(work.device))) if compare else None,
-            print, newest=fallen, by=work.measure,
+            print, newest=fallen or not work.chooses, by=work.measure,
         )  # fmt: skip
         (output / "model" / "CREDITS.md").write_text(credits(used, recipe.name))
         if finish is not None:

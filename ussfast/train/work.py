@@ -20,7 +20,8 @@ class Work(ABC):
 
     device: where training happens. measure: what validation gives. dev_set: which data is validated on, see
     `dev_set.fingerprint`; None if there is none. rng: all of its memory between batches, but for what is in `state`;
-    `begin` sets it. notes: what is to be said before the run begins.
+    `begin` sets it. notes: what is to be said before the run begins. chooses: whether validation tells which weights
+    are good; the newest ones are exported where it does not.
     """
 
     recipe: RunRecipe
@@ -29,6 +30,7 @@ class Work(ABC):
     dev_set: str | None
     rng: np.random.Generator
     notes: Sequence[str] = ()
+    chooses: bool = True
 
     def model(self) -> Network:
         """A freshly initialised one."""
