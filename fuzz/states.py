@@ -20,7 +20,7 @@ def write_state(source: Path, state: dict, rng: random.Random, damaged: bool, st
     else:
         suffix, data = ".pth", saved(state, rng.random() < 0.8)
     if damaged:
-        data = _other_entries(data, rng) if rng.random() < 0.7 else changed(data, rng, 3)
+        data = other_entries(data, rng) if rng.random() < 0.7 else changed(data, rng, 3)
     (source / f"{stem}{suffix}").write_bytes(data)
 
 
@@ -36,7 +36,7 @@ def _own(value: Any) -> bool:
     return whole and value.numel() < 10**6
 
 
-def _other_entries(data: bytes, rng: random.Random) -> bytes:
+def other_entries(data: bytes, rng: random.Random) -> bytes:
     """An archive whose parts have been changed but whose checksums are right, or the bytes changed if it is none."""
     if not zipfile.is_zipfile(io.BytesIO(data)):
         return changed(data, rng, 3)
@@ -57,7 +57,8 @@ def changed_state(given: dict[str, torch.Tensor], rng: random.Random) -> dict[An
     for _ in range(rng.randint(1, 2)):
         key = rng.choice(list(state))
         value = state[key]
-        match rng.randrange(12) if isinstance(value, torch.Tensor) and value.layout == torch.strided else 0:
+        plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.numel() < 10**7
+        match rng.randrange(12) if plain else 0:
             case 0:
                 del state[key]
             case 1:

@@ -17,11 +17,11 @@ from golden_io import settings, weights
 @contextmanager
 def classes() -> Iterator[SimpleNamespace]:
     """Classes that say of themselves that they are nussl's."""
-    params = namedtuple("STFTParams", "window_length hop_length window_type", module="nussl.core.audio_signal")
-    made: dict[str, Any] = {"STFTParams": params}
+    STFTParams = namedtuple("STFTParams", "window_length hop_length window_type", module="nussl.core.audio_signal")
+    made: dict[str, Any] = {"STFTParams": STFTParams}
     modules = {name: ModuleType(name) for name in ("nussl", "nussl.core", "nussl.core.audio_signal")}
     modules |= {name: ModuleType(name) for name in ("nussl.datasets", "nussl.datasets.transforms")}
-    modules["nussl.core.audio_signal"].STFTParams = params
+    setattr(modules["nussl.core.audio_signal"], "STFTParams", STFTParams)  # noqa: B010
     for name in ("Compose", "SumSources", "GetExcerpt"):
         made[name] = type(name, (), {"__module__": "nussl.datasets.transforms"})
         setattr(modules["nussl.datasets.transforms"], name, made[name])
@@ -67,6 +67,16 @@ def content(nussl: SimpleNamespace, names: tuple[str, ...] = ("vocals", "accompa
         "metadata": about | metadata,
         "loss_dictionary": {"L1Loss": {"weight": 1}},
     }
+
+
+class Call:
+    """Unpickled as code, it calls a function."""
+
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
 
 
 def configuration(change: Any = None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from chimera_models import CONFIG, tiny
-from nussl_files import configuration, filled, save
+from nussl_files import Call, configuration, filled, save
 from typer.testing import CliRunner
 
 from ussfast import Separator
@@ -136,16 +136,6 @@ def test_the_command(tmp_path):
     done = CliRunner().invoke(app, ["convert", str(path), str(tmp_path / "out"), "--format", "nussl"])
     assert done.exit_code == 0, done.output
     assert "chimera, 0.02 M parameters, 8000 Hz" in done.output
-
-
-class Call:
-    """Unpickled as code, it calls a function."""
-
-    def __init__(self, function, *arguments):
-        self.function, self.arguments = function, arguments
-
-    def __reduce__(self):
-        return self.function, self.arguments
 
 
 def touching(place):
