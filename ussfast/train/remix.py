@@ -63,7 +63,7 @@ class RemixLoss(nn.Module):
         student, config = separation(self.model, self.narrow), self.config
         with use_reference():
             if batch.sources is None or batch.shuffle is None:
-                return mixit_loss(student, batch.mixtures, config.pairs())
+                return mixit_loss(student, batch.mixtures, config.pairs(), config.student_consistency)
             return self.remixed(student, batch.mixtures, batch.sources, batch.shuffle).total
 
     def remixed(self, student: Separate, mixtures: Tensor, sources: Tensor, shuffle: Shuffle) -> Remixed:

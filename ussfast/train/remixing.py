@@ -168,7 +168,7 @@ def taught(teacher: Separate, mixtures: Tensor, count: int, consistency: bool = 
     return consistent(found, mixtures) if consistency else found
 
 
-def mixit_loss(student: Separate, mixtures: Tensor, pairs: PairLoss, student_consistency: bool = True) -> Tensor:
+def mixit_loss(student: Separate, mixtures: Tensor, pairs: PairLoss, student_consistency: bool = False) -> Tensor:
     """Mixture invariant training: estimates of the sum of two mixtures are dealt out to both as fits best: a scalar.
 
     Args:
