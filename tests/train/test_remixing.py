@@ -1,5 +1,6 @@
 """A step of Self-Remixing and RemixIT against recordings of the published code, and its parts one by one."""
 
+import sys
 from itertools import permutations
 
 import numpy as np
@@ -112,6 +113,13 @@ def test_gradients_go_through_the_assignment_of_many():
     losses.sum().backward()
     exactly(pairs.grad, torch.zeros(2, 4, 4).scatter(1, order[:, None], 1.0))
     assert torch.isfinite(assigned(torch.full((1, 4, 4), torch.nan))[1]).all()
+
+
+def test_many_sources_without_scipy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    assert assigned(noise(2, 3, 3))[1].shape == (2, 3)
+    with pytest.raises(InputError, match=r"more than 3 sources need scipy: pip install 'ussfast\[train\]'"):
+        assigned(noise(2, 4, 4))
 
 
 def test_thresholded_snr():
