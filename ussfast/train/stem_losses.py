@@ -1,4 +1,4 @@
-"""What a step of training on stems differentiates: mixtures of all sources through a model without prompts."""
+"""What a step of training on stems differentiates: mixtures through a model without class prompts."""
 
 from typing import TYPE_CHECKING, cast
 
@@ -35,7 +35,7 @@ class StemObjective(nn.Module):
         if self.config.loss in OF_HEADS:
             return self._of_heads(batch)
         with use_reference():  # differentiable without recomputation
-            estimates = self.model.separate(batch.mixture, None, autocast=self.narrow)
+            estimates = self.model.separate(batch.mixture, batch.rows, autocast=self.narrow)
         return waveform_loss(estimates, batch, self.config, self.permutation == "fixed")
 
     def _of_heads(self, batch: Stems) -> Tensor:

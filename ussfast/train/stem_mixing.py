@@ -12,10 +12,12 @@ from ussfast.train.transfer_recipe import StemMixConfig
 
 
 class Stems(NamedTuple):
-    """mixture [batch, samples] and references [batch, sources, samples], float32."""
+    """mixture [batch, samples] and references [batch, sources, samples], float32; rows: vectors [batch, sources, dim] that
+    ask for these, of models that take some."""
 
     mixture: Tensor
     references: Tensor
+    rows: Tensor | None = None
 
 
 class StemMixer:

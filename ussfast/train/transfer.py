@@ -6,6 +6,7 @@ adaptive gradient clipping for source separation networks", MLSP 2020 (how fast 
 """
 
 import hashlib
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -80,8 +81,12 @@ class Transfer(Work):
         still(model, self.part)
 
     def objective(self, model: Network) -> nn.Module:
-        fixed, narrow = bool(self.recipe.model.labels), self.recipe.run.precision == "bf16"
-        return StemObjective(cast(SpectralModel, model), self.recipe.objective, fixed, narrow)
+        narrow = self.recipe.run.precision == "bf16"
+        return StemObjective(cast(SpectralModel, model), self.recipe.objective, self.ordered(), narrow)
+
+    def ordered(self) -> bool:
+        """Whether each source that comes out is known to be one of the stems."""
+        return bool(self.recipe.model.labels)
 
     def batch(self) -> Any:
         return self.mixer.batch(self.rng, self.order, self.device)
@@ -96,6 +101,9 @@ class Transfer(Work):
     def mixed(self, references: Tensor) -> Tensor:
         """The mixtures that excerpts are validated in."""
         return references.sum(1)
+
+    def finish(self, directory: Path) -> None:
+        """Puts what else belongs to the model into its directory."""
 
     @torch.no_grad()
     def scores(self, model: Network, rank: int = 0, count: int = 1) -> list[Any]:

@@ -34,12 +34,17 @@ class StemMixConfig(Checked):
     batch: Annotated[int, Range(1, 1e5)] = 8
     augment: Augment = "none"
     semitones: Annotated[float, Range(0, 24)] = 3.0
-    stretch: tuple[Annotated[float, Range(0.25, 1)], Annotated[float, Range(1, 4)]] = (0.8, 1.2)
+    stretch: Annotated[tuple[Annotated[float, Range(0.25, 4)], ...], Range(2, 2)] = (0.8, 1.2)
     gain_db: Annotated[float, Range(0, 60)] = 6.0
     most: Annotated[int, Range(1, 256)] = 4
     background: Share = 0.5
     absent: Share = 0.3
     keep: Annotated[int, Range(0, 1e5)] = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stretch[0] > self.stretch[1]:
+            raise InputError(f"stretch needs the shorter one first, got {list(self.stretch)}")
 
 
 @dataclass(frozen=True)
