@@ -200,7 +200,8 @@ def test_sources_of_other_names_and_numbers(tmp_path, stems):
     two, _ = stem_pools(stem_folder(tmp_path / "two", ("low", "hum")))
     other = of_model(str(tmp_path / "three"), two)
     assert other.config.labels == ("hum", "low") and other.config.sources == 2
-    assert "high, low, mid, and are hum, low" in other.notes[0] and "mask.bias, mask.weight begin anew" in other.notes[1]
+    assert "high, low, mid, and are hum, low" in other.notes[0]
+    assert "mask.bias, mask.weight begin anew" in other.notes[1]
     grown, before = other.build().state_dict(), named.build().state_dict()
     assert {n for n in grown if grown[n].shape != before[n].shape} == {"mask.weight", "mask.bias"}
 

@@ -1,4 +1,4 @@
-"""Parts of models that learn alone: everything else stays bit for bit; low-rank additions become part of the weights."""
+"""Parts of models that learn alone: everything else stays bit for bit; low-rank additions are merged in the end."""
 
 import pytest
 import torch
