@@ -5,7 +5,7 @@ import pytest
 import torch
 from running import same, steps
 from stem_folders import MODELS, only_embedding, stem_folder, stem_pools, stem_recipe, stem_trainer, stem_work
-from tiny import ASP, RATE, STEREO, tiny_detector_directory, tiny_directory, tiny_model
+from tiny import ASP, RATE, STEREO, tiny_detector_directory, tiny_directory, tiny_manifest, tiny_model
 
 from ussfast.errors import InputError
 from ussfast.prompts.enrolment import unit
@@ -13,6 +13,7 @@ from ussfast.train.objective import prompt_rows
 from ussfast.train.stem_losses import StemObjective, waveform_loss
 from ussfast.train.stem_mixing import StemMixer, Stems, excerpts_of
 from ussfast.train.transfer_recipe import ObjectiveConfig, StemMixConfig, transfer_from_dict
+from ussfast.train.transfer_runs import TransferOptions, pools
 from ussfast.train.transfer_start import of_model
 
 
@@ -260,8 +261,6 @@ def test_what_cannot_be_is_said(tmp_path, stems):
         with pytest.raises(InputError, match=words):
             stem_work(stems, recipe)
     with pytest.raises(InputError, match="needs the model to begin with"):
-        from ussfast.train.transfer_runs import TransferOptions
-
         TransferOptions(stage="finetune").checked()
     with pytest.raises(InputError, match="stage pretrain is for a chimera"):
         stem_work(stems, stem_recipe("tuss"), stage="pretrain")
@@ -280,3 +279,13 @@ def test_what_cannot_be_is_said(tmp_path, stems):
     with pytest.raises(InputError, match="have no order, and 9 of them"):
         source = tiny_directory(tmp_path, MODELS["bslocoformer"], seed=1)
         stem_work(many, stem_recipe("bslocoformer"), stage="finetune", source=str(source))
+
+
+def test_songs_of_a_manifest_and_their_licences(tmp_path):
+    manifest = tiny_manifest(tmp_path)
+    options = TransferOptions(stems=("bass", "drums"))
+    train, held = pools(manifest, ("permissive",), options, RATE, False)
+    assert train.names == ("bass", "drums")
+    assert {p.split for p in train.pieces} == {"train"} and {p.split for p in held.pieces} == {"dev"}
+    with pytest.raises(InputError, match=r"no piece has stems of the licences that the recipe takes \(attribution\)"):
+        pools(manifest, ("attribution",), options, RATE, False)

@@ -99,7 +99,7 @@ def finetune(
     job = Job(recipe, stems, run, minutes, device, steps)
     chosen = stage_recipe(job.stepped(load_transfer_recipe(recipe)), options)
     accelerator, where = job.processes()
-    train, held = pools(job, options, model_rate(model), True)
+    train, held = pools(stems, chosen.license_classes, options, model_rate(model), True)
     beginning = begin(chosen, train, options)
     for note in beginning.notes:
         say(note)
