@@ -46,6 +46,8 @@ def test_a_model_of_ones_own(stems, capsys):
 
 
 def test_chosen_stems_and_a_part(stems, capsys):
+    assert run(capsys, "finetune", "base", "--stems", "stems", "-o", "usual", "--steps", "2", "-q")[0] == 0
+    assert load_model(stems / "usual")[1].source["train"] == "head"
     words = ["--stem", "low", "--stem", "mid", "--train", "lora", "--steps", "2"]
     assert run(capsys, "finetune", "base", "--stems", "stems", "-o", "mine", *words, "-q")[0] == 0
     assert load_model(stems / "mine")[1].prompts[-2:] == ("low", "mid")
