@@ -36,7 +36,7 @@ class PromptTransfer(Transfer):
         self, recipe: TransferRecipe, train: StemPool, held: StemPool, beginning: Beginning,
         device: torch.device, part: Part = "whole",
     ):  # fmt: skip
-        if recipe.objective.loss not in ("snr",) or recipe.objective.permutation not in ("auto", "fixed"):
+        if recipe.objective.loss != "snr" or recipe.objective.permutation not in ("auto", "fixed"):
             raise InputError("a model with prompts learns from stems by objective.loss snr, without permutations")
         if len(set(beginning.asks)) < len(beginning.asks):
             raise InputError(f"two stems would be one prompt: {', '.join(beginning.asks)}: rename one of them")
