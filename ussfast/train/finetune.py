@@ -87,7 +87,8 @@ def finetune(
         output: model directory to make. options: source and stage are set here.
         minutes: of training, at most; validations count. steps: of the run as a whole.
         overwrite: replaces a model that is there and was not made by this run.
-        say: gets lines about what it begins with, and the report of a run that is stopped. on_row, on_step: as of `Trainer.run`.
+        say: gets lines about what it begins with, and the report of a run that is stopped.
+        on_row, on_step: as of `Trainer.run`.
     Raises:
         InputError, AudioError: stems that do not fit together, by their files' names; a run folder of other stems.
         KeyboardInterrupt: after the best so far was written, if there was any.
