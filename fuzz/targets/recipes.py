@@ -11,6 +11,7 @@ from ussfast.models import architecture_of
 from ussfast.train.clip_recipes import detector_from_dict, weak_from_dict
 from ussfast.train.recipe import read_recipe, recipe_from_dict
 from ussfast.train.remix_recipe import remix_from_dict
+from ussfast.train.transfer_recipe import transfer_from_dict
 
 SECONDS, MIB = 5.0, 128
 KINDS: dict[str, Callable[[Any], Any]] = {
@@ -18,6 +19,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "detector": detector_from_dict,
     "weak": weak_from_dict,
     "remix": remix_from_dict,
+    "transfer": transfer_from_dict,
 }
 
 
@@ -30,7 +32,9 @@ def one(recipes: dict[str, Any], rng: random.Random, folder: Path) -> None:
     read = KINDS[name if rng.random() < 0.9 else rng.choice(list(KINDS))]
     recipe = read(changed_tree(copy.deepcopy(recipes[name]), rng))
     assert recipe.optim.steps >= 1 and architecture_of(recipe.model)
-    if name in ("detector", "weak"):
+    if name == "transfer":
+        assert recipe.stems.stretch[0] <= recipe.stems.stretch[1]
+    elif name in ("detector", "weak"):
         names = [rule.name for rule in recipe.labels]
         assert len(set(names)) == len(names)
     if name == "remix":

@@ -64,7 +64,15 @@ REMIXING = Measure(
     "SNR of mixtures that are mixed back (dB)",
     loss="training loss (dB)",
 )
-MEASURES = {measure.key: measure for measure in (SI_SDR, PRECISION, SDR, REMIXING)}
+EMBEDDING = Measure(
+    "embedding_fit",
+    "fit of the embedding",
+    "1 less the loss of deep clustering, mean weights.",
+    "fit of the embedding",
+    unit="",
+    digits=".3f",
+)
+MEASURES = {measure.key: measure for measure in (SI_SDR, PRECISION, SDR, REMIXING, EMBEDDING)}
 
 
 def measured(row: Row) -> Measure | None:

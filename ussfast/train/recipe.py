@@ -107,6 +107,7 @@ COMMANDS = {  # by kinds of recipes
     "detector": "train detector",
     "weak": "train weak",
     "remix": "train remix",
+    "transfer": "train transfer",
 }
 Plain = dict[str, Any]
 
