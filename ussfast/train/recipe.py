@@ -20,7 +20,9 @@ class OptimConfig(Checked):
 
     name: "adamw", or "muon": Muon for the matrices inside blocks, AdamW for everything else.
     schedule: linear warm-up over `warmup`, then "cosine" to 0 at the last step, or "wsd": constant, with a linear
-        fall to 0 over the last share `decay` of the steps; such a run can be stretched as long as it is constant.
+        fall to 0 over the last share `decay` of the steps; such a run can be stretched as long as it is constant; or
+        "plateau": constant, and halved whenever the mean loss over `plateau_window` steps has had no new minimum for
+        `plateau_patience` steps.
     clip: largest gradient norm; autoclip_percentile: takes this percentile of all norms so far instead.
     accumulate: batches whose gradients are averaged for one step.
     ema: decay of the running mean of the weights, which is what is validated and exported; 0 for the weights.
@@ -32,8 +34,10 @@ class OptimConfig(Checked):
     warmup: Annotated[int, Range(0, 1e12)] = 300
     clip: Annotated[float, Range(1e-12, 1e12)] = 5.0
     name: Literal["adamw", "muon"] = "adamw"
-    schedule: Literal["cosine", "wsd"] = "cosine"
+    schedule: Literal["cosine", "wsd", "plateau"] = "cosine"
     decay: Share = 0.2
+    plateau_window: Annotated[int, Range(1, 1e6)] = 100
+    plateau_patience: Count = 500
     accumulate: Count = 1
     ema: Annotated[float, Range(0, 1 - 1e-9)] = 0.999
     autoclip_percentile: Annotated[float, Range(0, 100)] | None = None

@@ -19,7 +19,7 @@ from ussfast.train.ema import Ema
 from ussfast.train.folders import first_whole
 from ussfast.train.log import Row, RunLog
 from ussfast.train.optimizers import Optimizer
-from ussfast.train.schedule import learning_rate
+from ussfast.train.schedule import Plateau, learning_rate
 from ussfast.train.work import Work, begun
 
 if TYPE_CHECKING:
@@ -70,6 +70,9 @@ class Trainer:
         self.ema = Ema(self.model, recipe.optim.ema)
         percentile = recipe.optim.autoclip_percentile
         self.autoclip = None if percentile is None else AutoClip(percentile)
+        self.plateau: Plateau | None = None
+        if recipe.optim.schedule == "plateau":
+            self.plateau = Plateau(recipe.optim.plateau_window, recipe.optim.plateau_patience)
         self.step, self.seconds = 0, 0.0
         self.kept: list[tuple[int, float]] = []  # step and mean of the best validated weights
         self.last: Row = {}  # facts of the last step
@@ -91,14 +94,14 @@ class Trainer:
         return self.kept[0][1] if self.kept else -math.inf
 
     def learning_rate(self, step: int) -> float:
-        return learning_rate(self.recipe.optim, step)
+        return learning_rate(self.recipe.optim, step) * (self.plateau.factor if self.plateau else 1.0)
 
     def train_step(self, *batches: Any) -> float:
         """One step of the optimiser on the mean gradient of the batches; returns their mean loss in this process."""
         rate = self.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.model.train()
+        self.work.mode(self.model)
         self.optimizer.zero_grad()
         total = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches):
@@ -119,6 +122,9 @@ class Trainer:
             self.optimizer.step()
             self.ema.update(self.step)
         self.step += 1
+        self.work.stepped(self.model, self.step)
+        if self.plateau:  # the same loss in all processes, so that they have one rate
+            self.plateau.update(float(np.mean(parallel.everyones(self.accelerator, value))))
         self.last = {"loss": value, "grad_norm": length, "clip": clip, "lr": rate}
         return value
 
@@ -225,6 +231,9 @@ class Trainer:
             extra = {f"ema.{name}": value for name, value in self.ema.state().items()}
             if self.autoclip:
                 extra["autoclip.history"] = self.autoclip.state()
+            if self.plateau:
+                extra["plateau.state"] = self.plateau.state()
+            extra |= {f"work.{name}": value for name, value in self.work.state().items()}
             for rank, state in enumerate(states):
                 extra |= {f"random.{rank}.{kind}": state[kind] for kind in ("torch", "cuda") if kind in state}
             facts = self._facts() | {"rng": [state["batches"] for state in states], "kept": self.kept}
@@ -252,6 +261,10 @@ class Trainer:
         history = found.extras("autoclip.").get("history")
         if self.autoclip and history is not None:
             self.autoclip.load(history)
+        plateau = found.extras("plateau.").get("state")
+        if self.plateau and plateau is not None:
+            self.plateau.load(plateau)
+        self.work.load(found.extras("work."))
         states = facts["rng"] if isinstance(facts["rng"], list) else [facts["rng"]]
         if rank < len(states):
             self.work.rng.bit_generator.state = states[rank]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ussfast.checkpoints.store import load_detector, load_model
 from ussfast.errors import InputError
@@ -19,7 +19,8 @@ class Work(ABC):
     """What is trained, on what, and how it is validated.
 
     device: where training happens. measure: what validation gives. dev_set: which data is validated on, see
-    `dev_set.fingerprint`; None if there is none. rng: all of its memory between batches; `begin` sets it.
+    `dev_set.fingerprint`; None if there is none. rng: all of its memory between batches, but for what is in `state`;
+    `begin` sets it.
     """
 
     recipe: RunRecipe
@@ -35,6 +36,21 @@ class Work(ABC):
     def begin(self, model: Network, rng: np.random.Generator) -> None:
         """Called once, before the first batch, in every process with a generator of its own."""
         self.rng = rng
+
+    def state(self) -> dict[str, Tensor]:
+        """What else than `rng` a checkpoint has to keep of it, such as the weights of a teacher; names without points
+        in front."""
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:  # noqa: B027, most works have nothing to take back
+        """Takes back what `state` gave; called after `begin` when a run goes on."""
+
+    def mode(self, model: Network) -> None:
+        """Called before every step: what of the model is in training mode."""
+        model.train()
+
+    def stepped(self, model: Network, step: int) -> None:  # noqa: B027
+        """Called after every step of the optimiser; step: how many there have been."""
 
     @abstractmethod
     def objective(self, model: Network) -> nn.Module:
