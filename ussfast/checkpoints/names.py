@@ -19,7 +19,7 @@ EMBEDDED = Path(__file__).parents[1] / "weights"
 # As long as the Hub's own may be; no branch is called more than that.
 HUB_NAME = re.compile(r"(?=[^@]{3,96}(@|$))(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]{1,200}))?")
 # How names of presets begin: only for these is it worth importing torch to tell a preset from a mistake.
-PRESET_FAMILIES = ("asp-", "conventional-", "sfc-", "tflocoformer-", "tuss-")
+PRESET_FAMILIES = ("asp-", "chimera", "conventional-", "sfc-", "tflocoformer-", "tuss-")
 # Architectures that separate nothing.
 DETECTORS = ("cnn14", "htsat")
 NO_DETECTOR = (

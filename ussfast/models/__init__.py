@@ -7,6 +7,7 @@ from ussfast.models._base import SpectralModel
 from ussfast.models.asp_unet import AspUnet, AspUnetConfig
 from ussfast.models.bslocoformer import BsLocoformer, BsLocoformerConfig
 from ussfast.models.causal import CausalConfig, CausalModel
+from ussfast.models.chimera import Chimera, ChimeraConfig
 from ussfast.models.config import from_dict
 from ussfast.models.detectors import DETECTORS, DetectorModel
 from ussfast.models.tflocoformer import TfLocoformer, TfLocoformerConfig
@@ -19,6 +20,7 @@ ARCHITECTURES: dict[str, tuple[type, type[SpectralModel]]] = {
     "bslocoformer": (BsLocoformerConfig, BsLocoformer),
     "asp_unet": (AspUnetConfig, AspUnet),
     "tflocoformer": (TfLocoformerConfig, TfLocoformer),
+    "chimera": (ChimeraConfig, Chimera),
 }
 """Those that separate; the ones in DETECTORS say what there is."""
 

@@ -10,6 +10,7 @@ from ussfast.errors import InputError
 from ussfast.models import SpectralModel, build
 from ussfast.models.asp_unet import AspUnetConfig
 from ussfast.models.bslocoformer import BsLocoformerConfig
+from ussfast.models.chimera import ChimeraConfig
 from ussfast.models.config import FfnConfig, LevelConfig, StackConfig
 from ussfast.models.sfc import SfcConfig
 from ussfast.models.tflocoformer import TfLocoformerConfig
@@ -108,7 +109,7 @@ def _sfc(data: str, medium: bool = False, query: Literal["learnable", "adaptive"
 _WSJ0 = _tflocoformer(8000, 128, 64, sources=2, blocks=6, dim=128, hidden=384, kernel=4)
 _WHAMR_SMALL = _tflocoformer(8000, 256, 64, sources=2, blocks=4, dim=96, hidden=128, kernel=8)
 
-Published = TussConfig | BsLocoformerConfig | TfLocoformerConfig | AspUnetConfig
+Published = TussConfig | BsLocoformerConfig | TfLocoformerConfig | AspUnetConfig | ChimeraConfig
 
 PRESETS: dict[str, Published] = {
     "tuss-medium": _tuss(dim=64, heads=4, blocks=4, extraction_blocks=2),
@@ -129,6 +130,8 @@ PRESETS: dict[str, Published] = {
     "sfc-dnr-small": _sfc("dnr"),
     "sfc-dnr-medium": _sfc("dnr", medium=True),
     "asp-unet": AspUnetConfig(),
+    "chimera": ChimeraConfig(),
+    "chimera-wham": ChimeraConfig(8000, StftConfig(256, 64, 256, normalize="window"), hidden=600),
 }
 """Sizes s, m, l of the TF-Locoformer paper are the WHAMR! small, the WSJ0-2mix and the nine-block variant."""
 

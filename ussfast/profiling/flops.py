@@ -3,7 +3,14 @@
 from typing import Any
 
 from ussfast.errors import InputError
-from ussfast.models import AspUnetConfig, BsLocoformerConfig, CausalConfig, TfLocoformerConfig, TussConfig
+from ussfast.models import (
+    AspUnetConfig,
+    BsLocoformerConfig,
+    CausalConfig,
+    ChimeraConfig,
+    TfLocoformerConfig,
+    TussConfig,
+)
 from ussfast.models.band_split import tuss_bands
 from ussfast.models.config import FfnConfig, StackConfig
 from ussfast.models.sfc import SfcConfig, band_edges
@@ -41,6 +48,8 @@ def model_flop(config: Any, samples: int, sources: int, batch: int = 1) -> int:
         bins, dim = config.stft.bins, config.stack.dim
         ends = 2 * 9 * dim * (2 + 2 * sources) * batch * frames * bins  # the 3x3 convolutions, with their padding
         return ends + _stack(config.stack, batch, frames, bins)
+    if isinstance(config, ChimeraConfig):
+        return batch * frames * _chimera(config)
     raise TypeError(f"no count for {type(config).__name__}")
 
 
@@ -81,6 +90,15 @@ def _asp_unet(config: AspUnetConfig, frames: int, batch: int) -> int:
     center = channels[-1] * config.center_channels + config.center_channels**2
     taps += (pixels >> 2 * depth) * center + pixels * 2 * channels[0] ** 2
     return 2 * (batch * (9 * taps + frames * (config.stft.bins - 1) * channels[0]) + biases * config.latent_dim)
+
+
+def _chimera(config: ChimeraConfig) -> int:
+    """For one frame; of the heads, the one that makes the masks."""
+    gates, directions = 4 if config.cell == "lstm" else 3, 2 if config.bidirectional else 1
+    seen = config.stft.bins + (config.layers - 1) * config.width  # by all layers
+    recurrent = directions * gates * config.hidden * (seen + config.layers * config.hidden)
+    head = config.width * config.stft.bins * (config.sources if config.masks else config.embedding)
+    return 2 * (recurrent + head)
 
 
 def _ends(
