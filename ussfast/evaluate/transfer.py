@@ -168,10 +168,10 @@ class Study:
         self._mixture: dict[str, tuple[tuple[float | None, ...], ...]] = {}
 
     def run(self, cells: Sequence[Cell], say: Say = lambda line: None) -> Found:
-        """Does what is not done yet.
+        """Does what is not done yet; where a run stops before its last step, the cells that are done so far.
 
         Raises:
-            Stopped: a run did. InputError: data that cannot be used, see `StemPool.load`.
+            InputError: data that cannot be used, see `StemPool.load`.
         """
         prints = {name: one.fingerprint for name, one in self.sets.items()}
         done: dict[Cell, Outcome] = {}
@@ -179,7 +179,11 @@ class Study:
             outcome = self.store.read(cell, prints)
             if outcome is None:
                 say(f"{number} of {len(cells)}: {cell.name}, {self.config.steps(cell)} steps")
-                outcome = self._outcome(cell)
+                try:
+                    outcome = self._outcome(cell)
+                except Stopped as stopped:
+                    say(str(stopped))
+                    break
                 self.store.write(cell, outcome)
             done[cell] = outcome
         return Found(self.config, self.recipe, prints, done)

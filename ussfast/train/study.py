@@ -1,0 +1,101 @@
+"""The runs of the transfer study (`ussfast.evaluate.transfer`), each with a recipe of its own seed."""
+
+import contextlib
+import copy
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ussfast.audio.atomic import atomic_write
+from ussfast.engine.settings import pick_device
+from ussfast.evaluate import transfer_report
+from ussfast.evaluate.transfer import DataSet, Found, Stopped, Study, StudyConfig, Trained, grid, only
+from ussfast.evaluate.transfer_store import TUNED, Cell
+from ussfast.train.console import clock
+from ussfast.train.folders import folders
+from ussfast.train.log import SI_SDR, read_log
+from ussfast.train.recipe import Plain, read_recipe
+from ussfast.train.run import Job
+from ussfast.train.transfer_recipe import transfer_from_dict
+from ussfast.train.transfer_runs import TransferOptions, train_transfer
+
+
+class Runs:
+    """What `Study` calls for a cell.
+
+    Args:
+        recipe: the plain form of one of kind transfer. until: time.time() at which to stop training.
+        quiet: runs say nothing.
+    Raises:
+        InputError: not such a recipe, or one of a model that cannot be pre-trained.
+    """
+
+    def __init__(self, recipe: Plain, device: str, until: float | None = None, quiet: bool = False):
+        self.rate: int = transfer_from_dict(recipe).model.sample_rate
+        self.recipe, self.device, self.until, self.quiet = recipe, device, until, quiet
+
+    def __call__(self, cell: Cell, data: Path, folder: Path, steps: int, start: Path | None) -> Trained:
+        stage = "finetune" if cell.kind in TUNED else cell.kind
+        options: dict[str, Any] = {"stage": stage, "augment": cell.augment}
+        if cell.kind in TUNED:
+            options |= {"source": str(start), "train": cell.kind}
+        recipe = self._written(cell, folder)
+        job = Job(str(recipe), data, folder, None, self.device, steps, until=self.until)
+        with open(os.devnull, "w") as nowhere, contextlib.ExitStack() as stack:
+            if self.quiet:
+                stack.enter_context(contextlib.redirect_stdout(nowhere))
+            train_transfer(job, TransferOptions(**options))
+        last = max(folders(folder, "step"), default=0)
+        if last < steps:
+            raise Stopped(f"{folder}: stopped at step {last} of {steps}; the same command goes on")
+        curve = [(row["step"], row["mean"]) for row in read_log(folder) if SI_SDR.key in row]
+        return Trained(folder / "model", tuple(curve))
+
+    def _written(self, cell: Cell, folder: Path) -> Path:
+        """The recipe with the seed of the cell, beside the runs; a run that goes on needs the one it began with."""
+        import yaml  # there, or no recipe could have been read
+
+        own = copy.deepcopy(self.recipe)
+        own["run"] = {**own.get("run", {}), "seed": own.get("run", {}).get("seed", 0) + cell.seed}
+        path = folder.parent / f"recipe-{cell.seed}.yaml"
+        text = yaml.safe_dump(own, sort_keys=False)
+        if not path.is_file() or path.read_text() != text:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as temporary:
+                temporary.write_text(text)
+        return path
+
+
+
+def carry_out(
+    pretrain: Mapping[str, Path],
+    downstream: Mapping[str, Path],
+    config: StudyConfig,
+    source: str,
+    output: Path,
+    device: str,
+    augments: Sequence[str],
+    trained: Sequence[str],
+    seeds: int,
+    patterns: Sequence[str] = (),
+    max_minutes: float | None = None,
+    quiet: bool = False,
+) -> Found:
+    """The study of `ussfast evaluate transfer`, in a folder of results that is made or gone on with.
+
+    Args:
+        pretrain, downstream: places of data sets by name. source: recipe. trained: of TRAINED. seeds: how many.
+        patterns: of the cells that are wanted. max_minutes: of training, after which what there is is returned.
+    Raises:
+        InputError: as `Runs`, `Study`, `DataSet.read` and `only` do.
+    """
+    until = None if max_minutes is None else time.time() + 60 * max_minutes
+    recipe = read_recipe(source)
+    runs = Runs(recipe, device, until, quiet)
+    sets = [DataSet.read(name, place) for name, place in (*pretrain.items(), *downstream.items())]
+    cells = only(grid(list(pretrain), list(downstream), augments, trained, seeds), patterns)
+    transfer_report.prepare(output)
+    study = Study(sets, config, recipe, runs.rate, output, runs, pick_device(device))
+    return study.run(cells, (lambda line: None) if quiet else (lambda line: print(f"{clock()}  {line}", flush=True)))
