@@ -12,6 +12,7 @@ from torch import Tensor
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models import architecture_of, config_from_dict
 from ussfast.train.folders import Damaged, Say, folders, is_number, is_ours, name_of, read, remove, write
+from ussfast.train.low_rank import merged
 from ussfast.train.recipe import RunRecipe
 
 KEEP = 2
@@ -171,7 +172,8 @@ def load(folder: Path, recipe: RunRecipe) -> Checkpoint:
 
 
 def load_weights(folder: Path, mean: bool = True) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
-    """Model configuration, weights and facts of a weights-only or a full checkpoint.
+    """Model configuration, weights and facts of a weights-only or a full checkpoint; low-rank additions are in the
+    weights.
 
     mean: of a full one, the running mean of the weights, or else those of its last step.
     """
@@ -185,4 +187,4 @@ def load_weights(folder: Path, mean: bool = True) -> tuple[Any, dict[str, Tensor
         weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         if mean:
             weights |= {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
-    return config, weights, state["facts"]
+    return config, merged(weights), state["facts"]

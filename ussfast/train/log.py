@@ -56,7 +56,15 @@ SDR = Measure(
     "is lowered (silence).",
     "SDR from mixtures, median (dB)",
 )
-MEASURES = {measure.key: measure for measure in (SI_SDR, PRECISION, SDR)}
+EMBEDDING = Measure(
+    "embedding_fit",
+    "fit of the embedding",
+    "1 less the loss of deep clustering, mean weights.",
+    "fit of the embedding",
+    unit="",
+    digits=".3f",
+)
+MEASURES = {measure.key: measure for measure in (SI_SDR, PRECISION, SDR, EMBEDDING)}
 
 
 def measured(row: Row) -> Measure | None:

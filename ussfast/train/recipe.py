@@ -102,7 +102,12 @@ class Recipe(RunRecipe):
     loss: LossConfig = LossConfig()
 
 
-COMMANDS = {"separation": "train", "detector": "train detector", "weak": "train weak"}  # by kinds of recipes
+COMMANDS = {  # by kinds of recipes
+    "separation": "train",
+    "detector": "train detector",
+    "weak": "train weak",
+    "transfer": "train transfer",
+}
 Plain = dict[str, Any]
 
 

@@ -158,18 +158,23 @@ def save_jointly(
     save_model(
         target, made.engine.model, name=target.name, license=info.license, source=info.source, overwrite=overwrite
     )
-    try:
-        if source is not None:
-            for part in BESIDE:
-                _copied(source / part, target / part)
-    except OSError as error:
-        raise write_failure(target, error) from error
+    if source is not None:
+        copy_beside(source, target)
     own = [prompt for prompt in made.prompts.values() if prompt.kind != "class"]
     if own:
         written = type(made)(target, device="cpu")  # whose fingerprint is that of the file
         for prompt in own:
             written.prompts.add(prompt)
         written.save_prompts(target / BANK, clips=clips)
+
+
+def copy_beside(source: Path, target: Path) -> None:
+    """What goes along from one model directory to another that is made of it; OutputError where it cannot."""
+    try:
+        for part in BESIDE:
+            _copied(source / part, target / part)
+    except OSError as error:
+        raise write_failure(target, error) from error
 
 
 def _copied(source: Path, target: Path) -> None:
