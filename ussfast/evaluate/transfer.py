@@ -202,7 +202,8 @@ class Study:
             "seconds": seconds,
             "data": {name: self.sets[name].fingerprint for name in used},
             "parameters": sum(p.numel() for p in model.parameters()),
-            "curve": tuple((float(step), round(value, 4)) for step, value in trained.curve),
+            "validated": tuple(step for step, _ in trained.curve),
+            "curve": tuple(round(value, 4) for _, value in trained.curve),
         }
         if cell.downstream is None:
             return Outcome(**facts)

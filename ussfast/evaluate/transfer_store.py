@@ -53,7 +53,7 @@ class Outcome(Checked):
     """Of one cell.
 
     steps: of this run; seconds: that it took, of the last session that worked on it. data: fingerprints of its data
-    sets by name. parameters: of the model. curve: step and score of every validation. sources: names. scores, mixture:
+    sets by name. parameters: of the model. validated: steps, and curve: their scores. sources: names. scores, mixture:
     SI-SDR in dB of the estimate and of the mixture itself, by excerpt and source, None where a source is silent; none
     at all of a pre-training run.
     """
@@ -62,14 +62,15 @@ class Outcome(Checked):
     seconds: Annotated[float, Range(0, 1e9)]
     data: dict
     parameters: Annotated[int, Range(1, 1e12)]
-    curve: tuple[tuple[Annotated[float, Range(0, 1e12)], Decibels], ...] = ()
+    validated: tuple[Annotated[int, Range(0, 1e12)], ...] = ()
+    curve: tuple[Decibels, ...] = ()
     sources: tuple[str, ...] = ()
     scores: tuple[tuple[Decibels | None, ...], ...] = ()
     mixture: tuple[tuple[Decibels | None, ...], ...] = ()
 
     @property
     def points(self) -> list[tuple[int, float]]:
-        return [(int(step), value) for step, value in self.curve]
+        return list(zip(self.validated, self.curve, strict=True))
 
 
 class Store:
