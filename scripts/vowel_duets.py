@@ -21,7 +21,7 @@ from ussfast.data.manifest import STEMS, Row, moved, read_rows, write_rows
 
 VOICES = re.compile(r"sampled vowels (female|male)voices")
 LEVEL_DB = -26.0  # of both singers, where they sing
-FOR_VALIDATION = 1 / 4  # of a piece of the dev split
+FOR_VALIDATION = 3 / 8  # of a piece of the dev split
 
 
 def singers(rows: list[Row], folder: Path, split: str) -> dict[str, list[tuple[str, np.ndarray, int]]]:
