@@ -164,7 +164,7 @@ class Study:
         self.config, self.rate, self.train, self.device = config, rate, train, device
         self.recipe = str(recipe.get("name", "unnamed"))
         self.store = Store(folder, {"recipe": dict(recipe), **asdict(config)})
-        self._tests: dict[str, list[Tensor]] = {}
+        self._pools: dict[str, StemPool] = {}
         self._mixture: dict[str, tuple[tuple[float | None, ...], ...]] = {}
 
     def run(self, cells: Sequence[Cell], say: Say = lambda line: None) -> Found:
@@ -173,6 +173,8 @@ class Study:
         Raises:
             InputError: data that cannot be used, see `StemPool.load`.
         """
+        for name in dict.fromkeys(cell.downstream for cell in cells if cell.downstream):
+            next(excerpts_of(self._pool(self.sets[name]), self.config))  # before hours of work
         prints = {name: one.fingerprint for name, one in self.sets.items()}
         done: dict[Cell, Outcome] = {}
         for number, cell in enumerate(cells, start=1):
@@ -197,7 +199,7 @@ class Study:
         trained = self.train(cell, data.place, self.store.run(cell), self.config.steps(cell), start)
         seconds = time.monotonic() - begun
         model = load_model(trained.model)[0].to(self.device).eval()
-        facts = {
+        facts: dict[str, Any] = {
             "steps": self.config.steps(cell),
             "seconds": seconds,
             "data": {name: self.sets[name].fingerprint for name in used},
@@ -207,20 +209,23 @@ class Study:
         }
         if cell.downstream is None:
             return Outcome(**facts)
-        excerpts, names = self._test(data)
-        scores = tuple(scores_of(model, batch.to(self.device), names) for batch in excerpts)
-        flat = tuple(row for batch in scores for row in batch)
-        return Outcome(**facts, sources=names, scores=flat, mixture=self._mixture[data.name])
+        pool = self._pool(data)
+        batches = excerpts_of(pool, self.config)
+        scores = [row for batch in batches for row in scores_of(model, batch.to(self.device), pool.names)]
+        return Outcome(**facts, sources=pool.names, scores=tuple(scores), mixture=self._unseparated(data))
 
-    def _test(self, data: DataSet) -> tuple[list[Tensor], tuple[str, ...]]:
-        """Excerpts of what is held out, [excerpts, sources, samples] a few at a time: the same for every cell."""
-        names = tuple(sorted(data.pieces[0].files))
-        if data.name not in self._tests:
-            pool = data.held_out(self.rate)
-            self._tests[data.name] = list(excerpts_of(pool, self.config))
-            rows = [row for batch in self._tests[data.name] for row in mixture_scores(batch)]
-            self._mixture[data.name] = tuple(rows)
-        return self._tests[data.name], names
+    def _pool(self, data: DataSet) -> StemPool:
+        """What is held out of a set, decoded once."""
+        if data.name not in self._pools:
+            self._pools[data.name] = data.held_out(self.rate)
+        return self._pools[data.name]
+
+    def _unseparated(self, data: DataSet) -> tuple[tuple[float | None, ...], ...]:
+        """Scores of the mixtures, which are the same in every cell."""
+        if data.name not in self._mixture:
+            batches = excerpts_of(self._pool(data), self.config)
+            self._mixture[data.name] = tuple(row for batch in batches for row in mixture_scores(batch))
+        return self._mixture[data.name]
 
 
 def excerpts_of(pool: StemPool, config: StudyConfig) -> Iterator[Tensor]:
