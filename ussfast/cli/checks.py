@@ -216,6 +216,12 @@ def existing(path: Path, what: str) -> None:
         raise InputError(f"{path}: no such {what}")
 
 
+def stems(path: Path) -> None:
+    """InputError where there is neither a manifest nor a folder."""
+    if not os.path.exists(path):
+        raise InputError(f"{path}: no such folder of stems, and no such manifest")
+
+
 def recipe(source: str) -> None:
     """InputError where there is no training recipe of that name."""
     recipe_file(source)

@@ -13,6 +13,7 @@ from ussfast.cli import detect as cli_detect
 from ussfast.cli import enroll as cli_enroll
 from ussfast.cli import evaluate as cli_evaluate
 from ussfast.cli import export as cli_export
+from ussfast.cli import finetune as cli_finetune
 from ussfast.cli import prompts as cli_prompts
 from ussfast.cli import separate as cli_separate
 from ussfast.cli import stream as cli_stream
@@ -83,6 +84,7 @@ app.command()(cli_stream.stream)
 app.command()(cli_detect.detect)
 app.command()(cli_enroll.enroll)
 app.command()(cli_tune.tune)
+app.command()(cli_finetune.finetune)
 app.command()(cli_export.export)
 app.add_typer(cli_prompts.app, name="prompts")
 

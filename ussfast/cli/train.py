@@ -1,11 +1,13 @@
 """`ussfast train`: a recipe at once, or one of the commands around the audio to train on."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ussfast.cli.finetune import Detector, Stem, Train
 from ussfast.cli.groups import usually
 from ussfast.cli.options import Device
 
@@ -27,6 +29,25 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Of the whole run, in pla
 Start = Annotated[
     Path | None, typer.Option(metavar="MODEL", help="Weights that a new run begins with, as from `train keep`.")
 ]
+
+
+class Stage(StrEnum):
+    pretrain = "pretrain"
+    finetune = "finetune"
+    scratch = "scratch"
+
+
+class Augment(StrEnum):
+    none = "none"
+    pitch = "pitch"
+    stretch = "stretch"
+    incoherent = "incoherent"
+    all = "all"
+
+
+class By(StrEnum):
+    prompt = "prompt"
+    label = "label"
 
 
 @app.command()
@@ -90,6 +111,52 @@ def weak(
     from ussfast.train.run import Job
 
     train_weak(Job(recipe, data, output, max_minutes, device, steps, start), detector)
+
+
+@app.command(short_help="Train a model on stems, or fine-tune one that there is.")
+def transfer(
+    data: Annotated[
+        Path, typer.Option(metavar="MANIFEST|FOLDER", help="manifest.json with songs, or a folder of stems.")
+    ],
+    output: Output,
+    recipe: Annotated[str, typer.Argument(help="A YAML file of kind transfer, or 'transfer'.")] = "transfer",
+    stage: Annotated[
+        Stage, typer.Option(help="pretrain: a fresh embedding; finetune: the model --from; scratch: a fresh model.")
+    ] = Stage.scratch,
+    source: Annotated[str | None, typer.Option("--from", metavar="MODEL", help="The model to begin with.")] = None,
+    train: Annotated[Train, typer.Option(help="What of it learns.")] = Train.whole,
+    augment: Annotated[Augment | None, typer.Option(help="In place of the recipe's.")] = None,
+    stem: Stem = None,
+    by: Annotated[By, typer.Option(help="What of a manifest's row a source is called after.")] = By.prompt,
+    held: Annotated[float, typer.Option(help="Share that is validated on, of data without a split dev.")] = 0.2,
+    stem_minutes: Annotated[float | None, typer.Option(min=0.001, help="Learn from the first so many only.")] = None,
+    detector: Detector = None,
+    max_minutes: MaxMinutes = None,
+    steps: Steps = None,
+    device: Device = "auto",
+) -> None:
+    """Train on recordings whose stems are there; stops and resumes at checkpoints.
+
+    A fresh model is for the sources of the data. One with --from keeps its own, if they are called the same.
+    """
+    from ussfast.cli import checks
+
+    checks.recipe(recipe)
+    checks.stems(data)
+    checks.engine(device, "auto", "auto")
+    checks.blocked(output)
+    if source is not None:
+        checks.model(source, device)
+    if detector is not None:
+        checks.detector(detector)
+    from ussfast.train.run import Job
+    from ussfast.train.transfer_runs import TransferOptions, train_transfer
+
+    options = TransferOptions(
+        stage.value, source, train.value, augment.value if augment else None, tuple(stem or ()), by.value, held,
+        stem_minutes, detector,
+    )  # fmt: skip
+    train_transfer(Job(recipe, data, output, max_minutes, device, steps), options)
 
 
 def _check(recipe: str, data: Path, output: Path, device: str, start: Path | None, folders: bool = False) -> None:

@@ -1,6 +1,6 @@
 """What a step of training on stems differentiates: mixtures through a model without class prompts."""
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,9 @@ class StemObjective(nn.Module):
     def __init__(self, model: SpectralModel, config: ObjectiveConfig, fixed: bool, bfloat16: bool = False):
         super().__init__()
         self.model, self.config, self.narrow = model, config, bfloat16
-        auto = "fixed" if fixed else "utterance"
-        self.permutation = auto if config.permutation == "auto" else config.permutation
+        self.permutation: Literal["fixed", "bin", "utterance"] = "fixed" if fixed else "utterance"
+        if config.permutation != "auto":
+            self.permutation = config.permutation
 
     def forward(self, batch: Stems) -> Tensor:
         """The mean over the batch, a scalar."""
@@ -80,7 +81,7 @@ def waveform_loss(estimates: Tensor, batch: Stems, config: ObjectiveConfig, fixe
 
 @torch.no_grad()
 def clustering_fit(model: "Chimera", batch: Stems) -> list[float]:
-    """1 less the loss of deep clustering, of each item: 1 where the embedding tells all bins apart as they should be."""
+    """1 less the loss of deep clustering, of each item: 1 where the embedding tells all bins apart as it should."""
     from ussfast.train.chimera_losses import deep_clustering, ideal_binary_mask, magnitude_weights
 
     magnitude, references = magnitudes(model, batch)

@@ -12,8 +12,8 @@ from ussfast.train.transfer_recipe import StemMixConfig
 
 
 class Stems(NamedTuple):
-    """mixture [batch, samples] and references [batch, sources, samples], float32; rows: vectors [batch, sources, dim] that
-    ask for these, of models that take some."""
+    """mixture [batch, samples] and references [batch, sources, samples], float32; rows: vectors [batch, sources, dim]
+    that ask for these, of models that take some."""
 
     mixture: Tensor
     references: Tensor
@@ -53,12 +53,14 @@ class StemMixer:
         if kind in ("pitch", "all"):
             pitch = 2 ** (rng.uniform(-config.semitones, config.semitones, count) / 12)
         if kind in ("stretch", "all"):
-            stretch = np.exp(rng.uniform(*np.log(config.stretch), count))
+            shortest, longest = np.log(config.stretch)
+            stretch = np.exp(rng.uniform(shortest, longest, count))
         if kind == "all":  # what is untouched is made in no time, and sounds as it will
             pitch[rng.random(count) < 0.5] = 1.0
             stretch[rng.random(count) < 0.5] = 1.0
-        every = [factor.repeat(sources) for factor in (pitch, stretch)]
-        changed = change_speed(drawn.flatten(0, 1), *every, self.pool.rate, self.samples).unflatten(0, (count, sources))
+        each = (pitch.repeat(sources), stretch.repeat(sources))
+        changed = change_speed(drawn.flatten(0, 1), each[0], each[1], self.pool.rate, self.samples)
+        changed = changed.unflatten(0, (count, sources))
         if kind == "all" and config.gain_db:
             gains = 10 ** (rng.uniform(-config.gain_db, config.gain_db, (count, sources, 1)) / 20)
             changed = changed * torch.from_numpy(gains.astype(np.float32))
@@ -71,8 +73,8 @@ class StemMixer:
 
 
 def excerpts_of(pool: StemPool, seconds: float, most: int) -> Tensor:
-    """Excerpts to validate on, float32 [excerpts, sources, samples]: up to `most`, evenly over those that do not overlap;
-    shorter ones than wanted where no place of that length has all stems. None at all where the pool has no such."""
+    """Excerpts to validate on, float32 [excerpts, sources, samples]: up to `most`, evenly over those that do not
+    overlap; shorter ones than wanted where no place of that length has all stems; none where there is no such."""
     for part in (1.0, 0.5, 0.25):
         found = pool.excerpts(round(part * seconds * pool.rate))
         if len(found):

@@ -35,8 +35,8 @@ class Transfer(Work):
 
     Args:
         recipe: its model is that of `beginning`.
-        train, held: stems to learn from, and to validate on: SI-SDR improvement over the mixture on excerpts that do not
-            overlap, or, of an embedding alone, how well it tells sources apart.
+        train, held: stems to learn from, and to validate on: SI-SDR improvement over the mixture on excerpts that do
+            not overlap, or, of an embedding alone, how well it tells sources apart.
         beginning: what it begins with. part: what of it learns.
     Raises:
         InputError: a model that has no such part (when it is built), more sources without an order than can be

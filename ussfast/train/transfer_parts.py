@@ -2,8 +2,7 @@
 
 from typing import Literal
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ussfast.errors import InputError
 from ussfast.models import SpectralModel, architecture_of
@@ -15,7 +14,17 @@ Part = Literal["whole", "head", "mask", "lora"]
 # makes masks, of a model that has other heads beside it; trunk: whose matrices "lora" adds to, where it can.
 HEADS: dict[str, dict[str, tuple[str, ...]]] = {
     "causal": {
-        "head": ("prompts", "prompt_norm", "modulation.", "prompt_units.", "by_band", "trunk_norm", "head.", "decoder."),
+        "head": (
+            "prompts",
+            "repeats",
+            "prompt_norm",
+            "modulation.",
+            "prompt_units.",
+            "by_band",
+            "trunk_norm",
+            "head.",
+            "decoder.",
+        ),
         "lora": ("blocks.",),
     },
     "tuss": {"head": ("prompts", "decoder."), "lora": ("cross_prompt.", "extraction.")},
@@ -52,8 +61,9 @@ def of_part(model: SpectralModel, part: Part) -> tuple[str, ...]:
     there = HEADS.get(kind, {})
     names = there.get(part, ())
     if not any(name.startswith(names) for name, _ in model.named_parameters() if names):
-        others = [other for other, own in there.items() if any(n.startswith(own) for n, _ in model.named_parameters())]
-        raise InputError(f"a model of architecture {kind} has no part '{part}'; it can train {', '.join(['whole', *others])}")
+        others = [o for o, own in there.items() if any(n.startswith(own) for n, _ in model.named_parameters())]
+        known = ", ".join(("whole", *others))
+        raise InputError(f"a model of architecture {kind} has no part '{part}'; it can train {known}")
     return names
 
 
@@ -75,7 +85,7 @@ def learning(model: nn.Module) -> int:
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
-def grown(weights: dict[str, torch.Tensor], fresh: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]]:
+def grown(weights: dict[str, Tensor], fresh: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """`fresh` with the values of `weights` of the same name and shape, and the names of those that have none."""
     alike = {name for name, value in fresh.items() if name in weights and weights[name].shape == value.shape}
     return {name: weights[name] if name in alike else value for name, value in fresh.items()}, sorted(

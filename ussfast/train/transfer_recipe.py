@@ -21,8 +21,8 @@ class StemMixConfig(Checked):
     """How mixtures of stems are drawn.
 
     augment: "none"; "pitch": every mixture is moved by up to `semitones`, up or down; "stretch": and lasts `stretch`
-        times as long; "incoherent": every stem is from a piece and a place of its own; "all": half of the mixtures each,
-        and every stem up to `gain_db` louder or quieter.
+        times as long; "incoherent": every stem is from a piece and a place of its own; "all": half of the mixtures
+        each, and every stem up to `gain_db` louder or quieter.
     Of models with prompts alone:
     most: stems that are mixed at once. background: share of mixtures that have effects or ambience beside the stems,
         which come with the package. absent: share of batches that ask for something else, too, which is not there.

@@ -100,7 +100,7 @@ def stage_recipe(recipe: TransferRecipe, options: TransferOptions) -> TransferRe
         recipe = recipe.changed("stems", augment=options.augment)
     if options.stage == "pretrain":
         if architecture_of(recipe.model) != "chimera":
-            raise InputError(f"stage pretrain is for a chimera's embedding, and recipe {recipe.name} is of another model")
+            raise InputError(f"stage pretrain is for a chimera's embedding: recipe {recipe.name} is of another model")
         recipe = recipe.changed("objective", loss="deep_clustering")
     elif recipe.objective.loss == "deep_clustering":
         raise InputError("objective.loss deep_clustering trains an embedding alone: say --stage pretrain")

@@ -1,4 +1,4 @@
-"""Training a model that separates by a detector's vectors on stems: each has the vector of itself as an example clip."""
+"""Training a model that separates by a detector's vectors on stems: each has its own vector, as an example clip."""
 
 from pathlib import Path
 
