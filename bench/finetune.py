@@ -1,6 +1,6 @@
 """What `ussfast finetune` gains and loses, on sounds that the default never heard:
 
-    .venv/bin/python bench/finetune.py stems data/manifest.json DIR     # DIR/learn and DIR/test: stems of other recordings
+    .venv/bin/python bench/finetune.py stems data/manifest.json DIR     # DIR/learn, and DIR/test of other recordings
     ussfast finetune default --stems DIR/learn -o MODEL
     .venv/bin/python bench/finetune.py test DIR MODEL                   # held-out recordings, before and after
     ussfast evaluate --data data/manifest.json -m MODEL                 # the dev table; with -m default what it was
@@ -25,8 +25,8 @@ EXCERPT_SECONDS = 3.0
 
 
 def stems(manifest: Path, folder: Path, seconds: float) -> None:
-    """Stems of `seconds` each to learn from, and as much as there is to test on: every second recording of a label, those
-    by one person together where the manifest says whose they are."""
+    """Stems of `seconds` each to learn from, and as much as there is to test on: every second recording of a label,
+    those by one person together where the manifest says whose they are."""
     items = [item for item in read_manifest(manifest) if item.split == "tune"]
     for part, first in (("learn", 1), ("test", 0)):
         joined = {}

@@ -45,8 +45,8 @@ def finetune(
 ) -> None:
     """Make a model of your own from one that there is and a few minutes of stems.
 
-    The stems train the model's prompts of their names, or become new ones. A part of them is held out: the better one of
-    the old and the new model on that is what you get. Run it again to go on; Ctrl-C keeps the best so far.
+    The stems train the model's prompts of their names, or become new ones. A part of them is held out: the better one
+    of the old and the new model on that is what you get. Run it again to go on; Ctrl-C keeps the best so far.
     """
     context.with_resource(silent_libraries(quiet))
     from ussfast.cli import checks

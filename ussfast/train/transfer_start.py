@@ -112,13 +112,18 @@ def stem_vector(model: SpectralModel, pool: StemPool, source: int) -> Tensor:
 
 def _with_sources(model: SpectralModel, info: ModelInfo, pool: StemPool) -> Beginning:
     """A model whose sources are called as the stems stays as it is; one with other names, or another number of sources,
-    gets these and a new last layer where the number differs; one without names has none afterwards either."""
+    gets these and a new last layer where the number differs; one without names has none afterwards either. One that
+    only embeds gets a layer that makes masks."""
     config, names, notes = model.config, pool.names, list[str]()
     known = {label.casefold(): label for label in config.labels}
     places = {name.casefold(): i for i, name in enumerate(names)}
     if config.labels and known.keys() == places.keys():
         order = tuple(places[label.casefold()] for label in config.labels)
         return Beginning(config, model.state_dict(), order=order, info=info)
+    if not getattr(config, "masks", True):
+        notes.append(f"it only embeds so far: masks of {', '.join(names)} begin anew")
+        config = dataclasses.replace(config, masks=True, sources=len(names), labels=names)
+        return Beginning(config, model.state_dict(), order=tuple(range(len(names))), info=info, notes=tuple(notes))
     if config.labels:
         notes.append(f"its sources were {', '.join(config.labels)}, and are {', '.join(names)} from now on")
         config = dataclasses.replace(config, sources=len(names), labels=names)
