@@ -5,7 +5,8 @@
 takes the vocals whose `source` says "sampled vowels femalevoices" or "malevoices". Every woman of the training split
 sings with every man of it. Of the dev split, nobody's audio is in two pieces: recordings are cut in halves, which meet
 a half of each of two others; the first part of a piece is for validation, the rest for the test. Beside the folders
-train, dev and test there is songs.json, a manifest of the training songs that have nothing of these voices.
+train, dev and test there is songs.json, a manifest of the training songs that have nothing of these voices, and
+melodies.json, with nothing but their stems vocals and other.
 """
 
 import re
@@ -71,7 +72,9 @@ def main() -> None:
     used = {row["song"] for row in rows if VOICES.search(str(row.get("source")))}
     songs = [row for row in rows if row["prompt"] in STEMS and row.get("song") and row["song"] not in used]
     songs = [row for row in songs if row["split"] == "train"]
-    write_rows(output / "songs.json", [moved(row, manifest.parent, output) for row in songs])
+    songs = [moved(row, manifest.parent, output) for row in songs]
+    write_rows(output / "songs.json", songs)
+    write_rows(output / "melodies.json", [row for row in songs if row["prompt"] in ("vocals", "other")])
     print(*(f"{split}: {value / 60:.1f} minutes" for split, value in seconds.items()), sep="\n")
     print(f"songs.json: {len(songs)} stems")
 
