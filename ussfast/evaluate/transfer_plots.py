@@ -62,7 +62,8 @@ def curves(found: Found) -> Any:
 
     sets = list(dict.fromkeys(group[2] for group in of))
     conditions = list(dict.fromkeys(group[3] for group in of))
-    titles = list(dict.fromkeys(_title(*group[:2]) for group in of))
+    # In the order of the bars, so that a colour means the same in both pictures.
+    titles = sorted(dict.fromkeys(_title(*group[:2]) for group in of), key=lambda title: title != "scratch")
     figure = Figure(figsize=(2.0 + 3.0 * len(conditions), 0.8 + 2.4 * len(sets)), layout="constrained")
     panels = figure.subplots(len(sets), len(conditions), sharex=True, sharey="row", squeeze=False)
     for (kind, pretrain, downstream, augment), runs in of.items():
