@@ -12,6 +12,7 @@ from ussfast.data.pool import AudioPool, read_manifest
 from ussfast.data.readers import READERS, _base, read_data_set
 from ussfast.data.readers.fsd50k import creative_commons, labels_above, own_labels
 from ussfast.data.readers.slakh import prompt_of
+from ussfast.data.stems import StemPool, read_pieces
 from ussfast.errors import InputError
 from ussfast.plain import needed
 from ussfast.train.mixing import NEXT
@@ -238,6 +239,26 @@ def test_choirset_in_detail(scanned):
     soprano = names["LI_QuartetB_Take04_S1_DYN"]
     assert (soprano["song"], soprano["split"], soprano["speaker"]) == ("dcs LI QuartetB Take04", "dev", "dcs S1")
     assert len(soprano["aligned_with"]) == 3 and scan.unused == 2  # basses alone are no piece
+
+
+SONGS = {  # kind: wanted stems of its songs, and their files
+    "musdb18hq": (None, {"bass": 1, "drums": 1, "other": 1, "vocals": 1}),
+    "slakh": (("bass", "drums", "other"), {"bass": 1, "drums": 1, "other": 2}),
+    "bach10": (None, {"bassoon": 1, "clarinet": 1, "saxophone": 1, "violin": 1}),
+    "choirset": (None, {"alto": 1, "bass_voice": 2, "soprano": 2, "tenor": 1}),
+}
+
+
+@pytest.mark.parametrize("kind", SONGS)
+def test_songs_are_pieces_with_stems(scanned, tmp_path, kind):
+    """What transfer learning reads: of the first piece, in the training split."""
+    scanned(kind)
+    wanted, files = SONGS[kind]
+    pieces = read_pieces(tmp_path / "manifest.json", wanted)
+    assert {name: len(own) for name, own in pieces[0].files.items()} == files
+    assert {piece.split for piece in pieces} == set(SPLITS)
+    pool = StemPool.load(pieces[:1], RATE)
+    assert pool.names == tuple(files) and pool.audio[0].shape[0] == len(files)
 
 
 FFMPEG = """#!/bin/sh

@@ -28,7 +28,7 @@ from ussfast.evaluate.transfer import (
     only,
     scores_of,
 )  # fmt: skip
-from ussfast.evaluate.transfer_store import Cell, chosen, named
+from ussfast.evaluate.transfer_store import Cell, chosen, named, stems_of
 from ussfast.models import build
 from ussfast.models.chimera import ChimeraConfig
 from ussfast.stft import StftConfig
@@ -59,7 +59,7 @@ class Played:
         self.asked, self.stop = [], set(stop)
 
     def __call__(self, cell, data, folder, steps, start):
-        self.asked.append((cell.name, data, steps, start and start.parent.name))
+        self.asked.append((cell.name, data.place, steps, start and start.parent.name))
         if cell.name in self.stop:
             raise Stopped(f"{cell.name} stopped")
         torch.manual_seed(sum(map(ord, cell.name)))
@@ -243,6 +243,18 @@ def test_names_of_data_sets():
             named([text], "--pretrain")
     with pytest.raises(InputError, match="there is already one with the name a"):
         named(["a=x", "a=y"], "--downstream")
+
+
+def test_some_stems_only(stems):
+    assert stems_of(["a=x, y,x", "b=y,z"], ["a", "b", "c"]) == {"a": ("x", "y"), "b": ("y", "z")}
+    with pytest.raises(InputError, match="--stems d=x,y: is not of a data set; those are a, b"):
+        stems_of(["d=x,y"], ["a", "b"])
+    for text in ("a", "a=", "a=x,x"):
+        with pytest.raises(InputError, match=f"--stems {text}: give NAME=STEM,STEM"):
+            stems_of([text], ["a"])
+    assert DataSet.read("a", stems, ("tenor", "alto")).fingerprint == DataSet.read("a", stems).fingerprint
+    with pytest.raises(InputError, match="no piece has all of alto, bass"):
+        DataSet.read("a", stems, ("alto", "bass"))
 
 
 def test_names_from_lists():

@@ -152,6 +152,16 @@ def test_seeds_and_cells_are_added(places, whole, capsys):
     assert first["mixture"] == second["mixture"] and first["scores"] != second["scores"]
 
 
+def test_some_stems_of_a_set(places, tmp_path, capsys):
+    """Pre-training on two of three; the model has two sources then."""
+    from ussfast.checkpoints.store import load_model
+
+    asked = arguments(places, tmp_path / "study", "-q", "--stems", "songs=bass,other", "--only", "pretrain-*-none-0")
+    assert run(capsys, *asked)[0] == 0
+    config = load_model(tmp_path / "study/runs/pretrain-songs-none-0/model")[0].config
+    assert config.labels == ("bass", "other")
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -160,6 +170,8 @@ def test_seeds_and_cells_are_added(places, whole, capsys):
         (["--pretrain", "choir"], "--pretrain choir: give NAME=PATH"),
         (["--downstream", "songs=x"], "--downstream songs: is the name of a --pretrain, too"),
         (["--downstream", "more=nowhere.json"], "nowhere.json"),
+        (["--stems", "voices=a,b"], "--stems voices=a,b: is not of a data set; those are songs, choir"),
+        (["--stems", "songs=bass,violin"], "no piece has all of bass, violin"),
         (["--recipe", "default"], "is of kind 'separation': it is for 'ussfast train'"),
         (["--recipe", "none"], "no recipe none"),
         (["--only", "tail-*"], "--only tail-*: fits no cell"),

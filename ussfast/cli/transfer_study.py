@@ -22,6 +22,10 @@ def transfer(
     pretrain: Annotated[
         list[str] | None, typer.Option(metavar="NAME=PATH", help="The same with many stems, to begin with; repeat.")
     ] = None,
+    stems: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=STEM,...", help="Only these of a data set, such as drums,bass,other; repeat."),
+    ] = None,
     augment: Annotated[
         str, typer.Option(metavar="NAME,...", help="Conditions: of none, pitch, stretch and incoherent.")
     ] = "none,pitch,stretch,incoherent",
@@ -51,11 +55,12 @@ def transfer(
     Every cell is a run folder that is gone on with; with other sets, conditions or seeds, those are added.
     """
     from ussfast.cli import checks
-    from ussfast.evaluate.transfer_store import AUGMENTS, TRAINED, chosen, named
+    from ussfast.evaluate.transfer_store import AUGMENTS, TRAINED, chosen, named, stems_of
 
     sets = named(pretrain or [], "--pretrain"), named(downstream, "--downstream")
     if both := sorted(sets[0].keys() & sets[1].keys()):
         raise InputError(f"--downstream {both[0]}: is the name of a --pretrain, too; choose another one")
+    wanted = stems_of(stems or [], [*sets[0], *sets[1]])
     conditions, trained = chosen(augment, AUGMENTS, "--augment"), chosen(train, TRAINED, "--train")
     if not sets[0] and trained != ("scratch",):
         raise InputError("give --pretrain NAME=PATH, or --train scratch alone")
@@ -67,14 +72,13 @@ def transfer(
     checks.blocked(output)
     from ussfast.evaluate import transfer_report
     from ussfast.evaluate.transfer import StudyConfig
-    from ussfast.train.study import carry_out
+    from ussfast.train.study import Plan, carry_out
 
     config = StudyConfig(pretrain_steps, finetune_steps, None if apart else samples, seconds, seed)
     patterns = [part.strip() for part in (only or "").split(",") if part.strip()]
     context.with_resource(silent_libraries(quiet))
-    found = carry_out(
-        *sets, config, recipe, output, device, conditions, trained, seeds, patterns, max_minutes, quiet or as_json
-    )
+    plan = Plan(*sets, conditions, trained, seeds, wanted, patterns)
+    found = carry_out(plan, config, recipe, output, device, max_minutes, quiet or as_json)
     paths = transfer_report.write(found, output)
     if as_json:
         print(json.dumps(transfer_report.summary(found), indent=1))

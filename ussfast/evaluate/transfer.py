@@ -49,23 +49,26 @@ class StudyConfig(Checked):
 
 @dataclass(frozen=True)
 class DataSet:
-    """Recordings with stems. fingerprint: of names, splits and sizes of files."""
+    """Recordings with stems. stems: names of those that are wanted, all of them if there are none. fingerprint: of
+    names, splits and sizes of files.
+    """
 
     name: str
     place: Path
+    stems: tuple[str, ...]
     pieces: tuple[Piece, ...]
     fingerprint: str
 
     @classmethod
-    def read(cls, name: str, place: Path) -> "DataSet":
+    def read(cls, name: str, place: Path, stems: tuple[str, ...] = ()) -> "DataSet":
         """Raises InputError as `read_pieces` does."""
-        pieces = tuple(read_pieces(place))
+        pieces = tuple(read_pieces(place, stems or None))
         facts = [
             (piece.name, piece.split, source, [(Path(file).name, Path(file).stat().st_size) for file in files])
             for piece in pieces
             for source, files in sorted(piece.files.items())
         ]
-        return cls(name, place, pieces, hashlib.sha256(repr(facts).encode()).hexdigest()[:16])
+        return cls(name, place, stems, pieces, hashlib.sha256(repr(facts).encode()).hexdigest()[:16])
 
     def held_out(self, rate: int) -> StemPool:
         """What nothing is trained on: split test, without one dev, without either what training leaves out."""
@@ -91,7 +94,7 @@ class Train(Protocol):
         Stopped: it did not come to its last step; the same call again goes on.
     """
 
-    def __call__(self, cell: Cell, data: Path, folder: Path, steps: int, start: Path | None) -> Trained: ...
+    def __call__(self, cell: Cell, data: DataSet, folder: Path, steps: int, start: Path | None) -> Trained: ...
 
 
 class Stopped(Exception):
@@ -196,7 +199,7 @@ class Study:
         before = cell.before
         start = None if before is None else self.store.run(before) / "model"
         begun = time.monotonic()
-        trained = self.train(cell, data.place, self.store.run(cell), self.config.steps(cell), start)
+        trained = self.train(cell, data, self.store.run(cell), self.config.steps(cell), start)
         seconds = time.monotonic() - begun
         model = load_model(trained.model)[0].to(self.device).eval()
         facts: dict[str, Any] = {

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -132,6 +132,20 @@ def named(pairs: list[str], option: str) -> dict[str, Path]:
         if name in found:
             raise InputError(f"{option} {pair}: there is already one with the name {name}")
         found[name] = Path(path)
+    return found
+
+
+def stems_of(pairs: list[str], sets: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Names of stems by data set, from NAME=STEM,...; InputError for what is none, or a set that there is not."""
+    found: dict[str, tuple[str, ...]] = {}
+    for pair in pairs:
+        name, _, stems = pair.partition("=")
+        wanted = tuple(dict.fromkeys(stem.strip() for stem in stems.split(",") if stem.strip()))
+        if name not in sets:
+            raise InputError(f"--stems {pair}: is not of a data set; those are {', '.join(sets)}")
+        if len(wanted) < 2:
+            raise InputError(f"--stems {pair}: give NAME=STEM,STEM,... with two stems or more")
+        found[name] = wanted
     return found
 
 

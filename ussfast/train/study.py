@@ -5,6 +5,7 @@ import copy
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ussfast.audio.atomic import atomic_write
 from ussfast.engine.settings import pick_device
 from ussfast.evaluate import transfer_report
 from ussfast.evaluate.transfer import DataSet, Found, Stopped, Study, StudyConfig, Trained, grid, only
-from ussfast.evaluate.transfer_store import TUNED, Cell
+from ussfast.evaluate.transfer_store import AUGMENTS, TUNED, Cell
 from ussfast.train.console import clock
 from ussfast.train.folders import folders
 from ussfast.train.log import SI_SDR, read_log
@@ -36,13 +37,13 @@ class Runs:
         self.rate: int = transfer_from_dict(recipe).model.sample_rate
         self.recipe, self.device, self.until, self.quiet = recipe, device, until, quiet
 
-    def __call__(self, cell: Cell, data: Path, folder: Path, steps: int, start: Path | None) -> Trained:
+    def __call__(self, cell: Cell, data: DataSet, folder: Path, steps: int, start: Path | None) -> Trained:
         stage = "finetune" if cell.kind in TUNED else cell.kind
-        options: dict[str, Any] = {"stage": stage, "augment": cell.augment}
+        options: dict[str, Any] = {"stage": stage, "augment": cell.augment, "stems": data.stems}
         if cell.kind in TUNED:
             options |= {"source": str(start), "train": cell.kind}
         recipe = self._written(cell, folder)
-        job = Job(str(recipe), data, folder, None, self.device, steps, until=self.until)
+        job = Job(str(recipe), data.place, folder, None, self.device, steps, until=self.until)
         with open(os.devnull, "w") as nowhere, contextlib.ExitStack() as stack:
             if self.quiet:
                 stack.enter_context(contextlib.redirect_stdout(nowhere))
@@ -69,33 +70,41 @@ class Runs:
 
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a study is asked for.
+
+    pretrain, downstream: places of data sets by name. stems: of those sets of which some are wanted. augments, trained:
+    conditions and kinds of training. seeds: how many. patterns: of the cells that are wanted, all if there are none.
+    """
+
+    pretrain: Mapping[str, Path]
+    downstream: Mapping[str, Path]
+    augments: Sequence[str] = AUGMENTS
+    trained: Sequence[str] = ("whole", "mask", "scratch")
+    seeds: int = 1
+    stems: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    patterns: Sequence[str] = ()
+
+
 def carry_out(
-    pretrain: Mapping[str, Path],
-    downstream: Mapping[str, Path],
-    config: StudyConfig,
-    source: str,
-    output: Path,
-    device: str,
-    augments: Sequence[str],
-    trained: Sequence[str],
-    seeds: int,
-    patterns: Sequence[str] = (),
-    max_minutes: float | None = None,
-    quiet: bool = False,
-) -> Found:
+    plan: Plan, config: StudyConfig, source: str, output: Path, device: str = "auto",
+    max_minutes: float | None = None, quiet: bool = False,
+) -> Found:  # fmt: skip
     """The study of `ussfast evaluate transfer`, in a folder of results that is made or gone on with.
 
     Args:
-        pretrain, downstream: places of data sets by name. source: recipe. trained: of TRAINED. seeds: how many.
-        patterns: of the cells that are wanted. max_minutes: of training, after which what there is is returned.
+        source: recipe, a file or the name of one. max_minutes: of training, after which what there is is returned.
     Raises:
         InputError: as `Runs`, `Study`, `DataSet.read` and `only` do.
     """
     until = None if max_minutes is None else time.time() + 60 * max_minutes
     recipe = read_recipe(source)
     runs = Runs(recipe, device, until, quiet)
-    sets = [DataSet.read(name, place) for name, place in (*pretrain.items(), *downstream.items())]
-    cells = only(grid(list(pretrain), list(downstream), augments, trained, seeds), patterns)
+    places = {**plan.pretrain, **plan.downstream}
+    sets = [DataSet.read(name, place, plan.stems.get(name, ())) for name, place in places.items()]
+    every = grid(list(plan.pretrain), list(plan.downstream), plan.augments, plan.trained, plan.seeds)
+    cells = only(every, plan.patterns)
     transfer_report.prepare(output)
     study = Study(sets, config, recipe, runs.rate, output, runs, pick_device(device))
     return study.run(cells, (lambda line: None) if quiet else (lambda line: print(f"{clock()}  {line}", flush=True)))
