@@ -117,6 +117,30 @@ def test_what_is_held_out_can_speak_against_the_tuned_prompt(separator):
     assert right.kept and right.after > right.before + 1
 
 
+def test_a_single_clip_is_trusted_half_the_way(separator):
+    """Its crops say how good the tuned prompt is for that clip, not for others of its kind."""
+    weights = []
+
+    def way(clips, learner):
+        case = Case.of(separator, "tone", clips, [hiss(1)], RATE, "enrolled", {"steps": 10, "lr": 0.1, **SHORT})
+        with torch.enable_grad():
+            tuner = case.tuner(learner)
+            tuner.step(tuner.optimizer(0.1), 1.0)
+        learned = tuner.vectors.detach()[0] * tuner.scale - tuner.start
+        asked = tuner._asked()[0] - tuner.start
+        tuner._first = tuner._highest = np.full_like(tuner._first, -100.0)
+        assert tuner.validated() and torch.equal(tuner.found, tuner._asked()[0])
+        weights.append(learned.norm())
+        return float((asked @ learned) / (learned @ learned))
+
+    frozen = Frozen(separator.engine.model)
+    assert way([tones(1, 4)], frozen) == pytest.approx(0.5)
+    assert way([tones(1), tones(2)], frozen) == pytest.approx(1)
+    frozen.weights = [torch.nn.Parameter(torch.zeros(1))]  # then it is the weights that learn most
+    assert way([tones(1, 4)], frozen) == pytest.approx(1)
+    assert min(weights) > 0
+
+
 def test_worse_is_what_chance_does_not_explain(separator):
     tuner = object.__new__(Tuner)
     tuner.config = TuneConfig(doubt=1.0)

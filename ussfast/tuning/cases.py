@@ -17,7 +17,7 @@ from ussfast.tuning.bundled import backgrounds as bundled
 from ussfast.tuning.config import TuneConfig
 from ussfast.tuning.mixtures import Mixtures
 from ussfast.tuning.sounds import Sound, clipped, cut, read_sounds
-from ussfast.tuning.tuner import Learner, Progress, Tuned, Tuner
+from ussfast.tuning.tuner import ALONE, Learner, Progress, Tuned, Tuner
 
 ENROLLED = "enrolled"
 
@@ -86,7 +86,8 @@ class Case:
             Mixtures([pieces[i] for i in which] or pieces, self.beside, config.seconds, self.rate, rng)
             for which, rng in zip(held, others, strict=True)
         ]
-        return Tuner(learner, self.begun.vector.to(self.device), learned, checks, held, config)
+        share = ALONE if len(self.sounds) == 1 else 1.0
+        return Tuner(learner, self.begun.vector.to(self.device), learned, checks, held, config, share)
 
     def prompt(self, found: Tuned) -> Prompt:
         told = replace(self.origin, tuning=Tuning(found.steps, found.before, found.after))

@@ -22,6 +22,7 @@ from ussfast.tuning.mixtures import Mixtures
 TOGETHER = 8  # mixtures whose trunk is computed at once
 FLOOR = 1e-3  # of the loss in dB: what is 30 dB below the sound counts little
 LEAST = 4  # held mixtures of a fold
+ALONE = 0.5  # of the way, which what a single clip teaches is trusted for: it says little about others of its kind
 WIDTH = 64  # numbers of a vector that learning rates are meant for
 TESTED_LR, TEST_STEPS = (1e-3, 0.3), 32  # between which a learning rate is looked for
 
@@ -132,13 +133,16 @@ class Tuner:
         learned: what they learn from. held: what they are measured on, per fold. without: the sounds of `learned` that
             a fold does not learn from. With several folds, the vector that counts is another one, which learns from all
             sounds; with one, it is that of the fold.
+        share: of the way from the start to what was learned, at which the vector to keep lies; all of it where weights
+            learn along.
     """
 
     def __init__(
         self, learner: Learner, start: Tensor, learned: Mixtures, held: Sequence[Mixtures],
-        without: Sequence[Sequence[int]], config: TuneConfig,
+        without: Sequence[Sequence[int]], config: TuneConfig, share: float = 1.0,
     ):  # fmt: skip
         self.learner, self.config, self.rng = learner, config, learned.rng
+        self.share = 1.0 if learner.weights else share
         # Per vector: the sounds that it does not learn from, and mixtures per step; folds only have to keep up.
         self.takes = [(without[0], config.batch)]
         if len(held) > 1:
@@ -156,9 +160,14 @@ class Tuner:
 
     def _scores(self) -> np.ndarray:
         """SDR of the folds' vectors on what they did not learn from, in dB: of each fold, or each mixture of one."""
-        vectors = (self.vectors.detach() * self.scale)[-len(self.checks) :].unbind()
+        vectors = self._asked()[-len(self.checks) :].unbind()
         found = [checks.sdrs(vector) for checks, vector in zip(self.checks, vectors, strict=True)]
         return np.array([each.mean() for each in found]) if len(found) > 1 else found[0]
+
+    def _asked(self) -> Tensor:
+        """[vectors, dim]: what they ask with."""
+        learned = self.vectors.detach() * self.scale
+        return learned if self.share == 1 else self.start + self.share * (learned - self.start)
 
     def _fresh(self) -> torch.nn.Parameter:
         return torch.nn.Parameter((self.start / self.scale).repeat(len(self.takes), 1))
@@ -198,7 +207,7 @@ class Tuner:
             self._highest = scores
         if not worse:
             self.best, self.kept = self.now, True
-            self.found = self.vectors.detach()[0] * self.scale
+            self.found = self._asked()[0]
         return not worse
 
     def _worse(self, scores: np.ndarray, than: np.ndarray) -> bool:
