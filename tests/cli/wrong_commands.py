@@ -188,6 +188,12 @@ WRONG = [
     (["train", "gone.yaml", "--data", "good.wav", "-o", "run"], 2, "no recipe gone.yaml"),
     (["train", "default", "--data", "gone.json", "-o", "run"], 2, "gone.json: no such manifest"),
     (["train", "default", "--data", "good.wav", "-o", "run", "--start", "gone"], 2, "gone: no such directory"),
+    (["train", "transfer", "gone.yaml", "--data", "good.wav", "-o", "run"], 2, "no recipe gone.yaml"),
+    (["train", "transfer", "--data", "gone", "-o", "run"], 2, "gone: no such folder of stems, and no such manifest"),
+    (["train", "transfer", "--data", "other", "-o", "run", "--from", "gone"], 2, "no model 'gone'"),
+    (["finetune", "default", "--stems", "gone", "-o", "mine"], 2, "gone: no such folder of stems, and no such"),
+    (["finetune", "gone", "--stems", "other", "-o", "mine"], 2, "no model 'gone'; a model is 'default'"),
+    (["finetune", "causal", "--stems", "other", "-o", "good.wav"], 1, "good.wav is not a folder"),
     (["train", "keep", "gone", "kept"], 2, "gone: no such run folder"),
     (["train", "pack", "gone", "out", "--max-size", "1MB"], 2, "gone: no such manifest"),
 ]

@@ -121,8 +121,9 @@ def transfer(
     output: Output,
     recipe: Annotated[str, typer.Argument(help="A YAML file of kind transfer, or 'transfer'.")] = "transfer",
     stage: Annotated[
-        Stage, typer.Option(help="pretrain: a fresh embedding; finetune: the model --from; scratch: a fresh model.")
-    ] = Stage.scratch,
+        Stage | None,
+        typer.Option(help="pretrain: a fresh embedding; finetune, usual with --from; scratch, usual without it."),
+    ] = None,
     source: Annotated[str | None, typer.Option("--from", metavar="MODEL", help="The model to begin with.")] = None,
     train: Annotated[Train, typer.Option(help="What of it learns.")] = Train.whole,
     augment: Annotated[Augment | None, typer.Option(help="In place of the recipe's.")] = None,
@@ -152,8 +153,9 @@ def transfer(
     from ussfast.train.run import Job
     from ussfast.train.transfer_runs import TransferOptions, train_transfer
 
+    usual = Stage.scratch if source is None else Stage.finetune
     options = TransferOptions(
-        stage.value, source, train.value, augment.value if augment else None, tuple(stem or ()), by.value, held,
+        (stage or usual).value, source, train.value, augment.value if augment else None, tuple(stem or ()), by.value, held,
         stem_minutes, detector,
     )  # fmt: skip
     train_transfer(Job(recipe, data, output, max_minutes, device, steps), options)

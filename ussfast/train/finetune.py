@@ -27,7 +27,7 @@ from ussfast.train.log import Row
 from ussfast.train.run import Job
 from ussfast.train.trainer import Trainer
 from ussfast.train.transfer import Transfer
-from ussfast.train.transfer_parts import learning
+from ussfast.train.transfer_parts import learning, of_part
 from ussfast.train.transfer_recipe import load_transfer_recipe
 from ussfast.train.transfer_runs import TransferOptions, begin, pools, stage_recipe, used_items, work_of
 from ussfast.tuning.joint import copy_beside
@@ -104,6 +104,8 @@ def finetune(
         say(note)
     work = work_of(chosen, train, held, beginning, where, options)
     untouched = beginning.build().to(where)
+    if options.train != "whole":
+        of_part(untouched, options.train)  # said before anything is measured
     _check_run(run, work, str(stems))
     before = work.means(work.scores(untouched))
     say(f"before: {shown(before)}; held out are {len(work.excerpts)} excerpts")
