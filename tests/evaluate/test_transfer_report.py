@@ -6,8 +6,9 @@ import pytest
 
 from ussfast.evaluate import transfer_report
 from ussfast.evaluate.transfer import Found, StudyConfig
+from ussfast.evaluate.transfer_cells import Cell
 from ussfast.evaluate.transfer_report import FILES, lines, markdown, write
-from ussfast.evaluate.transfer_store import Cell, Outcome
+from ussfast.evaluate.transfer_store import Outcome
 
 CONFIG = StudyConfig(pretrain_steps=300, finetune_steps=100, samples=None, seconds=2.0)
 EXCERPTS = 12

@@ -23,12 +23,10 @@ from ussfast.evaluate.transfer import (
     StudyConfig,
     Trained,
     excerpts_of,
-    grid,
     mixture_scores,
-    only,
     scores_of,
 )  # fmt: skip
-from ussfast.evaluate.transfer_store import Cell, chosen, named, stems_of
+from ussfast.evaluate.transfer_cells import Cell, chosen, grid, named, only, stems_of
 from ussfast.models import build
 from ussfast.models.chimera import ChimeraConfig
 from ussfast.stft import StftConfig

@@ -55,7 +55,7 @@ def transfer(
     Every cell is a run folder that is gone on with; with other sets, conditions or seeds, those are added.
     """
     from ussfast.cli import checks
-    from ussfast.evaluate.transfer_store import AUGMENTS, TRAINED, chosen, named, stems_of
+    from ussfast.evaluate.transfer_cells import AUGMENTS, TRAINED, chosen, named, stems_of
 
     sets = named(pretrain or [], "--pretrain"), named(downstream, "--downstream")
     if both := sorted(sets[0].keys() & sets[1].keys()):

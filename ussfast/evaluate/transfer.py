@@ -8,7 +8,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -20,7 +19,8 @@ from ussfast.checkpoints.store import load_model
 from ussfast.data.stems import Piece, StemPool, read_pieces
 from ussfast.errors import InputError
 from ussfast.evaluate.metrics import audible, best_order, si_sdr
-from ussfast.evaluate.transfer_store import TUNED, Cell, Outcome, Store
+from ussfast.evaluate.transfer_cells import Cell
+from ussfast.evaluate.transfer_store import Outcome, Store
 from ussfast.models import SpectralModel
 from ussfast.plain import Checked, Range
 
@@ -109,42 +109,6 @@ class Found:
     recipe: str
     sets: Mapping[str, str]
     outcomes: Mapping[Cell, Outcome]
-
-
-def grid(
-    pretrain: Sequence[str], downstream: Sequence[str], augments: Sequence[str], trained: Sequence[str], seeds: int
-) -> list[Cell]:
-    """All cells in the order in which they are done: first seeds first, the first condition whole before the next."""
-    cells: list[Cell] = []
-    for seed in range(seeds):
-        for augment in augments:
-            if "scratch" in trained:
-                cells += [Cell("scratch", augment, None, name, seed) for name in downstream]
-            for before in pretrain if set(trained) & set(TUNED) else ():
-                cells.append(Cell("pretrain", augment, before, None, seed))
-                cells += [
-                    Cell(kind, augment, before, name, seed)  # type: ignore[arg-type]
-                    for name in downstream
-                    for kind in trained
-                    if kind in TUNED
-                ]
-    return cells
-
-
-def only(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
-    """The cells with a name like one of the patterns, and what they begin with; all if there are no patterns.
-
-    Raises:
-        InputError: a pattern that fits none.
-    """
-    if not patterns:
-        return list(cells)
-    for pattern in patterns:
-        if not any(fnmatch(cell.name, pattern) for cell in cells):
-            raise InputError(f"--only {pattern}: fits no cell; the first is {cells[0].name}")
-    wanted = {cell for cell in cells if any(fnmatch(cell.name, pattern) for pattern in patterns)}
-    wanted |= {before for cell in wanted if (before := cell.before)}
-    return [cell for cell in cells if cell in wanted]
 
 
 class Study:

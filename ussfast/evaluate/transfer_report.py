@@ -14,8 +14,9 @@ from ussfast.audio.atomic import atomic_write
 from ussfast.errors import InputError
 from ussfast.evaluate.tables import table_head, table_row
 from ussfast.evaluate.transfer import Found
+from ussfast.evaluate.transfer_cells import TUNED, Cell
 from ussfast.evaluate.transfer_stats import STAR, best_of, of_excerpts, over_seeds, steps_to_reach, wilcoxon
-from ussfast.evaluate.transfer_store import TUNED, Cell, Outcome
+from ussfast.evaluate.transfer_store import Outcome
 from ussfast.separation import make_folders
 
 FILES = ("transfer.json", "transfer.md", "transfer-scores.png", "transfer-augmentation.png", "transfer-curves.png")

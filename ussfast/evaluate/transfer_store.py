@@ -1,51 +1,20 @@
-"""Cells of the transfer study, and their results in a folder: one file for each, as soon as it is there."""
+"""Results of the transfer study in a folder: one file for each cell, as soon as it is there."""
 
 import dataclasses
 import json
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from ussfast.audio.atomic import atomic_write
 from ussfast.errors import InputError
 from ussfast.evaluate.experiment import belongs, read
+from ussfast.evaluate.transfer_cells import Cell
 from ussfast.plain import Checked, Range, from_dict
 from ussfast.separation import make_folders
 
 SETTINGS, CELLS, RUNS = "transfer-settings.json", "cells", "runs"
-AUGMENTS = ("none", "pitch", "stretch", "incoherent")
-TUNED = ("whole", "mask", "head", "lora")  # what of a model is fine-tuned
-TRAINED = (*TUNED, "scratch")
-NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
-
 Decibels = Annotated[float, Range(-100, 100)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One training run of the study.
-
-    kind: "pretrain", "scratch", or what of a pre-trained model is fine-tuned. pretrain, downstream: names of data
-    sets, None where there is no such stage. augment: of the training mixtures, in every stage.
-    """
-
-    kind: Literal["pretrain", "whole", "mask", "head", "lora", "scratch"]
-    augment: str
-    pretrain: str | None = None
-    downstream: str | None = None
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        """Of its files."""
-        names = [self.kind, *(n for n in (self.pretrain, self.downstream) if n), self.augment, str(self.seed)]
-        return "-".join(names)
-
-    @property
-    def before(self) -> "Cell | None":
-        """The run whose model this one begins with."""
-        return Cell("pretrain", self.augment, self.pretrain, None, self.seed) if self.kind in TUNED else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,41 +89,3 @@ class Store:
 
     def _path(self, cell: Cell) -> Path:
         return self.folder / CELLS / f"{cell.name}.json"
-
-
-def named(pairs: list[str], option: str) -> dict[str, Path]:
-    """Data sets from NAME=PATH; InputError for what is none, or for a name given twice."""
-    found: dict[str, Path] = {}
-    for pair in pairs:
-        name, equals, path = pair.partition("=")
-        if not equals or not path or not NAME.fullmatch(name):
-            raise InputError(f"{option} {pair}: give NAME=PATH, the name of letters, digits and _")
-        if name in found:
-            raise InputError(f"{option} {pair}: there is already one with the name {name}")
-        found[name] = Path(path)
-    return found
-
-
-def stems_of(pairs: list[str], sets: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """Names of stems by data set, from NAME=STEM,...; InputError for what is none, or a set that there is not."""
-    found: dict[str, tuple[str, ...]] = {}
-    for pair in pairs:
-        name, _, stems = pair.partition("=")
-        wanted = tuple(dict.fromkeys(stem.strip() for stem in stems.split(",") if stem.strip()))
-        if name not in sets:
-            raise InputError(f"--stems {pair}: is not of a data set; those are {', '.join(sets)}")
-        if len(wanted) < 2:
-            raise InputError(f"--stems {pair}: give NAME=STEM,STEM,... with two stems or more")
-        found[name] = wanted
-    return found
-
-
-def chosen(text: str, known: tuple[str, ...], option: str) -> tuple[str, ...]:
-    """Names from a list with commas, each once, in the order of `known`; InputError for one that is not there."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in known:
-            raise InputError(f"{option} {name}: is not one of {', '.join(known)}")
-    if not names:
-        raise InputError(f"{option}: names none of {', '.join(known)}")
-    return tuple(name for name in known if name in names)

@@ -12,8 +12,8 @@ from typing import Any
 from ussfast.audio.atomic import atomic_write
 from ussfast.engine.settings import pick_device
 from ussfast.evaluate import transfer_report
-from ussfast.evaluate.transfer import DataSet, Found, Stopped, Study, StudyConfig, Trained, grid, only
-from ussfast.evaluate.transfer_store import AUGMENTS, TUNED, Cell
+from ussfast.evaluate.transfer import DataSet, Found, Stopped, Study, StudyConfig, Trained
+from ussfast.evaluate.transfer_cells import AUGMENTS, TUNED, Cell, grid, only
 from ussfast.train.console import clock
 from ussfast.train.folders import folders
 from ussfast.train.log import SI_SDR, read_log
