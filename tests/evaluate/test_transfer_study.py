@@ -126,6 +126,8 @@ def test_what_is_done_is_not_done_again(stems, tmp_path):
     found = study(stems, tmp_path, second).run(CELLS[:4])
     assert [name for name, *_ in second.asked] == ["whole-songs-choir-none-0", "mask-songs-choir-none-0"]
     assert found.outcomes[CELLS[0]] == part.outcomes[CELLS[0]]
+    later = study(stems, tmp_path, Played(stop=[CELLS[5].name])).run([*CELLS[4:], *CELLS[:4]])
+    assert list(later.outcomes) == [CELLS[4], *CELLS[:4]]  # what was done before is shown, behind the stop as well
     third = Played()
     assert study(stems, tmp_path, third).run(CELLS[:4]).outcomes == found.outcomes and not third.asked
 

@@ -135,7 +135,7 @@ class Study:
         self._mixture: dict[str, tuple[tuple[float | None, ...], ...]] = {}
 
     def run(self, cells: Sequence[Cell], say: Say = lambda line: None) -> Found:
-        """Does what is not done yet; where a run stops before its last step, the cells that are done so far.
+        """Does what is not done yet, until a run stops before its last step; returns all cells that are done then.
 
         Raises:
             InputError: data that cannot be used, see `StemPool.load`.
@@ -144,17 +144,19 @@ class Study:
             next(excerpts_of(self._pool(self.sets[name]), self.config))  # before hours of work
         prints = {name: one.fingerprint for name, one in self.sets.items()}
         done: dict[Cell, Outcome] = {}
+        stopped = False
         for number, cell in enumerate(cells, start=1):
             outcome = self.store.read(cell, prints)
-            if outcome is None:
+            if outcome is None and not stopped:
                 say(f"{number} of {len(cells)}: {cell.name}, {self.config.steps(cell)} steps")
                 try:
                     outcome = self._outcome(cell)
-                except Stopped as stopped:
-                    say(str(stopped))
-                    break
-                self.store.write(cell, outcome)
-            done[cell] = outcome
+                    self.store.write(cell, outcome)
+                except Stopped as why:
+                    stopped = True
+                    say(str(why))
+            if outcome is not None:
+                done[cell] = outcome
         return Found(self.config, self.recipe, prints, done)
 
     def _outcome(self, cell: Cell) -> Outcome:
