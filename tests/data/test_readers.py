@@ -7,33 +7,17 @@ import pytest
 import soundfile
 from miniatures import EXPECTED, FSD_DEV, MAKERS, RATE, esc50, fsd50k, musdb18hq, sound, vctk_demand, wham
 
-from ussfast.data.manifest import LICENSE_CLASSES, SPLITS, Fields, write_rows
+from ussfast.data.manifest import LICENSE_CLASSES, SPLITS, Fields
 from ussfast.data.pool import AudioPool, read_manifest
 from ussfast.data.readers import READERS, _base, read_data_set
 from ussfast.data.readers.fsd50k import creative_commons, labels_above, own_labels
 from ussfast.data.readers.slakh import prompt_of
-from ussfast.data.stems import StemPool, read_pieces
 from ussfast.errors import InputError
 from ussfast.plain import needed
 from ussfast.train.mixing import NEXT
 
 NONCOMMERCIAL = {"musdb18hq", "wham"}
 OWN_SOURCES = {"bach10", "choirset"}  # their prompts are what is in them, not what models are asked for
-
-
-@pytest.fixture
-def scanned(tmp_path):
-    """Makes a data set, reads it, writes its manifest; returns the scan and the rows by path."""
-
-    def make(kind):
-        root = tmp_path / "sets" / kind
-        root.mkdir(parents=True)
-        MAKERS[kind](root)
-        scan = read_data_set(kind, root, tmp_path / "manifest.json")
-        write_rows(tmp_path / "manifest.json", scan.rows)
-        return scan, {row["path"].removeprefix(f"sets/{kind}/"): row for row in scan.rows}
-
-    return make
 
 
 def test_every_reader_has_its_miniature():
@@ -214,51 +198,6 @@ def test_slakh_in_detail(scanned, tmp_path):
     splits = {row["song"].removeprefix("slakh Track0"): row["split"] for row in scan.rows}
     assert splits == {"1500": "train", "1501": "dev", "1876": "test"}
     assert len(scan.problems) == 1 and "no table of stems" in scan.problems[0].reason
-
-
-def test_bach10_in_detail(scanned, tmp_path):
-    scan, rows = scanned("bach10")
-    sax = rows["01-AchGottundHerr/01-AchGottundHerr-saxphone.wav"]
-    assert (sax["prompt"], sax["song"], sax["license_class"]) == ("saxophone", "bach10 01-AchGottundHerr", "unknown")
-    assert len(sax["aligned_with"]) == 3 and not scan.problems
-    piece = tmp_path / "sets/bach10/01-AchGottundHerr"
-    (piece / f"{piece.name}-saxphone.wav").rename(piece / f"{piece.name}-saxophone.wav")
-    (piece / f"{piece.name}-violin.wav").unlink()
-    scan = read_data_set("bach10", piece.parent, tmp_path / "m.json")
-    assert {row["prompt"] for row in scan.rows if piece.name in row["path"]} == {"saxophone", "clarinet", "bassoon"}
-    assert [(problem.path.name, problem.reason) for problem in scan.problems] == [
-        ("01-AchGottundHerr-violin.wav", "no such file")
-    ]
-
-
-def test_choirset_in_detail(scanned):
-    scan, rows = scanned("choirset")
-    names = {path.removeprefix("audio_wav_22050_mono/DCS_").removesuffix(".wav"): row for path, row in rows.items()}
-    choir = {name.removeprefix("LI_FullChoir_Take01_") for name in names if "FullChoir" in name}
-    assert choir == {"S1_DYN", "S2_LRX", "A1_HSM", "T1_DYN", "B1_LRX", "B2_DYN"}  # one microphone of every singer
-    soprano = names["LI_QuartetB_Take04_S1_DYN"]
-    assert (soprano["song"], soprano["split"], soprano["speaker"]) == ("dcs LI QuartetB Take04", "dev", "dcs S1")
-    assert len(soprano["aligned_with"]) == 3 and scan.unused == 2  # basses alone are no piece
-
-
-SONGS = {  # kind: wanted stems of its songs, and their files
-    "musdb18hq": (None, {"bass": 1, "drums": 1, "other": 1, "vocals": 1}),
-    "slakh": (("bass", "drums", "other"), {"bass": 1, "drums": 1, "other": 2}),
-    "bach10": (None, {"bassoon": 1, "clarinet": 1, "saxophone": 1, "violin": 1}),
-    "choirset": (None, {"alto": 1, "bass_voice": 2, "soprano": 2, "tenor": 1}),
-}
-
-
-@pytest.mark.parametrize("kind", SONGS)
-def test_songs_are_pieces_with_stems(scanned, tmp_path, kind):
-    """What transfer learning reads: of the first piece, in the training split."""
-    scanned(kind)
-    wanted, files = SONGS[kind]
-    pieces = read_pieces(tmp_path / "manifest.json", wanted)
-    assert {name: len(own) for name, own in pieces[0].files.items()} == files
-    assert {piece.split for piece in pieces} == set(SPLITS)
-    pool = StemPool.load(pieces[:1], RATE)
-    assert pool.names == tuple(files) and pool.audio[0].shape[0] == len(files)
 
 
 FFMPEG = """#!/bin/sh

@@ -24,7 +24,7 @@ def outcome(level, curve=(), steps=100, mixture=1.0):
     )
 
 
-def found(**more):
+def found():
     outcomes = {
         Cell("pretrain", "none", "songs"): Outcome(300, 60.0, {"songs": "y"}, 1000),
         Cell("whole", "none", "songs", "choir"): outcome(5.0, [(50, 4.5), (100, 5.0)]),
@@ -32,13 +32,14 @@ def found(**more):
         Cell("scratch", "none", None, "choir"): outcome(3.0, [(200, 4.0), (400, 3.5)], 400),
         Cell("whole", "pitch", "songs", "choir"): outcome(5.5),
     }
-    return Found(CONFIG, "small", {"songs": "y", "choir": "x"}, outcomes | more)
+    return Found(CONFIG, "small", {"songs": "y", "choir": "x"}, outcomes)
 
 
 def test_lines():
     scratch, whole, mask, pitch = lines(found())
     assert (scratch.title, scratch.gain, scratch.p, scratch.steps) == ("scratch", None, None, (200,))
-    assert not scratch.star
+    assert not scratch.star and scratch.early == (200,) and whole.early == (50,)
+    assert mask.early == (100,)  # 3 dB are three quarters of 4
     assert (whole.title, whole.steps, whole.total, scratch.total) == ("songs, whole", (50,), 400, 400)
     assert whole.si_sdr == pytest.approx(5.0) and whole.gain == pytest.approx(2.0)
     assert whole.improvement == pytest.approx(4.0) and whole.p == pytest.approx(2**-EXCERPTS) and whole.star
@@ -60,6 +61,13 @@ def test_seeds_are_averaged_by_excerpt():
     assert rows["songs, whole"].p == pytest.approx(2**-EXCERPTS)
 
 
+def test_scratch_that_learned_nothing():
+    """No part of less than nothing is a goal."""
+    bad = {Cell("scratch", "none", None, "choir"): outcome(1.0, [(200, -2.0), (400, -1.0)], 400)}
+    rows = lines(Found(CONFIG, "small", {}, found().outcomes | bad))
+    assert all(row.early == row.steps == (None,) for row in rows if row.augment == "none")
+
+
 def test_silent_sources_do_not_count():
     quiet = outcome(3.0)
     scores = ((None, 2.0), (None, None), *quiet.scores[2:])
@@ -71,10 +79,10 @@ def test_silent_sources_do_not_count():
 def test_the_table():
     text = markdown(found(), lines(found()))
     assert "300 steps of pre-training, 100 of fine-tuning" in text and "excerpts of 2 s that do not overlap" in text
-    assert "| none | scratch | 3.00 | +2.00 | - | - | - | 200 | 400 |" in text
-    assert "| none | songs, whole | 5.00 * | +4.00 | +2.00 | 2.4e-04 | - | 50 | 400 |" in text
-    assert "| none | songs, mask | 2.50 | +1.50 | -0.50 | 1.000 | - | never | 400 |" in text
-    assert "| pitch | songs, whole | 5.50 | +4.50 | - | - | +0.50 | - | 400 |" in text
+    assert "| none | scratch | 3.00 | +2.00 | - | - | - | 200 | 200 | 400 |" in text
+    assert "| none | songs, whole | 5.00 * | +4.00 | +2.00 | 2.4e-04 | - | 50 | 50 | 400 |" in text
+    assert "| none | songs, mask | 2.50 | +1.50 | -0.50 | 1.000 | - | 100 | never | 400 |" in text
+    assert "| pitch | songs, whole | 5.50 | +4.50 | - | - | +0.50 | - | - | 400 |" in text
     assert "5 runs took 5 minutes" in text and f"{EXCERPTS} excerpts." in text
 
 

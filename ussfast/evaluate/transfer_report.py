@@ -19,6 +19,7 @@ from ussfast.evaluate.transfer_stats import STAR, best_of, of_excerpts, over_see
 from ussfast.evaluate.transfer_store import Outcome
 from ussfast.separation import make_folders
 
+PART = 0.75  # of what scratch reaches at best: where curves still rise
 FILES = ("transfer.json", "transfer.md", "transfer-scores.png", "transfer-augmentation.png", "transfer-curves.png")
 
 
@@ -29,8 +30,8 @@ class Line:
     kind, pretrain, downstream, augment: as in Cell. runs: how many. excerpts: that were compared. si_sdr, improvement:
     in dB, means over excerpts. gain: of si_sdr over scratch under the same condition, and p: of the one-sided test
     that it is positive; both None of scratch itself, or without it. augmented: si_sdr less that without augmentation.
-    steps: that each run took to what scratch reached at best, by the scores of validation; None where it did not get
-    there. total: of pre-training and training.
+    steps: that each run took to what scratch reached at best, by the scores of validation; early: to PART of that; None
+    where it did not get there. total: of pre-training and training.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Line:
     p: float | None
     augmented: float | None
     steps: tuple[int | None, ...]
+    early: tuple[int | None, ...]
     total: int
 
     @property
@@ -87,6 +89,7 @@ def lines(found: Found) -> list[Line]:
                 None if against is None else wilcoxon(own, against),
                 None if plain is None or augment == "none" else mean - _mean(plain),
                 () if control is None else reached(runs, control),
+                () if control is None else reached(runs, control, PART),
                 runs[0].steps + (found.config.pretrain_steps if kind in TUNED else 0),
             )
         )  # fmt: skip
@@ -97,12 +100,16 @@ def _mean(runs: Sequence[Outcome]) -> float:
     return float(np.mean(over_seeds([of_excerpts(run.scores) for run in runs])))
 
 
-def reached(runs: Sequence[Outcome], control: Sequence[Outcome]) -> tuple[int | None, ...]:
-    """Steps of each run to the best score of scratch with the same seed, of the last one where there is none."""
+def reached(runs: Sequence[Outcome], control: Sequence[Outcome], part: float = 1.0) -> tuple[int | None, ...]:
+    """Steps of each run to a part of the best score of scratch with the same seed, of the last one where there is none.
+
+    Without an improvement of scratch (0 dB), there is nothing to get to.
+    """
     goals = [best_of(run.points) for run in control if run.points]
     if not goals:
         return ()
-    return tuple(steps_to_reach(run.points, goals[min(i, len(goals) - 1)]) for i, run in enumerate(runs))
+    pairs = [(run, goals[min(i, len(goals) - 1)]) for i, run in enumerate(runs)]
+    return tuple(steps_to_reach(run.points, part * goal) if goal > 0 else None for run, goal in pairs)
 
 
 def _ordered(of: dict[Group, list[Outcome]]) -> list[Group]:
@@ -188,12 +195,13 @@ def table(rows: Sequence[Line]) -> str:
     for downstream in dict.fromkeys(row.downstream for row in rows):
         own = [row for row in rows if row.downstream == downstream]
         head = ("condition", "model", "SI-SDR (dB)", "over the mixture", "over scratch", "p", "by augmentation")
-        text = table_head(*head, "steps to scratch's best", "steps in all")
+        text = table_head(*head, f"steps to {PART:.0%} of scratch's best", "to its best", "steps in all")
         for row in own:
             text.append(
                 table_row(
                     row.augment, row.title, f"{row.si_sdr:z.2f}{' *' if row.star else ''}", _signed(row.improvement),
-                    _signed(row.gain), _probability(row.p), _signed(row.augmented), _steps(row.steps), row.total,
+                    _signed(row.gain), _probability(row.p), _signed(row.augmented),
+                    _steps(row.early), _steps(row.steps), row.total,
                 )
             )  # fmt: skip
         counts = sorted({row.excerpts for row in own})
@@ -203,8 +211,8 @@ def table(rows: Sequence[Line]) -> str:
     note = (
         f"\\* better than from scratch under the same condition, p < {STAR:g} (one-sided Wilcoxon signed-rank test "
         "over the excerpts). Steps to scratch's best: the first validation that is as good as the best one of the "
-        "model from scratch (its own: where it got there); steps of pre-training are not among them, but in the last "
-        "column."
+        f"model from scratch, or as {PART:.0%} of it in dB over the mixture (its own: where it got there); steps of "
+        "pre-training are not among them, but in the last column."
     )
     return "\n\n".join([*parts, note])
 
