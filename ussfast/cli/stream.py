@@ -73,6 +73,10 @@ def stream(
     live: Annotated[bool, typer.Option("--live", help="Listen to a sound device and play to one.")] = False,
     input_device: Annotated[str | None, typer.Option(metavar="DEVICE", help="Live: index or part of a name.")] = None,
     output_device: Annotated[str | None, typer.Option(metavar="DEVICE", help="Live: index or part of a name.")] = None,
+    virtual: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Live: put it out as a microphone of this name (PulseAudio, PipeWire)."),
+    ] = None,
     list_devices: Annotated[bool, typer.Option("--list-devices", help="List sound devices and stop.")] = False,
     block: Annotated[
         float | None,
@@ -103,7 +107,7 @@ def stream(
 
         print(devices.table(devices.load()))
         return
-    _check_input(live, input, rate, channels, fast, input_device, output_device, block)
+    _check_input(live, input, rate, channels, fast, input_device, output_device, block, virtual)
     if stem is not None and all_stems:
         raise InputError("--stem and --all exclude each other")
     if residual and output is None:
@@ -126,8 +130,9 @@ def stream(
     elif kept is not None and len(kept) == 1 and stem is None and not all_stems:
         stem = kept[0]
     chosen = output is None or stem is not None or all_stems
-    if output_device is not None and not chosen:
-        raise InputError("with -o alone nothing is played: choose what goes to --output-device with --stem or --all")
+    for place, given in (("--output-device", output_device), ("--virtual", virtual)):
+        if given is not None and not chosen:
+            raise InputError(f"with -o alone nothing is played: choose what goes to {place} with --stem or --all")
     source: Any = None
     if not live and input in (None, "-"):
         assert rate is not None
@@ -170,8 +175,8 @@ def stream(
     to = command.Destination(stem, all_stems, output, residual, shown, kept, tuple(queries.files))
     try:
         if live:
-            card = Card(input_device, output_device, rate, channels or 1, plays=to.chosen)
-            command.live(card, open_session, to, None if block is None else block / 1000)
+            card = Card(input_device, output_device, rate, channels or 1, plays=to.chosen and virtual is None)
+            command.live(card, open_session, to, None if block is None else block / 1000, virtual)
         else:
             command.from_source(source, open_session, to, format.value)
     finally:
@@ -187,10 +192,18 @@ def _check_input(
     input_device: str | None,
     output_device: str | None,
     block: float | None,
+    virtual: str | None,
 ) -> None:
     """InputError for options of another kind of input, or one that this kind needs."""
-    only_live = {"--input-device": input_device, "--output-device": output_device, "--block": block}
+    only_live = {
+        "--input-device": input_device, "--output-device": output_device, "--block": block, "--virtual": virtual
+    }  # fmt: skip
     if live:
+        if virtual is not None:
+            from ussfast.streaming.live.virtual import check
+
+            _refuse("is not for --virtual, which is heard by other programs alone", {"--output-device": output_device})
+            check(virtual)
         _refuse("is not for --live", {"INPUT": input, "--fast": fast})
         if block is not None and not 0 < block <= 1000:
             raise InputError(f"--block must be above 0 and at most 1000 ms, not {block:g}")

@@ -1,22 +1,27 @@
 """What `ussfast stream` does once its options are read."""
 
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ussfast.interrupts import held
 from ussfast.separation import Separation
-from ussfast.streaming.live.card import Card
+from ussfast.streaming.live.card import QUEUE_SECONDS, Card, LiveQueues
+from ussfast.streaming.live.fallback import FADE_S, Fallback
+from ussfast.streaming.live.kept import Kept
 from ussfast.streaming.live.outputs import Selection, StemFiles, check_standard_output
 from ussfast.streaming.live.pace import block_seconds
 from ussfast.streaming.live.pcm import RawWriter
-from ussfast.streaming.live.pump import pump
+from ussfast.streaming.live.pump import Pumped, pump
 from ussfast.streaming.live.sources import FileSource, PipeSource
 from ussfast.streaming.live.statistics import Statistics
+from ussfast.streaming.live.virtual import VirtualMicrophone
 from ussfast.streaming.session import Session
 
 
@@ -77,27 +82,82 @@ def from_source(
     _run(blocks, session, source.sample_rate, to, files, put, lambda: 0, lambda: out.clipped)
 
 
-def live(card: Card, open_session: Callable[[int, int], Session], to: Destination, block_s: float | None) -> None:
+def live(
+    card: Card,
+    open_session: Callable[[int, int], Session],
+    to: Destination,
+    block_s: float | None,
+    microphone: str | None = None,
+) -> None:
     """Separates what a sound card hears and plays the chosen stems, or writes files, until an interrupt.
 
     Args:
         block_s: of the card, in seconds; default: the session's hop, 20 ms at most.
+        microphone: name of a virtual one that the chosen stems go to, instead of being played; the card has no outputs.
+            One stem alone gives way to the input while the work is late.
     """
     session = open_session(card.sample_rate, card.channels)
     selection = to.selection(session)
     outputs = card.channels * len(selection.names) if selection else 0
-    queues, stream = card.start(block_s or block_seconds(session.hop_seconds), session.hop_seconds, outputs)
-    put = (lambda piece: queues.write(selection.channels(piece))) if selection else None
-    with closing(stream):
+    with ExitStack() as stack:
+        virtual: VirtualMicrophone | None = None
+        if microphone is not None:
+            with held():  # once it is there, it is removed in any case
+                virtual = stack.enter_context(VirtualMicrophone(microphone, card.sample_rate, outputs))
+        queues, stream = card.start(block_s or block_seconds(session.hop_seconds), session.hop_seconds, outputs)
+        stack.enter_context(closing(stream))
+        sink: LiveQueues | VirtualMicrophone = queues if virtual is None else virtual
+        put = (lambda piece: sink.write(selection.channels(piece))) if selection else None
         files = to.files(session, card.sample_rate, card.channels, None)
-        _run(
-            queues.blocks(), session, card.sample_rate, to, files, put, lambda: queues.dropouts, lambda: queues.clipped
-        )
+        one: OneSound | None = None
+        if virtual is not None and files is None and selection is not None and len(selection.names) == 1:
+            one = OneSound(session, selection.names[0], card.channels, QUEUE_SECONDS)
+
+        def lost() -> int:
+            return queues.dropouts + (0 if one is None else one.overruns)
+
+        _run(queues.blocks(), one or session, card.sample_rate, to, files, put, lost, lambda: sink.clipped)
+
+
+class OneSound:
+    """A session as `pump` takes it that gives one stem, or its input while the work is late.
+
+    Args:
+        session: at its beginning. stem: a label of it, or "residual".
+        late_s: delay that is borne, in seconds.
+        clock: in seconds.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        stem: str,
+        channels: int,
+        late_s: float,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        fade = max(1, round(FADE_S * session.sample_rate))
+        self._stem, self._rate = stem, session.sample_rate
+        self._sound = Fallback(session, channels, Kept([stem], fade), fade, late_s, clock)
+        self.latency, self.hop_seconds = session.latency, session.hop_seconds
+
+    @property
+    def overruns(self) -> int:
+        return self._sound.overruns
+
+    def push(self, block: np.ndarray) -> Separation:
+        return self._given(self._sound.push(block))
+
+    def flush(self) -> Separation:
+        return self._given(self._sound.flush())
+
+    def _given(self, sound: np.ndarray) -> Separation:
+        return Separation((self._stem,), sound[None], self._rate, sound)
 
 
 def _run(
     blocks: Iterable[np.ndarray],
-    session: Session,
+    session: Pumped,
     sample_rate: int,
     to: Destination,
     files: StemFiles | None,

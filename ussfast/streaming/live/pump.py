@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,13 +12,24 @@ from ussfast.separation import Separation
 from ussfast.streaming.live.outputs import StemFiles
 from ussfast.streaming.live.statistics import Statistics
 
-if TYPE_CHECKING:
-    from ussfast.streaming.session import Session
+
+class Pumped(Protocol):
+    """A session, or what stands for one."""
+
+    @property
+    def latency(self) -> float: ...
+
+    @property
+    def hop_seconds(self) -> float: ...
+
+    def push(self, chunk: Any, /) -> Separation: ...
+
+    def flush(self) -> Separation: ...
 
 
 def pump(
     blocks: Iterable[np.ndarray],
-    session: "Session",
+    session: Pumped,
     sample_rate: int,
     statistics: Statistics,
     files: StemFiles | None = None,
