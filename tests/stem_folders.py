@@ -42,8 +42,8 @@ def stem_recipe(model="chimera", **changes):
         "kind": "transfer",
         "model": {"architecture": model, **json.loads(json.dumps(to_dict(MODELS[model])))},
         "optim": {
-            "steps": 6, "lr": 0.01, "weight_decay": 0.0, "warmup": 0, "schedule": "plateau", "autoclip_percentile": 10.0,
-            "ema": 0.0,
+            "steps": 6, "lr": 0.01, "weight_decay": 0.0, "warmup": 0, "schedule": "plateau", "ema": 0.0,
+            "autoclip_percentile": 10.0,
         },
         "stems": {"seconds": 0.4, "batch": 3},
         "objective": {"loss": "chimera" if model == "chimera" else "snr"},

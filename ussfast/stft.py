@@ -86,13 +86,21 @@ def analyze(audio: Tensor, config: StftConfig) -> Tensor:
         audio = F.pad(audio, (half, half + frame_fill(samples, config)))
     elif samples <= half:
         audio = F.pad(audio, (0, half + 1 - samples))
+    return frames(audio, config, centred=config.padding == "reflect")
+
+
+def frames(audio: Tensor, config: StftConfig, centred: bool = False) -> Tensor:
+    """Spectra [batch, frames, bins] of all whole frames in [batch, samples], the first at the beginning.
+
+    centred: the middle of the first at the beginning, with a mirrored border.
+    """
     spec = torch.stft(
         audio,
         config.n_fft,
         config.hop,
         config.window_length,
         window(config, audio.device).to(audio.dtype),
-        center=config.padding == "reflect",
+        center=centred,
         pad_mode="reflect",
         normalized=config.normalize == "default",
         return_complex=True,

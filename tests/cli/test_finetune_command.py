@@ -46,12 +46,15 @@ def test_a_model_of_ones_own(stems, capsys):
 
 
 def test_chosen_stems_and_a_part(stems, capsys):
+    assert run(capsys, "finetune", "base", "--stems", "stems", "-o", "usual", "--steps", "2", "-q")[0] == 0
+    assert load_model(stems / "usual")[1].source["train"] == "head"
     words = ["--stem", "low", "--stem", "mid", "--train", "lora", "--steps", "2"]
     assert run(capsys, "finetune", "base", "--stems", "stems", "-o", "mine", *words, "-q")[0] == 0
     assert load_model(stems / "mine")[1].prompts[-2:] == ("low", "mid")
-    code, _, err = run(capsys, "finetune", "base", "--stems", "stems", "-o", "other", "--train", "mask", "--steps", "1")
+    other = ["finetune", "base", "--stems", "stems", "-o", "other", "--steps", "1"]
+    code, _, err = run(capsys, *other, "--train", "mask")
     assert code == 2 and "has no part 'mask'; it can train whole, head, lora" in err
-    code, _, err = run(capsys, "finetune", "base", "--stems", "stems", "-o", "other", "--stem", "tuba", "--stem", "low", "--steps", "1")
+    code, _, err = run(capsys, *other, "--stem", "tuba", "--stem", "low")
     assert code == 2 and "no piece has all of tuba, low" in err and not (stems / "other").exists()
 
 
@@ -74,7 +77,7 @@ def test_ctrl_c_keeps_the_best(stems):
     while "step 25:" not in seen and time.monotonic() < deadline:
         seen += process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    process.stdout.read()
+    assert "the same command goes on in" in process.stdout.read()
     assert process.wait(60) == 130
     assert ussfast.Separator(stems / "mine", device="cpu").info.source["steps"] >= 25
 
@@ -84,8 +87,8 @@ def test_transfer_in_two_stages(stems, capsys):
     first = ["train", "transfer", "quick.yaml", "--data", "stems", "-o", "pre", "--stage", "pretrain"]
     code, out, _ = run(capsys, *first, "--augment", "incoherent")
     assert code == 0 and "fit of the embedding" in out
-    second = ["train", "transfer", "quick.yaml", "--data", "stems", "-o", "run", "--from", "pre/model", "--train", "mask"]
-    code, out, _ = run(capsys, *second, "--stem-minutes", "0.05", "--max-minutes", "0.0001")
+    second = ["train", "transfer", "quick.yaml", "--data", "stems", "-o", "run", "--from", "pre/model"]
+    code, out, _ = run(capsys, *second, "--train", "mask", "--stem-minutes", "0.05", "--max-minutes", "0.0001")
     again = out.splitlines()[-1]
     assert code == 0 and "to go on: ussfast train transfer quick.yaml --data stems -o run" in again
     code, out, _ = run(capsys, *again.split("to go on: ussfast ")[1].split())

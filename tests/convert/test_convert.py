@@ -219,8 +219,8 @@ def test_the_target_is_checked_before_weights_are_read(exp, tmp_path):
     (tmp_path / "out" / "thesis.tex").touch()
     with pytest.raises(InputError, match="not a ussfast model directory"):
         convert(exp, tmp_path / "out", overwrite=True)
-    with pytest.raises(InputError, match="format 'nussl' is unknown; there are auto, tuss, espnet, sfc"):
-        convert(exp, tmp_path / "new", format="nussl")
+    with pytest.raises(InputError, match="format 'asteroid' is unknown; there are auto, tuss, espnet, sfc"):
+        convert(exp, tmp_path / "new", format="asteroid")
 
 
 def test_without_pyyaml(espnet_exp, tmp_path, monkeypatch):

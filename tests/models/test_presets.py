@@ -7,7 +7,7 @@ import torch
 from golden_io import GOLDEN
 
 from ussfast.checkpoints.store import fill
-from ussfast.convert import FORMATS, _keys, zeroshot
+from ussfast.convert import FORMATS, _keys, nussl, zeroshot
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models import architecture_of, build, config_from_dict
 from ussfast.models.config import to_dict
@@ -31,6 +31,7 @@ PUBLISHED = {
     "sfc-dnr-small": "sfc.dnr.small.learnable",
     "sfc-dnr-medium": "sfc.dnr.medium.learnable",
     "asp-unet": "zeroshot_asp_full",
+    "chimera-wham": "nussl_chimera_wham",
 }
 # Other names for the same architecture, checked once.
 ALIASES = {"tflocoformer-wsj0": "tflocoformer-m", "tflocoformer-whamr-small": "tflocoformer-s"}
@@ -47,18 +48,22 @@ def listed(name):
         total = found["parameters_without_stft"]
         keys = {k: shape for k, shape in found["keys"].items() if not k.startswith(("stft.", "istft."))}
         return {"keys": keys, "n_keys": len(keys), "total_parameters": total, "trainable_parameters": total}
+    if "total_parameters" not in found:  # nussl's lists have every tensor twice
+        keys = {k.removeprefix("layers."): shape for k, shape in found["keys"].items()}
+        total = found["parameters"]
+        return {"keys": keys, "n_keys": found["n_keys"] // 2, "total_parameters": total, "trainable_parameters": total}
     return found
 
 
 def test_which_lack_a_published_list():
-    assert PRESETS.keys() - PUBLISHED.keys() == {"tflocoformer-l", "chimera", "chimera-wham"}
+    assert PRESETS.keys() - PUBLISHED.keys() == {"tflocoformer-l", "chimera"}
     assert build(preset("tflocoformer-l")).parameter_count() == 22_459_812
 
 
 def reader(name):
     kind = name.split("-")[0]
-    if kind == "asp":
-        return zeroshot.read_weights
+    if kind in ("asp", "chimera"):
+        return (zeroshot if kind == "asp" else nussl).read_weights
     formats = {"tflocoformer": "espnet", "sfc": "sfc"}
     return FORMATS[formats.get(kind, "tuss")].read_weights
 

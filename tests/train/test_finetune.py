@@ -202,3 +202,17 @@ def test_facts_of_the_run_are_plain(tmp_path, stems, recipe):
     tuned(tiny_directory(tmp_path, MODELS["causal"]), stems, tmp_path / "mine", recipe, 2)
     facts = json.loads((tmp_path / "mine.run" / FACTS).read_text())
     assert facts["output"] == "mine" and facts["train"] == "whole"
+
+
+def test_time_that_is_up_before_the_first_validation(tmp_path, stems, recipe):
+    base, plain = tiny_directory(tmp_path, MODELS["causal"]), yaml.safe_load(open(recipe))
+    plain["run"]["validate_every"] = 100_000
+    plain["optim"]["steps"] = 100_000
+    (tmp_path / "slow.yaml").write_text(yaml.safe_dump(plain))
+    rows = []
+    found = finetune(
+        str(base), stems, tmp_path / "mine", TransferOptions(), minutes=0.02, recipe=str(tmp_path / "slow.yaml"),
+        on_row=rows.append,
+    )  # fmt: skip
+    assert 0 < found.steps < 100_000 and found.share > 0 and found.gain > 0
+    assert [row["step"] for row in rows if "si_sdr_improvement" in row] == [found.steps]

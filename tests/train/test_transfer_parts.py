@@ -1,4 +1,4 @@
-"""Parts of models that learn alone: everything else stays bit for bit; low-rank additions become part of the weights."""
+"""Parts of models that learn alone: everything else stays bit for bit; low-rank additions are merged in the end."""
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from ussfast.errors import InputError
 from ussfast.models.tflocoformer import TfLocoformerConfig
 from ussfast.train import checkpoints
 from ussfast.train.export import export
+from ussfast.train.folders import Damaged
 from ussfast.train.low_rank import add_low_rank, low_rank_names, merged
 from ussfast.train.transfer_parts import HEADS, choose, still
 
@@ -127,3 +128,13 @@ def test_the_work_says_so_before_it_trains(tmp_path, stems):
 def test_a_part_without_matrices():
     with pytest.raises(InputError, match="train another part"):
         low_rank_names(tiny_model(ASP), ("bin_norm.",))
+
+
+def test_a_checkpoint_that_lacks_half_of_an_addition_is_damaged(tmp_path, stems):
+    trainer, _ = trained(tmp_path, stems, "causal", "lora")
+    weights = trainer.model.state_dict()
+    half = {name: value for name, value in weights.items() if not name.endswith("qkv.0.up")}
+    assert len(half) < len(weights)
+    checkpoints.save_weights(tmp_path / "best-0000003", trainer.recipe, half, {"step": 3, "mean": 1.0})
+    with pytest.raises(Damaged, match="best-0000003: its weights are not those of its model"):
+        checkpoints.load_weights(tmp_path / "best-0000003")

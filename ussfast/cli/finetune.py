@@ -36,7 +36,10 @@ def finetune(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL", help="Model directory to make.")],
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Of training, at most; 5 without --steps.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of the run as a whole, instead.")] = None,
-    train: Annotated[Train, typer.Option(help="What learns: everything, or a part that the model has.")] = Train.whole,
+    train: Annotated[
+        Train | None,
+        typer.Option(help="What learns: a part that the model has, or all of it; head for the default, else whole."),
+    ] = None,
     stem: Stem = None,
     detector: Detector = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.")] = False,
@@ -51,7 +54,7 @@ def finetune(
     context.with_resource(silent_libraries(quiet))
     from ussfast.cli import checks
 
-    checks.model(model, device)
+    facts = checks.model(model, device)
     checks.stems(stems)
     checks.blocked(output)
     if detector is not None:
@@ -78,7 +81,9 @@ def finetune(
         bar.update(1)
         bar.set_postfix_str(f"loss {values['loss']:.2f}", refresh=False)
 
-    options = TransferOptions(train=train.value, stems=tuple(stem or ()), detector=detector)
+    # What stands behind a trunk that sees no prompts can learn new ones and leave the old ones nearly as they were.
+    part = train or (Train.head if facts is not None and facts.causal else Train.whole)
+    options = TransferOptions(train=part.value, stems=tuple(stem or ()), detector=detector)
     if minutes is None and steps is None:
         minutes = 5.0
     with bar:

@@ -72,6 +72,7 @@ class CheckpointFormat(StrEnum):
     zeroshot = "zeroshot"
     panns = "panns"
     htsat = "htsat"
+    nussl = "nussl"
 
 
 class Weights(StrEnum):

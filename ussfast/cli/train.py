@@ -155,8 +155,8 @@ def transfer(
 
     usual = Stage.scratch if source is None else Stage.finetune
     options = TransferOptions(
-        (stage or usual).value, source, train.value, augment.value if augment else None, tuple(stem or ()), by.value, held,
-        stem_minutes, detector,
+        (stage or usual).value, source, train.value, augment.value if augment else None, tuple(stem or ()), by.value,
+        held, stem_minutes, detector,
     )  # fmt: skip
     train_transfer(Job(recipe, data, output, max_minutes, device, steps), options)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ussfast.checkpoints import store as checkpoint
 from ussfast.checkpoints.info import ModelInfo
-from ussfast.convert import espnet, htsat, panns, sfc, tuss, zeroshot
+from ussfast.convert import espnet, htsat, nussl, panns, sfc, tuss, zeroshot
 from ussfast.convert._files import file_record, find_yaml, read_average, read_yaml, weight_files
 from ussfast.errors import CheckpointError, InputError
 from ussfast.models import DETECTORS, Network, architecture_of
@@ -42,12 +42,14 @@ class OwnSettings:
 
     belongs: whether a file is one of these; find: what is known of it, with a `source` for the record.
     configure: (what `find` gave, state dict) -> configuration.
+    state: where weights and settings are one file, (what `find` gave) -> state dict; None: the weights of all files.
     """
 
     belongs: Callable[[Path], bool]
     find: Callable[[Path], Any]
     configure: Callable[[Any, dict[str, Tensor]], Any]
     read_weights: Callable[[dict[str, Tensor], Any], dict[str, Tensor]]
+    state: Callable[[Any], dict[str, Tensor]] | None = None
 
 
 FORMATS = {
@@ -59,6 +61,7 @@ OWN_SETTINGS = {
     "panns": OwnSettings(panns.belongs, panns.find_settings, panns.configure, panns.read_weights),
     "htsat": OwnSettings(htsat.belongs, htsat.find_settings, htsat.configure, htsat.read_weights),
     "zeroshot": OwnSettings(zeroshot.belongs, zeroshot.find_settings, zeroshot.configure, zeroshot.read_weights),
+    "nussl": OwnSettings(nussl.belongs, nussl.find_settings, nussl.configure, nussl.read_weights, nussl.state),
 }
 
 
@@ -78,10 +81,10 @@ def convert(
             in its folder `checkpoints` are averaged (last.ckpt left out). hparams.yaml (TUSS), config.yaml
             (ESPnet) or merged_config.yaml (SFC) must lie beside the weights or up to two directories above. Files of
             the PANNs and of HTS-AT need config.json beside them only where they are not called like the published
-            ones, those of "zeroshot" where hop and rate are not the published ones.
+            ones, those of "zeroshot" where hop and rate are not the published ones. nussl's have all in one file.
         dst: the model directory to write; folders above it are made.
-        format: "tuss", "espnet", "sfc", "panns", "htsat", "zeroshot", or "auto": by the name of the file, or by the
-            settings found.
+        format: "tuss", "espnet", "sfc", "panns", "htsat", "zeroshot", "nussl", or "auto": by the name of the file, what
+            is in it, or the settings found.
         name: by default that of the directory with the YAML file, or of the file.
         license: of the weights; ussfast does not guess it.
         overwrite: replace a model directory at `dst`.
@@ -148,7 +151,9 @@ def _with_yaml(files: list[Path], format: str, weights: str) -> _Read:
 def _with_own_settings(files: list[Path], kind: str) -> _Read:
     publisher = OWN_SETTINGS[kind]
     settings = publisher.find(files[0])
-    state = read_average(files)
+    if publisher.state is not None and len(files) > 1:
+        raise CheckpointError(f"{files[0].parent}: {len(files)} files of weights, each with settings: give one of them")
+    state = read_average(files) if publisher.state is None else publisher.state(settings)
     with _fitting(files[0], "the settings"):
         config = publisher.configure(settings, state)
         tensors = publisher.read_weights(state, config)

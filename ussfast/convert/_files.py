@@ -6,6 +6,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ussfast import plain
 from ussfast.checkpoints.store import FLOATS, parse
-from ussfast.convert._pickles import bounded
+from ussfast.convert._pickles import bounded, names_in
 from ussfast.errors import CheckpointError, InputError
 from ussfast.plain import read_json, shown
 
@@ -38,7 +39,7 @@ def weight_files(source: Path) -> list[Path]:
     folder = source / "checkpoints" if (source / "checkpoints").is_dir() else source
     found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
     # Training leaves the best checkpoints and the last one; only the best count.
-    best = [p for p in found if p.name != "last.ckpt"] or found
+    best = [p for p in found if p.name not in ("last.ckpt", "latest.model.pth")] or found
     if not best:
         raise CheckpointError(f"{folder}: no weights here (files that end in {', '.join(SUFFIXES)})")
     if len(best) > 1 and folder.name != "checkpoints":
@@ -71,7 +72,11 @@ def _bytes(path: Path) -> bytes:
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of one file by published key; pickles are only read as far as they hold plain data."""
-    data = parse(_bytes(path), str(path)) if path.suffix == ".safetensors" else _unpickled(path)
+    return checked(parse(_bytes(path), str(path)) if path.suffix == ".safetensors" else _table(path), path)
+
+
+def checked(data: dict[Any, Any], path: Path) -> dict[str, Tensor]:
+    """A table of tensors of a file, copied, if that is what it is; CheckpointError otherwise."""
     for key, value in data.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise CheckpointError(f"{path}: not a table of tensors: {shown(key)} is something else")
@@ -85,8 +90,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {key: value.detach().clone() for key, value in data.items()}
 
 
-def _unpickled(path: Path) -> dict[Any, Any]:
-    """The outermost table of a pickle that may hold tensors."""
+def unpickled(path: Path, known: Callable[[str], type | None] = lambda name: None) -> Any:
+    """What a pickle holds, which may be tensors and plain values.
+
+    known: what stands for a class that the pickle names, and is made in its place; nothing of that name is looked for.
+    """
     with path.open("rb") as file:
         if file.read(40).startswith(b"version https://git-lfs.github.com"):
             raise CheckpointError(f"{path}: a git-LFS pointer, not the weights: fetch them with 'git lfs pull'")
@@ -95,8 +103,10 @@ def _unpickled(path: Path) -> dict[Any, Any]:
             warnings.simplefilter("ignore")
             if not bounded(path):
                 raise ValueError
-            # Mapped, a tensor is a part of the file: neither is anything unpacked, nor read beyond its end.
-            data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            asked: dict[str, Any] = {name: known(name) for name in sorted(names_in(path))}
+            with torch.serialization.safe_globals([(kind, name) for name, kind in asked.items() if kind is not None]):
+                # Mapped, a tensor is a part of the file: neither is anything unpacked, nor read beyond its end.
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         what = f"contains code ({found[1]})" if found else "contains code, or is damaged"
@@ -104,6 +114,11 @@ def _unpickled(path: Path) -> dict[Any, Any]:
     except Exception as error:
         # What torch.load raises for a damaged file depends on where it is damaged.
         raise CheckpointError(f"{path}: damaged, or not a PyTorch checkpoint ({type(error).__name__})") from None
+
+
+def _table(path: Path) -> dict[Any, Any]:
+    """The table of tensors in a pickle: the outermost one, or what is known to be inside."""
+    data = unpickled(path)
     for inside in ("state_dict", "model"):  # Lightning's, and that of the PANNs; only tables of tensors are flat
         if isinstance(data, dict) and isinstance(data.get(inside), dict):
             data = data[inside]

@@ -2,6 +2,7 @@
 
 import pickletools
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,19 +15,36 @@ def bounded(path: Path) -> bool:
 
     Raises what pickletools does if they are no pickles.
     """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if len(set(names)) != len(names) or any(e.compress_type != zipfile.ZIP_STORED for e in archive.infolist()):
+                return False
+    return all(map(_bounded, _pickles(path)))
+
+
+def names_in(path: Path) -> set[str]:
+    """What the pickles of a file ask for by name, "module.name", whatever it is; raises as `bounded` does."""
+    found = set()
+    for file in _pickles(path):
+        for opcode, argument, _ in pickletools.genops(file):
+            if opcode.name == "GLOBAL":
+                found.add(str(argument).replace(" ", ".", 1))
+    return found
+
+
+def _pickles(path: Path) -> Iterator[IO[bytes]]:
+    """The pickles of a file, one after the other; each has to be read to its end."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            return all(_bounded(file) for _ in range(PARTS))
+            for _ in range(PARTS):
+                yield file
+        return
     with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if len(set(names)) != len(names) or any(e.compress_type != zipfile.ZIP_STORED for e in archive.infolist()):
-            return False
-        for name in names:
+        for name in archive.namelist():
             if name.endswith("data.pkl"):
                 with archive.open(name) as file:
-                    if not _bounded(file):
-                        return False
-    return True
+                    yield file
 
 
 def _bounded(file: IO[bytes]) -> bool:

@@ -1,8 +1,8 @@
 """Running one model: blocks of audio in, blocks of its sources out, whatever kind of model it is."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -13,12 +13,14 @@ from ussfast.engine import forks
 from ussfast.engine.backends import EXPORTED
 from ussfast.engine.backends.networks import Exportedly
 from ussfast.engine.batching import Batches, Ticket
+from ussfast.engine.carrying import Chunks, carried_on
 from ussfast.engine.chunks import CausalChunks
 from ussfast.engine.conditionings import Conditionings
 from ussfast.engine.copies import transfer_for
 from ussfast.engine.graphs import Graphs, bucket, graphs_for
 from ussfast.engine.lack import out_of_memory
 from ussfast.engine.levels import bearable, loud_channels
+from ussfast.engine.recurrent_chunks import RecurrentChunks
 from ussfast.engine.settings import GPU_BATCH, Settings, pick_backend, pick_device, pick_precision
 from ussfast.errors import DeviceError, InputError, OutOfMemoryError
 from ussfast.long_audio.alignment import Groups, align_channels
@@ -30,6 +32,7 @@ from ussfast.models._packed import prepare
 from ussfast.models.asp_unet import AspUnet
 from ussfast.models.causal import CausalModel, Modulation
 from ussfast.models.causal.step import fastest
+from ussfast.models.chimera import Chimera
 from ussfast.ops import use_reference
 from ussfast.prompts.bank import Plan
 
@@ -66,7 +69,8 @@ class Engine:
         # in bfloat16: everything where plain PyTorch is asked for.
         self.autocast = self.device.type != "cpu" and self.precision == "bfloat16"
         plain = self.autocast and self.backend == "reference"
-        self.graphs = Graphs(None) if self.backend in EXPORTED else graphs_for(self.device)
+        eager = self.backend in EXPORTED or not model.recordable
+        self.graphs = Graphs(None) if eager else graphs_for(self.device)
         self.transfer = transfer_for(self.device)
         self.batch = settings.batch or (1 if self.device.type == "cpu" else GPU_BATCH)
         self.rows = ITEMS * self.batch  # channels that are computed at once
@@ -111,15 +115,16 @@ class Engine:
     def separate(self, blocks: Iterable[np.ndarray], plan: Plan, policy: SegmentPolicy) -> Iterator[np.ndarray]:
         """Blocks [channels, n] at the model's rate -> [sources, channels, m], gap-free, as many samples in all.
 
-        A causal model carries on from block to block; of others, windows are cut by `policy` and joined.
+        A causal model carries on from block to block, as does a recurrent one of one direction; of others, windows are
+        cut by `policy` and joined.
 
         Raises:
             OutOfMemoryError: what is computed at once does not fit; see `attempt`.
             InputError: see `check_channels` and `bearable`.
         """
         blocks = map(bearable, blocks)
-        if self.causal is not None and plan.vectors is not None:
-            return self._carried_on(blocks, plan.vectors, policy.segment, self.linked or bool(plan.groups))
+        if begin := self._begins(plan):
+            return carried_on(self, blocks, begin, policy.segment)
         asked = self.ask(plan.vectors), len(plan.labels), plan.groups
 
         def run(window: np.ndarray) -> np.ndarray:
@@ -146,36 +151,16 @@ class Engine:
                 "use a shorter segment, fewer prompts or a smaller model"
             ) from error
 
-    def _carried_on(
-        self, blocks: Iterable[np.ndarray], prompts: torch.Tensor, seconds: float, shared: bool
-    ) -> Iterator[np.ndarray]:
-        """`separate` of a causal model.
-
-        Args:
-            seconds: that the model computes at once, for memory's sake; results do not depend on it.
-            shared: channels get the same masks: equal prompts would be told apart in each channel on its own.
-        """
-        assert self.causal is not None
-        config = self.causal.config
-        asked, chunks = self.condition(prompts), None
-        coming: deque[Callable[[], np.ndarray]] = deque()
-        for block in blocks:
-            if chunks is None:
-                # More channels are computed for less time at once, and need no more memory.
-                frames = round(seconds * config.sample_rate / config.stft.hop)
-                frames = max(1, int(frames * self.share(len(block))))
-                chunks = CausalChunks(self.causal, asked, frames, shared, self.autocast, self.graphs)
-            with self.computing():
-                out = chunks.push(self.transfer.up(block))
-                if out.numel():
-                    coming.append(self.transfer.down(out))
-            while len(coming) > self.transfer.depth:
-                yield coming.popleft()().swapaxes(0, 1)
-        if chunks is not None and chunks.taken:
-            with self.computing():
-                coming.append(self.transfer.down(chunks.flush()))
-        for wait in coming:
-            yield wait().swapaxes(0, 1)
+    def _begins(self, plan: Plan) -> Callable[[int], Chunks] | None:
+        """What makes the model carry on from block to block, so many frames at once; None for one that sees windows."""
+        # Channels of sources that can be told apart in each of them only get the same masks.
+        shared = self.linked or bool(plan.groups)
+        if (causal := self.causal) is not None and plan.vectors is not None:
+            asked = self.condition(plan.vectors)
+            return lambda frames: CausalChunks(causal, asked, frames, shared, self.autocast, self.graphs)
+        if isinstance(self.model, Chimera) and self.model.carries_on:
+            return partial(RecurrentChunks, self.model, shared=shared, autocast=self.autocast)
+        return None
 
     @contextmanager
     def computing(self, threads: int | None = None) -> Iterator[None]:

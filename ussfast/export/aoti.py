@@ -56,6 +56,8 @@ def export_aoti(
     require_compiler()
     found, limits = open_model(model, name), limits or Limits()
     graphs = chosen(found.model, modes, limits, with_stft)
+    if any(isinstance(part, torch.nn.RNNBase) for part in found.model.modules()):
+        raise InputError("packages of AOTInductor have no recurrent layers for any number of frames: use ONNX")
     directory = target(directory, overwrite)
 
     def write(graph: Graph, path: Path, said: dict[str, Any]) -> None:

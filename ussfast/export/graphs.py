@@ -99,6 +99,8 @@ def graphs_of(model: Network, mode: str, limits: Limits, with_stft: bool = False
         return [_prompts(model, limits), _hop(model, limits) if mode == "step" else _frames(model, limits)]
     if mode == "step":
         raise InputError("only causal models have a mode step: use offline")
+    if not model.recordable:
+        raise InputError("this model's masks are those of clusters, which no graph finds: only masks can be exported")
     return [_separates(model, limits, with_stft)]
 
 

@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -15,6 +16,7 @@ from ussfast.errors import InputError, UssfastError
 from ussfast.export.axes import with_axes
 from ussfast.export.graphs import Graph
 from ussfast.export.products import AsProducts
+from ussfast.export.recurrent import translations, with_layers
 from ussfast.models._packed import Preparable
 from ussfast.ops import use_reference
 
@@ -70,11 +72,11 @@ def to_onnx(graph: Graph) -> Any:
     from onnx_ir.passes import common
     from onnxscript import optimizer
 
-    program = trace(graph)
+    program = trace(replace(graph, network=with_layers(graph.network)))
     with _quiet(), torch.no_grad():
         found = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False,
-            input_names=list(graph.inputs), output_names=list(graph.outputs),
+            custom_translation_table=translations(), input_names=list(graph.inputs), output_names=list(graph.outputs),
         )  # fmt: skip
         assert found is not None
         model = found.model

@@ -33,6 +33,7 @@ class SpectralModel(nn.Module, ABC):
     masking: whether forward's result is to be multiplied with the mixture's spectrum.
     prompt_size: numbers of a prompt's vector; None if unconditional. Without `prompt_names`, vectors are all it takes.
     equal_prompts: that can be told apart, at most; None for any number. Beyond, sources would be the same signal.
+    recordable: whether all it does is a function of tensors on its device, see `ussfast.engine.graphs`.
     """
 
     config: Any
@@ -41,6 +42,7 @@ class SpectralModel(nn.Module, ABC):
     masking = True
     prompt_size: int | None = None
     equal_prompts: int | None = None
+    recordable = True
 
     def prompt_vectors(self, names: tuple[str, ...]) -> Tensor | None:
         """[sources, dim] vectors of the checkpoint's class prompts; None for unconditional models."""

@@ -71,7 +71,7 @@ class ChimeraConfig(Checked):
 
 
 class Heads(NamedTuple):
-    """embedding [batch, frames, bins, numbers], mask [batch, frames, bins, sources]; None where there is no such head."""
+    """embedding [batch, frames, bins, numbers], mask [batch, frames, bins, sources]; None for one that is not there."""
 
     embedding: Tensor | None
     mask: Tensor | None
@@ -85,8 +85,8 @@ class Chimera(SpectralModel):
 
     def __init__(self, config: ChimeraConfig):
         super().__init__()
-        self.config = config
-        bins = config.stft.bins
+        self.config, bins = config, config.stft.bins
+        self.recordable = config.masks  # clusters are found on the CPU
         self.norm: nn.Module = nn.BatchNorm1d(1) if config.norm == "batch" else nn.InstanceNorm1d(1)
         cell = nn.LSTM if config.cell == "lstm" else nn.GRU
         self.rnn = cell(
@@ -100,6 +100,13 @@ class Chimera(SpectralModel):
         self.embedding = nn.Linear(config.width, bins * config.embedding) if config.embedding else None
         self.mask = nn.Linear(config.width, bins * config.sources) if config.masks else None
         self._initialise()
+
+    @property
+    def carries_on(self) -> bool:
+        """Whether frames do not depend on later ones, so that `carried` takes a recording piece by piece."""
+        config = self.config
+        free = config.masks and config.norm == "batch" and not config.level.enabled
+        return free and not config.bidirectional and config.stft.padding == "zero" and not config.stft.drop_last_frame
 
     def _initialise(self) -> None:
         """As published; the slice that opens an LSTM's forget gates is set for a GRU, too."""

@@ -187,4 +187,7 @@ def load_weights(folder: Path, mean: bool = True) -> tuple[Any, dict[str, Tensor
         weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         if mean:
             weights |= {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
-    return config, merged(weights), state["facts"]
+    try:
+        return config, merged(weights), state["facts"]
+    except (KeyError, RuntimeError):
+        raise Damaged(f"{folder}: its weights are not those of its model") from None

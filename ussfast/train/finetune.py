@@ -30,6 +30,7 @@ from ussfast.train.transfer import Transfer
 from ussfast.train.transfer_parts import learning, of_part
 from ussfast.train.transfer_recipe import load_transfer_recipe
 from ussfast.train.transfer_runs import TransferOptions, begin, pools, stage_recipe, used_items, work_of
+from ussfast.train.transfer_start import model_rate
 from ussfast.tuning.joint import copy_beside
 
 RECIPE = "finetune"
@@ -86,7 +87,8 @@ def finetune(
         output: model directory to make. options: source and stage are set here.
         minutes: of training, at most; validations count. steps: of the run as a whole.
         overwrite: replaces a model that is there and was not made by this run.
-        say: gets lines about what it begins with. on_row, on_step: as of `Trainer.run`.
+        say: gets lines about what it begins with, and the report of a run that is stopped.
+        on_row, on_step: as of `Trainer.run`.
     Raises:
         InputError, AudioError: stems that do not fit together, by their files' names; a run folder of other stems.
         KeyboardInterrupt: after the best so far was written, if there was any.
@@ -98,7 +100,7 @@ def finetune(
     job = Job(recipe, stems, run, minutes, device, steps)
     chosen = stage_recipe(job.stepped(load_transfer_recipe(recipe)), options)
     accelerator, where = job.processes()
-    train, held = pools(job, options, _rate(model), True)
+    train, held = pools(stems, chosen.license_classes, options, model_rate(model), True)
     beginning = begin(chosen, train, options)
     for note in beginning.notes:
         say(note)
@@ -106,7 +108,7 @@ def finetune(
     untouched = beginning.build().to(where)
     if options.train != "whole":
         of_part(untouched, options.train)  # said before anything is measured
-    _check_run(run, work, str(stems))
+    _check_run(run, work)
     before = work.means(work.scores(untouched))
     say(f"before: {shown(before)}; held out are {len(work.excerpts)} excerpts")
     trainer = Trainer(work, run, accelerator)
@@ -119,14 +121,18 @@ def finetune(
     stopped: KeyboardInterrupt | None = None
     try:
         trainer.run(minutes, on_row, on_step)
+        if trainer.step < trainer.recipe.optim.steps and trainer.step % trainer.recipe.run.validate_every:
+            on_row(trainer._validated())  # time was up between two of them, or before the first one
     except KeyboardInterrupt as interrupt:
         stopped = interrupt
         if not checkpoints.best(run):
             raise
     after, share = _between(work, untouched, run, before, say)
     found = Finetuned(target, run, before, after, share, trainer.step, beginning.asks)
-    _write(found, work, untouched, stems)
+    _write(found, work, untouched)
     if stopped is not None:
+        for line in report(found, model):
+            say(line)
         raise stopped
     return found
 
@@ -153,12 +159,6 @@ def report(found: Finetuned, base: str) -> list[str]:
 
 def _mean(means: dict[str, float]) -> float:
     return sum(means.values()) / max(1, len(means))
-
-
-def _rate(model: str) -> int:
-    from ussfast.train.transfer_start import model_rate
-
-    return model_rate(model)
 
 
 def _between(
@@ -195,10 +195,9 @@ def mixed(old: dict[str, Tensor], new: dict[str, Tensor], share: float) -> dict[
     return found
 
 
-def _identity(work: Transfer, stems: str) -> dict[str, Any]:
+def _identity(work: Transfer) -> dict[str, Any]:
     info = work.beginning.info
-    base = info.fingerprint if info else ""
-    return {"base": base, "held_out": work.dev_set, "train": work.part, "stems": stems}
+    return {"base": info.fingerprint if info else "", "held_out": work.dev_set, "train": work.part}
 
 
 def _facts_of(run: Path) -> dict[str, Any] | None:
@@ -215,21 +214,21 @@ def _made_by(run: Path, target: Path) -> bool:
     return facts is not None and facts.get("output") == target.name and (target / CONFIG).is_file()
 
 
-def _check_run(run: Path, work: Transfer, stems: str) -> None:
+def _check_run(run: Path, work: Transfer) -> None:
     """InputError where the folder has a run of something else."""
     facts = _facts_of(run)
     if facts is None:
         if checkpoints.newest(run) is not None:
             raise InputError(f"{run}: there is another run: choose another name with -o, or remove it")
         return
-    for key, value in _identity(work, stems).items():
-        if key != "stems" and facts.get(key) != value:
+    for key, value in _identity(work).items():
+        if facts.get(key) != value:
             what = {"base": "another model", "held_out": "other stems", "train": f"--train {facts.get('train')}"}[key]
             raise InputError(f"{run}: the run there is of {what}: choose another name with -o, or remove it")
 
 
 def _write_facts(run: Path, work: Transfer, target: Path) -> None:
-    facts = {**_identity(work, str(work.mixer.pool.pieces[0].name)), "output": target.name}
+    facts = _identity(work) | {"output": target.name}
     try:
         with atomic_write(run / FACTS) as path:
             path.write_text(json.dumps(facts) + "\n")
@@ -237,7 +236,7 @@ def _write_facts(run: Path, work: Transfer, target: Path) -> None:
         raise write_failure(run / FACTS, error) from error
 
 
-def _write(found: Finetuned, work: Transfer, model: SpectralModel, stems: Path) -> None:
+def _write(found: Finetuned, work: Transfer, model: SpectralModel) -> None:
     """The model directory: weights, what they were made of, credits, and what else belongs to such a model."""
     info = work.beginning.info
     assert info is not None

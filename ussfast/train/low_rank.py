@@ -41,19 +41,22 @@ def low_rank_names(model: nn.Module, beginnings: tuple[str, ...]) -> list[str]:
 
 
 def add_low_rank(model: nn.Module, names: Iterable[str], rank: int = RANK) -> list[str]:
-    """Puts additions to the weights of these names; returns the names of all that is new."""
+    """Puts additions to the weights of these names, which are in modules of the model; the names of all that is new."""
     found = []
     for name in list(names):
         owner, _, own = name.rpartition(".")
         module = model.get_submodule(owner)
         parametrize.register_parametrization(module, own, LowRank(getattr(module, own), rank))
-        inside = f"{owner}{INSIDE}{own}".removeprefix(".")
+        inside = f"{owner}{INSIDE}{own}"
         found += [inside + DOWN, inside + UP]
     return found
 
 
 def merged(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of the ordinary model: additions are in the weights. One without any stays as it is."""
+    """The state dict of the ordinary model: additions are in the weights. One without any stays as it is.
+
+    KeyError or RuntimeError for one that lacks part of an addition, or has one of another shape.
+    """
     found = {}
     for name, value in weights.items():
         if INSIDE not in name:

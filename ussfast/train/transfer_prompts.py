@@ -27,8 +27,6 @@ from ussfast.tuning.bundled import backgrounds
 NOTHING_DB = -30.0  # below the mixture: what the old model gives is nothing then
 LEVELS_DB = (-12.0, 3.0)  # of a background, beside the sum of stems
 ALONE = 0.15  # share of batches of one stem each
-APART = 0.5  # share of mixtures without stems among those that the old model is asked about
-REPEATED = 0.4  # share of them that are asked for prompts of which some may be equal
 
 
 class PromptTransfer(Transfer):
@@ -38,7 +36,7 @@ class PromptTransfer(Transfer):
         self, recipe: TransferRecipe, train: StemPool, held: StemPool, beginning: Beginning,
         device: torch.device, part: Part = "whole",
     ):  # fmt: skip
-        if recipe.objective.loss not in ("snr",) or recipe.objective.permutation not in ("auto", "fixed"):
+        if recipe.objective.loss != "snr" or recipe.objective.permutation not in ("auto", "fixed"):
             raise InputError("a model with prompts learns from stems by objective.loss snr, without permutations")
         if len(set(beginning.asks)) < len(beginning.asks):
             raise InputError(f"two stems would be one prompt: {', '.join(beginning.asks)}: rename one of them")
@@ -80,7 +78,7 @@ class PromptTransfer(Transfer):
         prompts = [tuple(self.beginning.asks[i] for i in row) for row in chosen]
         asked = some + more
         if self.teacher is not None and len(self.kept) >= asked:
-            old = self._taught(self.teacher, self._old(mixture), asked)
+            old = self._taught(self.teacher, mixture[: config.keep], asked)
             mixture, references = torch.cat((mixture, old[0])), torch.cat((references, old[1]))
             prompts += old[2]
         return Batch(mixture, references, prompts, references.abs().amax(-1) == 0)
@@ -101,27 +99,12 @@ class PromptTransfer(Transfer):
         part = sound.repeat(-(-samples // len(sound)) + 1)[at : at + samples].to(self.device)
         return part / part.square().mean().sqrt().clamp(min=1e-6)
 
-    def _old(self, mixture: Tensor) -> Tensor:
-        """Mixtures to ask the old model about: some of the batch's, and some of two backgrounds at their level."""
-        mixture = mixture[: self.recipe.stems.keep].clone()
-        for row, own in enumerate(mixture):
-            if self.rng.random() < APART:
-                level = 10 ** (self.rng.uniform(*LEVELS_DB) / 20)
-                both = self._sound(len(own)) + level * self._sound(len(own))
-                mixture[row] = both * (own.square().mean() / both.square().mean().clamp(min=1e-12)).sqrt()
-        return mixture
-
     @torch.no_grad()
     def _taught(
         self, teacher: SpectralModel, mixture: Tensor, asked: int
     ) -> tuple[Tensor, Tensor, list[tuple[str, ...]]]:
-        """The mixtures, what the old model makes of them, and the old prompts that it was asked for: at times several
-        of one, as of sounds of one kind."""
-        repeats = teacher.equal_prompts is None or asked <= teacher.equal_prompts
-        prompts = []
-        for _ in mixture:
-            again = repeats and self.rng.random() < REPEATED
-            prompts.append(tuple(map(str, self.rng.choice(self.kept, asked, replace=again))))
+        """The mixtures, what the old model makes of them, and the old prompts that it was asked for."""
+        prompts = [tuple(map(str, self.rng.choice(self.kept, asked, replace=False))) for _ in mixture]
         # As it will be asked in training: on kernels, or as plain PyTorch.
         native = getattr(teacher, "native_training", False) and not uses_reference()
         with use_reference(not native):

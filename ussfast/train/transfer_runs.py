@@ -1,7 +1,9 @@
 """`ussfast train transfer`: stems, the model to begin with, and the work of a recipe."""
 
 import dataclasses
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -81,7 +83,7 @@ def train_transfer(job: Job, options: TransferOptions) -> None:
     recipe = stage_recipe(job.stepped(load_transfer_recipe(job.source)), options)
     rate = recipe.model.sample_rate if options.source is None else model_rate(options.source)
     accelerator, target = job.processes(every_weight_used=options.train == "whole" and options.stage == "scratch")
-    train, held = pools(job, options, rate, accelerator.is_main_process)
+    train, held = pools(job.data, recipe.license_classes, options, rate, accelerator.is_main_process)
     beginning = begin(recipe, train, options)
     if accelerator.is_main_process:
         for note in beginning.notes:
@@ -91,7 +93,7 @@ def train_transfer(job: Job, options: TransferOptions) -> None:
     if beginning.asks and beginning.config is not None and hasattr(beginning.config, "prompts"):
         use += f" -p '{','.join(beginning.asks)}'"
     job = dataclasses.replace(job, use=use)
-    carry_out(job, work, accelerator, used_items(train), work.finish, licences=licences(job, beginning))
+    carry_out(job, work, accelerator, used_items(train), work.finish, licences=licences(job.data, recipe, beginning))
 
 
 def stage_recipe(recipe: TransferRecipe, options: TransferOptions) -> TransferRecipe:
@@ -107,9 +109,16 @@ def stage_recipe(recipe: TransferRecipe, options: TransferOptions) -> TransferRe
     return recipe
 
 
-def pools(job: Job, options: TransferOptions, rate: int, main: bool) -> tuple[StemPool, StemPool]:
-    """Stems to learn from and to validate on."""
-    pieces = read_pieces(job.data, options.stems or None, options.by)
+def pools(
+    data: Path, licences: tuple[str, ...], options: TransferOptions, rate: int, main: bool
+) -> tuple[StemPool, StemPool]:
+    """Stems to learn from and to validate on; of a manifest those of these classes of licences, a folder has none."""
+    pieces = read_pieces(data, options.stems or None, options.by)
+    if not os.path.isdir(data):
+        pieces = [piece for piece in pieces if {item.license_class for item in piece.items} <= set(licences)]
+        if not pieces:
+            known = ", ".join(licences)
+            raise InputError(f"{data}: no piece has stems of the licences that the recipe takes ({known})")
     pieces = [piece for piece in pieces if piece.split != "test"] or pieces
     hidden = None if main else True
     pool = StemPool.load(pieces, rate, lambda rows: tqdm(rows, "decoding stems", disable=hidden))
@@ -148,8 +157,8 @@ def used_items(pool: StemPool) -> list[Item]:
     return [item for piece in pool.pieces for item in piece.items]
 
 
-def licences(job: Job, beginning: Beginning) -> str:
+def licences(data: Path, recipe: TransferRecipe, beginning: Beginning) -> str:
     """What the model records of its licence."""
-    stems = f"stems of {job.data}"
-    info = beginning.info
+    folder, info = os.path.isdir(data), beginning.info
+    stems = f"stems of {data.resolve().name}" if folder else f"{', '.join(recipe.license_classes)} stems"
     return f"{info.license}; fine-tuned on {stems}" if info else f"weights of a model trained on {stems}"

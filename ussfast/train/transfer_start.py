@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ussfast.checkpoints.info import ModelInfo
+from ussfast.checkpoints.info import ModelInfo, read_info
 from ussfast.checkpoints.names import resolve
 from ussfast.checkpoints.store import load_model, some
 from ussfast.data.stems import StemPool
@@ -142,6 +142,4 @@ def _with_sources(model: SpectralModel, info: ModelInfo, pool: StemPool) -> Begi
 
 def model_rate(name: str) -> int:
     """The sample rate of the model of this name."""
-    from ussfast.checkpoints.info import read_info
-
     return read_info(Path(resolve(name))).sample_rate
