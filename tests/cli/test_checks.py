@@ -51,7 +51,7 @@ PARSER = [
 ]
 HELP = [["--version"], ["-h"], ["separate", "-h"], ["stream", "--help"], ["train", "-h"], ["train", "run", "-h"],
         ["evaluate", "-h"], ["evaluate", "detect", "-h"], ["evaluate", "separation", "-h"],
-        ["evaluate", "apt", "-h"], ["finetune", "-h"], ["train", "transfer", "-h"],
+        ["evaluate", "apt", "-h"], ["evaluate", "transfer", "-h"], ["finetune", "-h"], ["train", "transfer", "-h"],
         ["models", "-h"], ["enroll", "-h"], ["prompts", "-h"], ["prompts", "list", "dog.bank"],
         ["--show-completion", "bash"]]  # fmt: skip
 

@@ -3,6 +3,7 @@
 CAUSAL_MODEL, VECTORS = ["separate", "good.wav", "-m", "causal"], ["separate", "good.wav", "-m", "vectors"]
 SEPARATE, STREAM = ["separate", "good.wav", "-m", "tuss"], ["stream", "good.wav", "-m", "tuss"]
 ONE, APT = ["-p", "speech"], ["evaluate", "apt", "--data"]
+STUDY = ["evaluate", "transfer", "--downstream", "mine=other"]
 # Command, exit code, what it says.
 WRONG = [
     (["separate", "gone.wav", *ONE], 2, "gone.wav: no such file"),
@@ -185,6 +186,13 @@ WRONG = [
     ([*APT, "nothing", "-o", "out", "-m", "sources"], 2, "takes no prompts: it always returns its own"),
     ([*APT, "nothing", "-o", "out", "-m", "vectors"], 2, "'vectors' needs a detector to make prompts of clips"),
     ([*APT, "nothing", "-o", "out", "-m", "vectors", "--detector", "gone"], 2, "no model 'gone'"),
+    ([*STUDY, "-o", "out"], 2, "give --pretrain NAME=PATH, or --train scratch alone"),
+    ([*STUDY, "-o", "out", "--pretrain", "gone"], 2, "--pretrain gone: give NAME=PATH"),
+    ([*STUDY, "-o", "out", "--pretrain", "songs=gone"], 2, "gone: no such manifest or folder"),
+    ([*STUDY, "-o", "out", "--pretrain", "mine=other"], 2, "--downstream mine: is the name of a --pretrain, too"),
+    ([*STUDY, "-o", "out", "--train", "scratch", "--recipe", "gone.yaml"], 2, "no recipe gone.yaml"),
+    ([*STUDY, "-o", "out", "--train", "scratch", "--stems", "mine=one"], 2, "--stems mine=one: give NAME=STEM,STEM"),
+    ([*STUDY, "-o", "taken/deeper", "--train", "scratch"], 1, "taken/deeper: cannot be used for output"),
     (["train", "gone.yaml", "--data", "good.wav", "-o", "run"], 2, "no recipe gone.yaml"),
     (["train", "default", "--data", "gone.json", "-o", "run"], 2, "gone.json: no such manifest"),
     (["train", "default", "--data", "good.wav", "-o", "run", "--start", "gone"], 2, "gone: no such directory"),

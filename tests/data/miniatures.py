@@ -98,7 +98,28 @@ def slakh(root):
         (root / track / "metadata.yaml").write_text("\n".join(lines))
 
 
-MAKERS = {f.__name__: f for f in (musdb18hq, fsd50k, esc50, vctk_demand, wham, fuss, dnr, slakh)}
+def bach10(root):
+    for piece in ("01-AchGottundHerr", "08-HerzliebsterJesu", "10-Nun"):
+        for number, name in enumerate(("violin", "clarinet", "saxphone", "bassoon", None)):
+            sound(root / piece / (f"{piece}-{name}.wav" if name else f"{piece}.wav"), seconds=0.1 + number / 100)
+
+
+CHOIR = {  # singers of takes, with their microphones
+    "LI_FullChoir_Take01": {"S1": "DYN HSM LRX", "S2": "LRX", "A1": "HSM LRX", "T1": "DYN", "B1": "LRX", "B2": "DYN"},
+    "LI_QuartetB_Take04": {"S1": "DYN", "A1": "DYN", "T2": "DYN", "B2": "DYN"},
+    "TP_QuartetA_Take01": {"S2": "DYN", "A2": "DYN", "T1": "DYN", "B1": "DYN"},
+    "LI_FullChoir_Basses01": {"B1": "DYN", "B2": "DYN"},
+}
+
+
+def choirset(root):
+    for take, singers in CHOIR.items():
+        names = [f"{singer}_{mic}" for singer, mics in singers.items() for mic in mics.split()]
+        for name in (*names, "Stereo_STM", "StereoReverb_STM"):
+            sound(root / "audio_wav_22050_mono" / f"DCS_{take}_{name}.wav")
+
+
+MAKERS = {f.__name__: f for f in (musdb18hq, fsd50k, esc50, vctk_demand, wham, fuss, dnr, slakh, bach10, choirset)}
 EXPECTED = {  # (prompt, split): items
     "musdb18hq": {(p, s): 1 for p in ("drums", "bass", "other", "vocals") for s in SPLITS},
     "fsd50k": {("sfx", "train"): 2, ("sfx", "test"): 1} | {("sfxbg", split): 1 for split in SPLITS},
@@ -108,4 +129,8 @@ EXPECTED = {  # (prompt, split): items
     "fuss": {(p, s): n for p, n in (("sfx", 2), ("sfxbg", 1)) for s in SPLITS},
     "dnr": {(p, s): 1 for p in ("speech", "musicbg", "sfxbg") for s in SPLITS},
     "slakh": {(p, s): n for p, n in (("bass", 1), ("drums", 1), ("other", 2)) for s in SPLITS},
+    "bach10": {(p, s): 1 for p in ("violin", "clarinet", "saxophone", "bassoon") for s in SPLITS},
+    "choirset": {("soprano", "train"): 2, ("bass_voice", "train"): 2}
+    | {(p, "train"): 1 for p in ("alto", "tenor")}
+    | {(p, s): 1 for p in ("soprano", "alto", "tenor", "bass_voice") for s in ("dev", "test")},
 }

@@ -11,6 +11,7 @@ from ussfast.cli.groups import usually
 from ussfast.cli.options import AsJson, DetectorModel, Device, Gap, Low, Minimum, Model, QueryDetector, Threshold
 from ussfast.cli.silence import silent_libraries
 from ussfast.cli.telling import note
+from ussfast.cli.transfer_study import transfer
 from ussfast.errors import InputError
 
 app = typer.Typer(
@@ -212,6 +213,9 @@ def apt(
         print(json.dumps(apt_report.summary(found), indent=1))
     elif not quiet:
         print(apt_report.table(found), "", *paths, sep="\n")
+
+
+app.command(short_help="Measure what pre-training on other stems is worth: the whole study.")(transfer)
 
 
 def _tell(found: Any, report: Any, summary: Any, output: Path | None, as_json: bool) -> None:

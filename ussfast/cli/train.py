@@ -204,7 +204,7 @@ def manifest(
 ) -> None:
     """Write the manifest of a data set on this disk, or join manifests (KIND merge).
 
-    KIND is musdb18hq, musdb18, fsd50k, esc50, vctk_demand, wham, fuss, dnr or slakh.
+    KIND is musdb18hq, musdb18, fsd50k, esc50, vctk_demand, wham, fuss, dnr, slakh, bach10 or choirset.
     """
     from ussfast.data.prepare import join_manifests, write_manifest_of
 

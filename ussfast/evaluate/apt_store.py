@@ -10,11 +10,11 @@ import numpy as np
 from ussfast.audio.atomic import atomic_write
 from ussfast.errors import InputError
 from ussfast.evaluate.apt_cases import SoundClass
-from ussfast.plain import Checked, Range, from_dict, read_json
+from ussfast.evaluate.experiment import belongs, read
+from ussfast.plain import Checked, Range, from_dict
 from ussfast.separation import make_folders
 
 SETTINGS, CLASSES = "apt-settings.json", "classes"
-MOST_BYTES = 64 << 20
 
 Outcomes = dict[str, dict[str, "Outcome"]]  # by shots and method
 
@@ -54,22 +54,9 @@ class Store:
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]):
-        self.folder, self.settings = folder, json.loads(json.dumps(settings))
-        path = folder / SETTINGS
-        make_folders([path, folder / CLASSES / "any"])
-        if not path.exists():
-            with atomic_write(path) as temporary:
-                temporary.write_text(json.dumps(self.settings, indent=1) + "\n")
-            return
-        there = _read(path)
-        known = there if isinstance(there, dict) else {}
-        for name in dict.fromkeys([*self.settings, *known]):
-            theirs, ours = known.get(name), self.settings.get(name)
-            if theirs != ours:
-                raise InputError(
-                    f"{folder}: has results of another experiment: {name} is {_short(theirs)} there and {_short(ours)} "
-                    "here; choose another folder"
-                )
+        self.folder = folder
+        make_folders([folder / CLASSES / "any"])
+        belongs(folder / SETTINGS, settings)
 
     def read(self, sound: SoundClass) -> Outcomes:
         """What there is of a class; InputError for a file that is something else."""
@@ -77,7 +64,7 @@ class Store:
         if not path.exists():
             return {}
         try:
-            data = _read(path)
+            data = read(path)
             if data["class"] != sound.name:
                 raise KeyError("class")
             return {
@@ -97,15 +84,3 @@ class Store:
 
     def _path(self, sound: SoundClass) -> Path:
         return self.folder / CLASSES / sound.file
-
-
-def _read(path: Path) -> Any:
-    try:
-        return read_json(path, MOST_BYTES)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ussfast.data.readers import dnr, esc50, fsd50k, fuss, musdb, slakh, vctk_demand, wham
+from ussfast.data.readers import bach10, choirset, dnr, esc50, fsd50k, fuss, musdb, slakh, vctk_demand, wham
 from ussfast.data.readers._base import Problem, Reader, Scan, read_table, scan
 from ussfast.errors import InputError
 
@@ -12,7 +12,7 @@ READERS: dict[str, Reader] = {
     reader.name: reader
     for reader in (
         musdb.HQ, musdb.MP4, fsd50k.READER, esc50.READER, vctk_demand.READER, wham.READER, fuss.READER, dnr.READER,
-        slakh.READER,
+        slakh.READER, bach10.READER, choirset.READER,
     )
 }  # fmt: skip
 
