@@ -195,7 +195,7 @@ def test_labels_that_cannot_be_trained(manifest, labels, says):
     ("change", "says"),
     [
         ({"kind": "weak"}, "of kind 'weak': it is for 'ussfast train weak'"),
-        ({"kind": "x"}, r"kind must be one of \['separation', 'detector', 'weak'\], got 'x'"),
+        ({"kind": "x"}, r"kind must be one of \['separation', 'detector', 'weak', 'remix', 'transfer'\], got 'x'"),
         ({"labels": ["a", "a"]}, "labels must differ, 'a' is there twice"),
         ({"labels": "a"}, "labels must be a list of names"),
         ({"labels": [{"nam": "a"}]}, r"labels\[0\] .*unknown \['nam'\], missing \['name'\]"),
