@@ -183,4 +183,4 @@ def test_weights_follow_from_the_method():
     assert remix_from_dict(plain(remix={"method": "remixit"})).remix.weights == (1.0, 0.0)
     assert remix_from_dict(plain(remix={"remixit_weight": 0.5})).remix.weights == (0.5, 1.0)
     bundled = load_remix_recipe("remix")
-    assert bundled.sources == 3 and bundled.remix.warmup.by == "mixit"
+    assert bundled.sources == 2 and bundled.remix.warmup.by == "mixit"
