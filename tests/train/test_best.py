@@ -41,13 +41,13 @@ def test_a_run_keeps_mean_weights(tmp_path, pool, dev):
     settings = {"optim": {"steps": 6, "ema": 0.9}, "run": {"validate_every": 1, "keep_best": 3}}
     trainer = trainer_in(tmp_path, pool, dev, **settings)
     seen = {}
-    validated = trainer._validated
+    validated = trainer.validated
 
     def watch():
         seen[trainer.step] = {k: v.clone() for k, v in trainer.ema.state().items()}
         return validated()
 
-    trainer._validated = watch
+    trainer.validated = watch
     rows = []
     trainer.run(report=rows.append)
     means = {row["step"]: row["mean"] for row in rows if "mean" in row}

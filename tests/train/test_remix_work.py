@@ -119,7 +119,7 @@ def test_six_steps_are_some_and_the_rest(tmp_path, stop):
     for _ in range(stop):
         steps(first, 1)
         if first.step == 2:
-            first._validated()
+            first.validated()
     first._save()
     torch.manual_seed(99)  # whatever happened in between
     second = trainer(tmp_path / "b", dev=stems(), **ALL)

@@ -42,7 +42,7 @@ def test_six_steps_are_three_and_three(tmp_path, pool, dev):
     for _ in range(3):
         steps(first, 1)
         if first.step == 2:
-            rows.append(first._validated())
+            rows.append(first.validated())
     first._save()
     torch.manual_seed(99)  # whatever happened in between
     second = noisy(trainer_in(tmp_path / "b", pool, dev, **ALL))

@@ -43,7 +43,7 @@ def test_what_is_not_the_runs_own_stays_and_is_not_gone_on_from(tmp_path, pool, 
     changes = {"optim": {"steps": 6}, "run": {"validate_every": 1, "keep_best": 1, "checkpoint_every": 1}}
     first = trainer_in(tmp_path / "a", pool, dev, **changes)
     steps(first, 3)
-    first._validated()
+    first.validated()
     first._save()
     put_foreign(tmp_path / "a", tmp_path / "a" / "step-0000003")
     # Names that are the run's, with more in them than it puts there.
@@ -186,7 +186,7 @@ def test_the_best_are_validated_anew_on_another_dev_set(tmp_path, pool, dev):
     first = trainer_in(tmp_path, pool, dev, **changes)
     for _ in range(2):
         steps(first, 1)
-        first._validated()
+        first.validated()
     first._save()
     assert len(first.kept) == 2
     # Figures that no other dev set would give.
@@ -203,7 +203,7 @@ def test_the_best_are_validated_anew_on_another_dev_set(tmp_path, pool, dev):
     assert {step for step, _ in other.kept} == {1, 2} and max(mean for _, mean in other.kept) < 60
     assert same_means(other, first, fewer)
     assert torch.equal(torch.get_rng_state(), checkpoint_rng(tmp_path))
-    other._validated()
+    other.validated()
     other._save()
     assert not trainer_in(tmp_path, pool, fewer, **changes).notes
 

@@ -148,7 +148,7 @@ def test_six_steps_are_three_and_three(manifest, tmp_path):
     whole = steps(straight, 6)
     first = trainer("b")
     half = steps(first, 3)
-    first._validated()
+    first.validated()
     first._save()
     torch.manual_seed(99)
     second = trainer("b")

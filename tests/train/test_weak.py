@@ -199,7 +199,7 @@ def test_six_steps_are_three_and_three(manifest, tmp_path):
     whole = steps(straight, 6)
     first = Trainer(work(manifest), tmp_path / "b")
     half = steps(first, 3)
-    first._validated()
+    first.validated()
     first._save()
     torch.manual_seed(99)
     second = Trainer(work(manifest), tmp_path / "b")

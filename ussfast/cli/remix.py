@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ussfast.cli.options import Device
-from ussfast.cli.train import MaxMinutes, Output, Start, Steps, app
+from ussfast.cli.train import MaxMinutes, Output, Start, Steps, app, check
 
 
 @app.command(short_help="Train a model that separates, from mixtures alone.")
@@ -36,15 +36,9 @@ def remix(
 
     A teacher takes mixtures apart, its estimates are mixed anew, and a student takes those apart: see docs/remix.md.
     """
+    check(recipe, data, output, device, start, folders=True)
     from ussfast.cli import checks
 
-    checks.recipe(recipe)
-    if not data.is_dir():
-        checks.existing(data, "manifest or folder")
-    checks.engine(device, "auto", "auto")
-    if start is not None:
-        checks.model_directory(start)
-    checks.blocked(output)
     checks.remixing(method, teacher, dev)
     from ussfast.train.remix_run import RemixOptions, train_remix
     from ussfast.train.run import Job

@@ -64,7 +64,7 @@ def run(
     ] = None,
 ) -> None:
     """Train a model; stops and resumes at checkpoints."""
-    _check(recipe, data, output, device, start or init)
+    check(recipe, data, output, device, start or init)
     from ussfast.train.run import train_recipe
 
     train_recipe(recipe, data, output, max_minutes, device, steps, start, init=init)
@@ -81,7 +81,7 @@ def detector(
     start: Start = None,
 ) -> None:
     """Train a detector on clips of which only the label is known; stops and resumes at checkpoints."""
-    _check(recipe, data, output, device, start, folders=True)
+    check(recipe, data, output, device, start, folders=True)
     from ussfast.train.clip_runs import train_detector
     from ussfast.train.run import Job
 
@@ -105,7 +105,7 @@ def weak(
 
     The detector finds the part of a clip where its label is heard, and makes the vector that asks for a sound.
     """
-    _check(recipe, data, output, device, start, folders=True)
+    check(recipe, data, output, device, start, folders=True)
     if detector is not None:
         from ussfast.checkpoints.names import resolve
 
@@ -164,7 +164,7 @@ def transfer(
     train_transfer(Job(recipe, data, output, max_minutes, device, steps), options)
 
 
-def _check(recipe: str, data: Path, output: Path, device: str, start: Path | None, folders: bool = False) -> None:
+def check(recipe: str, data: Path, output: Path, device: str, start: Path | None, folders: bool = False) -> None:
     """What can be wrong with a run before torch is needed. folders: whether data may be one."""
     from ussfast.cli import checks
 

@@ -1,16 +1,14 @@
 """Weakly labelled clips: files of which only is known what is heard somewhere in them, and the label of each."""
 
 import difflib
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import soundfile
-
 from ussfast.audio.reading import AUDIO_SUFFIXES
+from ussfast.data.folders import for_validation, item_of
 from ussfast.data.pool import Item, read_manifest
 from ussfast.errors import InputError
 from ussfast.plain import Checked, Name, Word
@@ -50,27 +48,13 @@ def read_clips(path: str | os.PathLike[str]) -> list[Item]:
     for name, root in inside.items():
         for label in [p for p in sorted(root.iterdir()) if p.is_dir()] if split else [root]:
             files = [p for p in sorted(label.iterdir()) if p.is_file() and p.suffix.lower() in AUDIO_SUFFIXES]
-            dev = set() if split else _for_validation(files)
-            items += [_item(p, label.name, name if split else "dev" if p in dev else "train") for p in files]
+            dev = set() if split else for_validation([Path(p.name) for p in files], DEV_SHARE, 2, 1)
+            for p in files:
+                part = name if split else "dev" if Path(p.name) in dev else "train"
+                items.append(item_of(p, label.name, part, label.name, label=label.name))
     if not items:
         raise InputError(f"{folder}: neither a manifest nor a folder with a subfolder of audio files per label")
     return items
-
-
-def _for_validation(files: Sequence[Path]) -> set[Path]:
-    if len(files) < 2:
-        return set()
-    by_hash = sorted(files, key=lambda p: hashlib.sha256(os.fsencode(p.name)).digest())
-    return set(by_hash[: max(1, round(DEV_SHARE * len(files)))])
-
-
-def _item(path: Path, label: str, split: str) -> Item:
-    try:
-        about = soundfile.info(str(path))
-        rate, seconds = about.samplerate, about.duration
-    except (RuntimeError, OSError):  # what cannot be read so is told when it is decoded
-        rate, seconds = 0, 0.0
-    return Item(str(path), "", label, split, "unknown", rate, source=f"folder {label}", seconds=seconds, label=label)
 
 
 def rules_of(items: Sequence[Item]) -> tuple[LabelRule, ...]:

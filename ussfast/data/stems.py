@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
 from ussfast import audio
 from ussfast.audio.reading import AUDIO_SUFFIXES
 from ussfast.audio.resampling import resample
+from ussfast.data.folders import SPLITS, item_of
 from ussfast.data.pool import Item, read_manifest
 from ussfast.errors import InputError
 from ussfast.plain import Word, shown
 
-SPLITS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "test": "test"}
 WHOLE = ("mix", "mixture")  # files of a piece that are no stem
 ENOUGH = 5  # pieces of which some can be held out whole
 SLACK = 0.05  # seconds by which stems of one piece may differ: what lossy codecs add
@@ -118,7 +117,10 @@ def _of_folder(folder: Path) -> list[Piece]:
             if fault := Word(100).fault(file.stem):
                 raise InputError(f"{shown(str(file))}: the name of a stem {fault}")
             files[file.stem] = (str(file),)
-        items = tuple(_item(file, place.name, split, folder.name) for file in stems)
+        items = tuple(
+            item_of(file, place.name, split, folder.name, prompt=file.stem, song=place.name, label=file.stem)
+            for file in stems
+        )
         pieces.append(Piece(place.name, split, dict(sorted(files.items())), items))
     return pieces
 
@@ -139,17 +141,6 @@ def _alone(taken: dict[str, Path], name: str, path: Path, what: str) -> None:
     other = taken.setdefault(name.casefold(), path)
     if other != path:
         raise InputError(f"{path} and {other}: {what} of one name: rename one of them")
-
-
-def _item(file: Path, piece: str, split: str, folder: str) -> Item:
-    try:
-        about = soundfile.info(str(file))
-        rate, seconds = about.samplerate, about.duration
-    except (RuntimeError, OSError):  # what cannot be read so is told when it is decoded
-        rate, seconds = 0, 0.0
-    return Item(
-        str(file), file.stem, piece, split, "unknown", rate, piece, f"folder {folder}", "unknown", seconds, file.stem
-    )
 
 
 class StemPool:

@@ -122,7 +122,7 @@ def finetune(
     try:
         trainer.run(minutes, on_row, on_step)
         if trainer.step < trainer.recipe.optim.steps and trainer.step % trainer.recipe.run.validate_every:
-            on_row(trainer._validated())  # time was up between two of them, or before the first one
+            on_row(trainer.validated())  # time was up between two of them, or before the first one
     except KeyboardInterrupt as interrupt:
         stopped = interrupt
         if not checkpoints.best(run):

@@ -165,14 +165,14 @@ class Trainer:
                     write(self._summary(rows))
                     rows.clear()
                 if self.work.dev_set and self.step % run.validate_every == 0:
-                    write(self._validated())
+                    write(self.validated())
                 if self.step % run.checkpoint_every == 0:
                     self._save()
             if rows:  # a run that is shorter than an interval, or stops within one, leaves its numbers too
                 write(self._summary(rows))
             # The last step is often the best one: the learning rate has fallen by then.
             if self.work.dev_set and self.step >= self.recipe.optim.steps and self.step % run.validate_every:
-                write(self._validated())
+                write(self.validated())
             self._save()
         finally:
             if log is not None:
@@ -187,7 +187,7 @@ class Trainer:
             found = self.work.scores(self.model, rank, count)
         return self.work.means([score for own in parallel.everyones(self.accelerator, found) for score in own])
 
-    def _validated(self) -> Row:
+    def validated(self) -> Row:
         """Validates and keeps the weights if they are good enough; the row of the log."""
         scores = self.validate()
         mean = self.work.mean(scores)
