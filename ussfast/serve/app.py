@@ -1,0 +1,108 @@
+"""The application: routes of all parts behind one guard."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import FileResponse, JSONResponse, Response
+
+import ussfast
+from ussfast.errors import UssfastError
+from ussfast.serve.guard import Guard
+from ussfast.serve.problems import Problem, problem_of
+from ussfast.serve.server import Server
+from ussfast.serve.settings import ServeSettings
+
+PAGE = Path(__file__).parent / "page"
+log = logging.getLogger("ussfast.serve")
+
+
+def create_app(settings: ServeSettings | None = None) -> FastAPI:
+    """The ASGI application; `app.state.server` is its Server."""
+    server = Server(settings or ServeSettings())
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        await server.start()
+        try:
+            yield
+        finally:
+            await server.stop()
+
+    # The pages of documentation that FastAPI makes load scripts from elsewhere: /openapi.json is for tools.
+    app = FastAPI(title="ussfast", version=ussfast.__version__, lifespan=life, docs_url=None, redoc_url=None)
+    app.state.server = server
+    _facts(app, server)
+    _page(app)
+    _errors(app)
+    app.add_middleware(Guard, settings=server.settings)
+    if server.settings.allowed_origins:  # outermost: a browser asks without a token whether it may show one
+        app.add_middleware(
+            CORSMiddleware, allow_origins=server.settings.allowed_origins, allow_methods=["*"], allow_headers=["*"],
+            expose_headers=["Location", "Retry-After"],
+        )  # fmt: skip
+    return app
+
+
+def _facts(app: FastAPI, server: Server) -> None:
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> Response:
+        reasons = server.reasons()
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    @app.get("/v1/model")
+    async def model() -> dict[str, Any]:
+        separator, limits = server.separator, server.settings
+        return {
+            "name": separator.info.name, "version": ussfast.__version__, "sample_rate": separator.sample_rate,
+            "labels": list(separator.info.labels), "prompts": list(separator.prompts),
+            "can_enroll": separator.can_enroll,
+            "limits": {
+                "max_audio_s": limits.max_audio_s, "max_body_bytes": limits.max_body, "max_clips": limits.max_clips,
+                "max_clip_s": limits.max_clip_s,
+            },
+        }  # fmt: skip
+
+
+def _page(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return FileResponse(PAGE / "index.html")
+
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+
+
+def _errors(app: FastAPI) -> None:
+    async def known(request: Request, error: Exception) -> Response:
+        return problem_of(error).response()
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        wrong = error.errors()[0]
+        place = ".".join(str(part) for part in wrong["loc"][1:]) or "the request"
+        return Problem(400, f"{place}: {wrong['msg']}").response()
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return Problem(error.status_code, str(error.detail)).response()
+
+    async def unknown(request: Request, error: Exception) -> Response:
+        log.exception("%s %s", request.method, request.url.path, exc_info=error)
+        return problem_of(error).response()
+
+    app.add_exception_handler(Problem, known)
+    app.add_exception_handler(UssfastError, known)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, unknown)
