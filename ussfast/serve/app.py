@@ -3,15 +3,13 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 import ussfast
 from ussfast.errors import UssfastError
@@ -19,8 +17,8 @@ from ussfast.serve.guard import Guard
 from ussfast.serve.problems import Problem, problem_of
 from ussfast.serve.server import Server
 from ussfast.serve.settings import ServeSettings
+from ussfast.serve.web import add_page
 
-PAGE = Path(__file__).parent / "page"
 log = logging.getLogger("ussfast.serve")
 
 
@@ -40,7 +38,7 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
     app = FastAPI(title="ussfast", version=ussfast.__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.server = server
     _facts(app, server)
-    _page(app)
+    add_page(app)
     _errors(app)
     app.add_middleware(Guard, settings=server.settings)
     if server.settings.allowed_origins:  # outermost: a browser asks without a token whether it may show one
@@ -73,14 +71,6 @@ def _facts(app: FastAPI, server: Server) -> None:
                 "max_clip_s": limits.max_clip_s,
             },
         }  # fmt: skip
-
-
-def _page(app: FastAPI) -> None:
-    @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return FileResponse(PAGE / "index.html")
-
-    app.mount("/page", StaticFiles(directory=PAGE), name="page")
 
 
 def _errors(app: FastAPI) -> None:
