@@ -14,7 +14,12 @@ from starlette.responses import JSONResponse, Response
 import ussfast
 from ussfast.errors import UssfastError
 from ussfast.serve.guard import Guard
+from ussfast.serve.jobs.routes import job_routes
+from ussfast.serve.jobs.running import Jobs
+from ussfast.serve.metrics import MEDIA_TYPE, Counted
 from ussfast.serve.problems import Problem, problem_of
+from ussfast.serve.prompts.library import Library
+from ussfast.serve.prompts.routes import prompt_routes
 from ussfast.serve.server import Server
 from ussfast.serve.settings import ServeSettings
 from ussfast.serve.web import add_page
@@ -37,7 +42,10 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
     # The pages of documentation that FastAPI makes load scripts from elsewhere: /openapi.json is for tools.
     app = FastAPI(title="ussfast", version=ussfast.__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.server = server
+    server.parts = {"prompts": Library(server), "jobs": Jobs(server)}
     _facts(app, server)
+    app.include_router(job_routes(server))
+    app.include_router(prompt_routes(server))
     add_page(app)
     _errors(app)
     app.add_middleware(Guard, settings=server.settings)
@@ -46,6 +54,7 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
             CORSMiddleware, allow_origins=server.settings.allowed_origins, allow_methods=["*"], allow_headers=["*"],
             expose_headers=["Location", "Retry-After"],
         )  # fmt: skip
+    app.add_middleware(Counted, metrics=server.metrics)
     return app
 
 
@@ -58,6 +67,10 @@ def _facts(app: FastAPI, server: Server) -> None:
     async def ready() -> Response:
         reasons = server.reasons()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(server.metrics.text(), media_type=MEDIA_TYPE)
 
     @app.get("/v1/model")
     async def model() -> dict[str, Any]:
