@@ -6,6 +6,7 @@ import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ussfast.serve.metrics import Metrics
 from ussfast.serve.problems import Problem
 from ussfast.serve.settings import ServeSettings
 
@@ -30,12 +31,13 @@ class Part(Protocol):
 
 
 class Server:
-    """Attributes: settings; separator, None until it is loaded; parts by name; draining."""
+    """Attributes: settings; separator, None until it is loaded; metrics; parts by name; draining."""
 
     def __init__(self, settings: ServeSettings):
         self.settings, self.draining = settings, False
         self._separator: Separator | None = None
         self.parts: dict[str, Part] = {}
+        self.metrics = Metrics()
 
     @property
     def separator(self) -> "Separator":
