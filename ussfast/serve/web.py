@@ -11,7 +11,7 @@ from starlette.types import Scope
 PAGE = Path(__file__).parent / "page"
 EXAMPLE = Path(__file__).parents[1] / "demo" / "mixture.flac"
 # The one style sheet that wavesurfer.js writes into its shadow roots, at the page's height of waveforms.
-WAVESURFER_STYLE = "sha256-TO-BE-FOUND"
+WAVESURFER_STYLE = "sha256-XGW/cX2BkTPWNNT3NdyASrPEWZfPnKdPJaJ2aN7R+v8="
 # Every visit asks whether a file changed: a new version of the server never meets half of the old page.
 FRESH = {"Cache-Control": "no-cache"}
 

@@ -20,9 +20,14 @@ export function button(parent, text, onclick, properties = {}) {
 
 export const show = (id, shown) => (element(id).hidden = !shown);
 
-/** Says something to everybody, screen readers included. */
+const SAID_MS = 8000;
+let forgetting = null;
+
+/** Says something to everybody, screen readers included; it is shown for a while. */
 export function say(text) {
+  clearTimeout(forgetting);
   element("status").textContent = text;
+  forgetting = setTimeout(() => (element("status").textContent = ""), SAID_MS);
 }
 
 /** Shows an error at the top; null: there is none any more. */

@@ -9,19 +9,27 @@ class LiveAudio extends AudioWorkletProcessor {
   #filled = 0;
   #captured = 0;
   #ended = false;
+  #hearing = false;
   #power = 0;
   #reported = 0;
 
   constructor() {
     super();
     const samples = (seconds) => Math.round(seconds * sampleRate);
-    this.playout = new Playout({ spare: samples(0.03), most: samples(0.5), patience: samples(6) });
+    this.playout = new Playout({ spare: samples(0.03), most: samples(0.5), patience: samples(3) });
     this.port.onmessage = ({ data }) => {
       if (data.piece) this.playout.receive(data.piece);
       if (data.gains) this.playout.gains = data.gains;
-      if (data.clear) [this.#captured, this.#filled] = [0, 0], this.playout.clear();
+      if (data.begin) this.#begin();
+      if (data.hold) this.#hearing = false;
       if (data.ended) this.#ended = true;
     };
+  }
+
+  /** From now on the microphone is heard: sample 0 of a stream. */
+  #begin() {
+    [this.#captured, this.#filled, this.#hearing] = [0, 0, true];
+    this.playout.clear();
   }
 
   process([input], [output]) {
@@ -37,6 +45,7 @@ class LiveAudio extends AudioWorkletProcessor {
 
   #capture(heard) {
     for (const sample of heard) this.#power += sample * sample;
+    if (!this.#hearing) return;
     this.#captured += heard.length;
     for (let at = 0; at < heard.length; ) {
       const taken = heard.subarray(at, at + this.#chunk.length - this.#filled);

@@ -68,6 +68,10 @@ export class Live {
     await context.resume();
   }
 
+  get on() {
+    return this.#running !== null;
+  }
+
   async stop() {
     const running = this.#running;
     this.#running = null;
@@ -94,21 +98,27 @@ export class Live {
   #told(running, name, data) {
     const work = {
       state: () => this.#state(data),
-      started: () => this.#started(data),
+      started: () => this.#started(running, data),
       labels: () => this.mixer.show(data, this.prompts),
       piece: () => this.#piece(running, data),
       prompts: () => ((this.prompts = this.chooser.chosen), this.mixer.show(data.labels, this.prompts)),
       swapped: () => say(`${data.prompt} has learned: from now on it is the new one.`),
       draining: () => say("The server is being restarted: the stream goes on with the next one."),
-      restarted: () => (running.node.port.postMessage({ clear: true }), say("The stream had to begin anew.")),
+      restarted: () => this.#restarted(running),
       problem: () => this.#failed(running, data),
     }[name];
     work?.();
   }
 
-  #started({ latency_s: latency }) {
+  #started({ node }, { latency_s: latency }) {
+    node.port.postMessage({ begin: true });
     this.latency = latency;
     say("Listening.");
+  }
+
+  #restarted({ node }) {
+    node.port.postMessage({ hold: true });
+    say("The stream had to begin anew: what was said meanwhile is lost.");
   }
 
   #state(state) {

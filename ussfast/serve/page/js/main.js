@@ -23,6 +23,7 @@ function view() {
     if (name === chosen) link.ariaCurrent = "page";
     else link.removeAttribute("aria-current");
   }
+  if (chosen !== "live" && app.live?.on) app.live.stop();
   show("result-room", chosen === "files");
   show("live-room", chosen === "live");
 }

@@ -19,7 +19,10 @@ export class Playout {
   lost = 0;
   position = 0;
 
-  /** All in samples. spare: kept ready before anything is heard; most: at once; patience: until it tries to be sooner. */
+  /**
+   * All in samples. spare: kept ready before anything is heard; most: at once; patience: how long without a gap until
+   * what is ready for nothing is left out, where it is more than half of what is to spare.
+   */
   constructor({ spare, most, patience }) {
     [this.spare, this.most, this.patience] = [spare, most, patience];
   }
@@ -92,7 +95,7 @@ export class Playout {
     this.#quiet += count;
     this.#least = Math.min(this.#least, this.#held);
     if (this.#quiet < this.patience) return;
-    this.#shorten(this.#least - this.spare);
+    if (this.#least > 1.5 * this.spare) this.#shorten(this.#least - this.spare);
     [this.#quiet, this.#least] = [0, Infinity];
   }
 

@@ -34,7 +34,7 @@ export class Wave {
     const style = getComputedStyle(document.documentElement);
     const of = (name) => style.getPropertyValue(name).trim();
     const kind = this.mixture ? "mixture" : "stem";
-    return { waveColor: of(`--wave-${kind}`), progressColor: of(`--wave-${kind}-played`), cursorColor: of("--text") };
+    return { waveColor: of(`--wave-${kind}`), progressColor: of(`--wave-${kind}-played`), cursorColor: "#fff" };
   }
 
   /** Draws again in the colours of the theme. */
