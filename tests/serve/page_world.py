@@ -128,7 +128,7 @@ def page(opened, address, **settings):
     """A page of its own; afterwards the browser must have had nothing to say against it, and nothing came from elsewhere."""
     context = opened.new_context(accept_downloads=True, viewport={"width": 1200, "height": 900}, **settings)
     found = context.new_page()
-    found.set_default_timeout(60_000)
+    found.set_default_timeout(120_000)
     found.complaints, asked = [], []
     found.expected = ()  # parts of complaints that a test provokes
     found.add_init_script(TAP)
@@ -143,6 +143,15 @@ def page(opened, address, **settings):
         assert not [url for url in asked if not url.startswith((address, f"blob:{address}", "data:"))]
     finally:
         context.close()
+
+
+def until(found, expression, seconds=120):
+    """Waits for an expression to be true; the page's policy forbids what Playwright's own waiting does."""
+    end = time.monotonic() + seconds
+    while not (value := found.evaluate(expression)):
+        assert time.monotonic() < end, f"{expression} stays {value!r}; {found.complaints}"
+        time.sleep(0.05)
+    return value
 
 
 def heard(found, seconds):
@@ -165,7 +174,7 @@ def separate(found, path, *prompts):
         choose(found, *prompts)
     found.click("#separate")
     found.wait_for_selector(RESULT)
-    found.wait_for_function("document.querySelector('#work').hidden")
+    until(found, "document.querySelector('#work').hidden")
     return found.evaluate("import('/page/js/main.js').then(({ app }) => app.files.results.job.id)")
 
 

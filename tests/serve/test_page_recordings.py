@@ -176,10 +176,10 @@ def test_a_running_job_is_cancelled(page, address, tmp_path):
     soundfile.write(tmp_path / "long.flac", noise, 32000, "PCM_16")
     page.set_input_files("#file", str(tmp_path / "long.flac"))
     page.click("#separate")
-    page.wait_for_function("document.querySelector('#progress-text').textContent.includes('%')"
+    world.until(page, "document.querySelector('#progress-text').textContent.includes('%')"
                            " && !document.querySelector('#progress-text').textContent.startsWith('Sending')")
     press(page, "Cancel")
-    page.wait_for_function("document.querySelector('#work').hidden && !document.querySelector('#separate').disabled")
+    world.until(page, "document.querySelector('#work').hidden && !document.querySelector('#separate').disabled")
     assert not page.locator("#result").is_visible() and not page.locator("#problem").is_visible()
     until = time.monotonic() + 30
     while (job := json.loads(world.get(address, "/v1/jobs"))[0])["status"] == "running":
@@ -204,7 +204,7 @@ def test_problems_are_told_as_the_server_says_them(page, tmp_path):
 
 def test_a_recording_of_the_microphone(page):
     press(page, "Record")
-    page.wait_for_function("document.querySelector('#record').textContent.includes('(1 s)')")
+    world.until(page, "document.querySelector('#record').textContent.includes('(1 s)')")
     page.click("#record")
     page.wait_for_selector("#chosen:not([hidden])")
     page.click("#separate")

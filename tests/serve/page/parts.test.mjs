@@ -28,7 +28,8 @@ test("events of a stream", () => {
 });
 
 test("times in words", () => {
-  assert.deepEqual([0, 9.96, 59.99, 60, 3725.4].map((s) => clock(s)), ["0:00.0", "0:09.9", "0:59.9", "1:00.0", "1:02:05.4"]);
+  const times = [0, 9.96, 59.99, 60, 3725.4].map((seconds) => clock(seconds));
+  assert.deepEqual(times, ["0:00.0", "0:09.9", "0:59.9", "1:00.0", "1:02:05.4"]);
   assert.equal(clock(0.3), "0:00.3");
   assert.deepEqual([3.04, 59.96, 600].map(duration), ["3.0 s", "0:59 min", "10:00 min"]);
 });

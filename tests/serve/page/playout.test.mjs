@@ -7,7 +7,9 @@ const SIZES = { spare: 20, most: 100, patience: 1000 };
 const row = (from, count, sign = 1) => Float32Array.from({ length: count }, (_, i) => sign * (from + i));
 
 /** A piece of two stems, of which one is the negative of the other and ten times as loud. */
-const piece = (first, count, labels = ["a", "b"]) => ({ labels, first, rows: [row(first, count), row(10 * first, count, -10)] });
+function piece(first, count) {
+  return { labels: ["a", "b"], first, rows: [row(first, count), row(first, count, -10)] };
+}
 
 function pulled(playout, count) {
   const block = new Float32Array(count);

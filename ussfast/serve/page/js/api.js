@@ -13,7 +13,7 @@ export class Problem extends Error {
 
 const UNREACHED = "The server does not answer: is it still running?";
 
-/** ask: a function that brings a token, or null if nobody gives one; its argument says whether there was a wrong one. */
+/** ask: brings a token, or null if nobody gives one; its argument says whether there was a wrong one. */
 export function onTokenNeeded(ask) {
   askForToken = ask;
 }

@@ -91,8 +91,10 @@ export class Chooser extends EventTarget {
     const label = own ? `${text}, ${own.kind}` : text;
     const press = { ariaPressed: String(count > 0), ariaLabel: label, data: { for: `toggle ${name}`, prompt: name } };
     button(chip, text, toggle, press);
-    const small = (sign, words, work, kind) =>
-      button(chip, sign, work, { className: "small", ariaLabel: words, title: words, data: { for: `${kind} ${name}` } });
+    const small = (sign, words, work, kind) => {
+      const properties = { className: "small", ariaLabel: words, title: words, data: { for: `${kind} ${name}` } };
+      button(chip, sign, work, properties);
+    };
     if (count) small("+", `One more ${title(name)}`, () => this.add(name), "more");
     if (own) small("×", `Delete ${name}`, () => this.#remove(name), "delete");
   }

@@ -27,8 +27,7 @@ export class Files {
   take(file) {
     this.#file = file;
     fail(null);
-    const size = file.size > 1e6 ? `${(file.size / 1e6).toFixed(1)} MB` : `${Math.max(1, Math.round(file.size / 1e3))} kB`;
-    element("chosen").textContent = `${file.name}, ${size}`;
+    element("chosen").textContent = `${file.name}, ${size(file.size)}`;
     show("chosen", true);
     element("drop").classList.add("filled");
     element("drop-title").textContent = "Another one?";
@@ -114,3 +113,5 @@ export class Files {
     this.#running?.abort();
   }
 }
+
+const size = (bytes) => (bytes > 1e6 ? `${(bytes / 1e6).toFixed(1)} MB` : `${Math.max(1, Math.round(bytes / 1e3))} kB`);

@@ -64,7 +64,8 @@ class LiveAudio extends AudioWorkletProcessor {
     const input = Math.sqrt(this.#power / this.#reported);
     [this.#reported, this.#power] = [0, 0];
     const { gaps, lost, held, position } = this.playout;
-    this.port.postMessage({ input, gaps, lost, held, behind: this.#captured - position, levels: this.playout.levels() });
+    const [behind, levels] = [this.#captured - position, this.playout.levels()];
+    this.port.postMessage({ input, gaps, lost, held, behind, levels });
   }
 }
 

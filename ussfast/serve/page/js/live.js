@@ -58,18 +58,25 @@ export class Live {
     running.undo.push(() => node.port.postMessage({ ended: true }));
     this.#late = { pieces: 0, most: 0, all: 0 };
     this.prompts = this.chooser.chosen;
-    const stream = (running.stream = new Stream(context.sampleRate, this.prompts, (...said) => this.#told(running, ...said)));
+    const told = (...said) => this.#told(running, ...said);
+    const stream = (running.stream = new Stream(context.sampleRate, this.prompts, told));
     running.undo.push(() => stream.close());
     await stream.start();
     node.port.onmessage = ({ data }) => (data.chunk ? stream.push(data.chunk) : this.#figures(running, data));
     microphone.getAudioTracks()[0].onended = () => this.#failed(running, new Error("The microphone is gone."));
-    node.onprocessorerror = () => this.#failed(running, new Error("The audio program of the page ended. Load it again."));
+    const ended = new Error("The audio program of the page ended. Load it again.");
+    node.onprocessorerror = () => this.#failed(running, ended);
     context.createMediaStreamSource(microphone).connect(node).connect(context.destination);
     await context.resume();
   }
 
   get on() {
     return this.#running !== null;
+  }
+
+  /** The stream of now, if there is one. */
+  get stream() {
+    return this.#running?.stream ?? null;
   }
 
   async stop() {
@@ -85,7 +92,6 @@ export class Live {
     const button = element("start");
     button.disabled = false;
     button.textContent = on ? "Stop" : "Start listening";
-    button.ariaPressed = String(on);
     show("live-figures", on);
     if (!on) this.mixer.clear();
   }

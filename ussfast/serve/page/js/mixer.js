@@ -43,7 +43,8 @@ export class Mixer {
       on.ariaPressed = String(set.on);
       this.#tell();
     };
-    const on = button(item, "Hear", press, { ariaPressed: String(set.on), ariaLabel: `Hear ${name}`, className: "toggle" });
+    const pressed = { ariaPressed: String(set.on), ariaLabel: `Hear ${name}`, className: "toggle" };
+    const on = button(item, "Hear", press, pressed);
     const range = { type: "range", min: 0, max: 2, step: 0.01, value: set.gain, ariaLabel: `Gain of ${name}` };
     const slider = put(item, "input", range);
     slider.oninput = () => ((set.gain = Number(slider.value)), this.#tell());

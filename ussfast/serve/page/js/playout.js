@@ -1,8 +1,8 @@
 // Between a network, which is late at times, and a sound card, which never waits.
 
 /**
- * Pieces of stems come in, a mix goes out. What is not there in time is a gap, after which everything is a little later;
- * what has piled up is left out.
+ * Pieces of stems come in, a mix goes out. What is not there in time is a gap, after which everything is a little
+ * later; what has piled up is left out.
  * gaps: how many. lost: samples that were left out. position: the sample of the input that is heard next.
  */
 export class Playout {

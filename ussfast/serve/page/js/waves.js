@@ -22,7 +22,8 @@ export class Wave {
   constructor(place, buffer, peak, mixture, sought) {
     this.#place = place;
     this.mixture = mixture;
-    const channels = [...Array(Math.min(2, buffer.numberOfChannels)).keys()].map((at) => within(buffer.getChannelData(at)));
+    const drawn = [...Array(Math.min(2, buffer.numberOfChannels)).keys()];
+    const channels = drawn.map((at) => within(buffer.getChannelData(at)));
     this.#waves = WaveSurfer.create({
       container: place, height: HEIGHT, peaks: channels, duration: buffer.duration, barHeight: 0.98 / peak,
       cursorWidth: 2, hideScrollbar: true, dragToSeek: { debounceTime: 0 }, interact: true, ...this.#colours(),
