@@ -12,7 +12,7 @@ from ussfast import Separator
 RUNNING = "document.querySelector('#live-state').dataset.state === 'running'"
 TOLERANCE = 1e-4
 # Parts of a stream arrive when they do: a test waits for them, never for a time.
-HEARD = "Number(document.querySelector('#late').textContent.split('of ')[1]) > {}"
+HEARD = "Number(document.querySelector('#late').dataset.pieces) > {}"
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def reference(wire, label, changes=()):
     for until, prompts in [*changes, (len(audio), None)]:
         for piece in (session.push(audio[None, place:until]), session.flush() if prompts is None else None):
             if piece is not None:
-                found.append(piece[label][0] if label in piece.labels else np.zeros(piece.shape[-1], np.float32))
+                found.append(piece[label][0] if label in piece.labels else np.zeros(piece.stems.shape[-1], np.float32))
         place = until
         if prompts is not None:
             session.set_prompts(prompts)
@@ -156,7 +156,7 @@ def test_what_is_played_is_the_stem_that_is_on(page):
     stop(page)
     assert rate == page.wire.texts("started")[0]["sample_rate"]
     for played, wanted in ((audio, page.wire.output("speech")), (louder[4096:], 2 * page.wire.output("sfxbg"))):
-        assert longest_match(played, wanted) >= 0.2 * rate
+        assert longest_match(played, wanted) >= 2048
 
 
 def longest_match(played, wanted):
@@ -199,7 +199,7 @@ def test_a_lost_connection_is_gone_on_with(page, line):
     page.wait_for_timeout(1500)  # what is said meanwhile comes afterwards
     line.mend()
     world.until(page, RUNNING)
-    before = page.evaluate("Number(document.querySelector('#late').textContent.split('of ')[1])")
+    before = page.evaluate("Number(document.querySelector('#late').dataset.pieces)")
     listen(page, before + 120)
     stop(page)
     (resumed,) = page.wire.texts("resumed")

@@ -151,6 +151,7 @@ export class Live {
     element("latency").textContent = held || behind < rate ? milliseconds(behind / rate + card) : "-";
     element("latency-parts").textContent = text;
     const { pieces, most, all } = this.#late;
+    element("late").dataset.pieces = all;
     element("late").textContent = pieces ? `${pieces} of ${all}, at most ${most} ms` : `none of ${all}`;
     element("gaps").textContent = `${gaps}, ${milliseconds(lost / rate)} left out`;
     element("heard").value = input;

@@ -22,6 +22,7 @@ export class Stream {
   #socket = null;
   #labels = new Map();
   #tries = 0;
+  #refusals = 0; // of a server that answers other questions
   #over = false;
   #acked = 0;
   #timer = null;
@@ -74,25 +75,27 @@ export class Stream {
 
   #begun(message, from) {
     this.id = message.stream;
-    this.#tries = 0;
+    this.#tries = this.#refusals = 0;
     this.#name(message);
     const again = this.sent.from(from);
-    if (again === null) return this.#anew();
+    if (again === null) {
+      this.#forget();
+      this.#socket.close();
+      return this.#connect();
+    }
     this.ready = true;
     for (const entry of again) this.#socket.send(entry.prompts ? promptsMessage(entry.prompts) : entry);
     this.told(message.type, message);
     this.told("state", "running");
   }
 
-  /** The server gave the stream up: a new one begins with what comes now. */
-  #anew() {
+  /** What the server gave up, or needs more of than was kept: the next stream begins with what comes now. */
+  #forget() {
     this.id = null;
     this.sent = new Sent(KEPT_S * this.rate);
-    this.#acked = this.received = 0;
+    this.#acked = this.received = this.#refusals = 0;
     this.#labels.clear();
     this.told("restarted");
-    this.#socket.close();
-    this.#connect();
   }
 
   #name({ labels_id: id, labels }) {
@@ -152,15 +155,9 @@ export class Stream {
   }
 
   async #asks() {
-    const found = await json(`/v1/streams?${this.#query()}`);
-    // There is room, and yet it does not go on: the stream is gone.
-    if (this.#tries > 2 && this.id) {
-      this.id = null;
-      this.sent = new Sent(KEPT_S * this.rate);
-      this.#acked = this.received = 0;
-      this.told("restarted");
-    }
-    return found;
+    await json(`/v1/streams?${this.#query()}`);
+    // It answers, and yet does not go on with it, several times: the stream is gone.
+    if (++this.#refusals > 2 && this.id) this.#forget();
   }
 
   #end(problem) {
