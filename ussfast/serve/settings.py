@@ -25,7 +25,7 @@ class ServeSettings(BaseSettings):
     show; without one only this machine may call. allowed_origins: of pages elsewhere that may call.
 
     model, detector, device, dtype: as for `Separator`. threads: of the CPU, for live streams. workers: processes for
-    files and prompts; nice: how far their priority is below that of live streams; stream_rates: streams of this rate and channel count are what the start prepares for.
+    files and prompts; nice: how far their priority is below that of live streams.
 
     max_streams: live streams at once, if not as many as time allows. headroom: share of the time that live streams may
     take. deadline_ms: how long a piece may take after its last sample came. max_ahead_s: how far a client may be ahead
