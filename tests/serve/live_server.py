@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import io
 import json
 import os
@@ -118,6 +119,12 @@ def wav(seconds=1.0, channels=2, rate=RATE, seed=0, format="WAV"):
     held = io.BytesIO()
     soundfile.write(held, noise(channels, round(seconds * rate), seed).T, rate, format=format)
     return held.getvalue()
+
+
+@functools.cache
+def long():
+    """Bytes of audio that the worker is at for a while."""
+    return wav(900.0, channels=1)
 
 
 def events(client, id):

@@ -6,14 +6,15 @@ import sys
 
 import httpx
 import pytest
-from live_server import Program, problem, until, wav
+from live_server import Program, long, problem, until, wav
 
 from ussfast import Separator
 from ussfast.errors import InputError
+from ussfast.serve.jobs.records import Records
 from ussfast.serve.serving import listening
 from ussfast.serve.store import Store
 
-SECONDS = 400.0
+SECONDS = 100.0
 
 
 @pytest.fixture
@@ -37,7 +38,8 @@ def stems(program, id):
 
 def test_jobs_outlive_a_server_that_is_killed(start, model, tmp_path):
     first = start()
-    jobs = [first.later(wav(SECONDS), prompts="speech,sfx"), first.later(wav(2.0, seed=1), prompts="speech")]
+    audio, short = wav(SECONDS), wav(2.0, seed=1)
+    jobs = [first.later(audio, prompts="speech,sfx"), first.later(short, prompts="speech")]
     first.running(jobs[0]["id"])
     half = first.data / "tmp" / "upload-half"
     half.write_bytes(b"of an upload")
@@ -45,44 +47,44 @@ def test_jobs_outlive_a_server_that_is_killed(start, model, tmp_path):
     assert not (first.data / "jobs" / jobs[0]["id"] / "outputs").exists()
     second = start()
     assert not half.exists()
-    for job, audio, prompts in zip(jobs, (wav(SECONDS), wav(2.0, seed=1)), (("speech", "sfx"), ("speech",)), strict=True):
-        (tmp_path / "given.wav").write_bytes(audio)
+    for job, given, prompts in zip(jobs, (audio, short), (("speech", "sfx"), ("speech",)), strict=True):
+        (tmp_path / "given.wav").write_bytes(given)
         written = Separator(model, device="cpu").separate_file(
             tmp_path / "given.wav", tmp_path / job["id"], prompts=prompts
         )
         assert stems(second, job["id"]) == {path.stem: path.read_bytes() for path in written}
+    done = second.later(audio, prompts="speech")
+    second.running(done["id"])
+    assert second.signal(signal.SIGTERM) == 0  # what runs is done first
+    assert [job.status for job in kept(second.data)] == ["done"] * 3
 
 
-def test_an_end_that_waits_and_one_that_does_not(start):
-    first = start()
-    job = first.later(wav(60.0), prompts="speech")
-    first.running(job["id"])
-    assert first.signal(signal.SIGTERM) == 0  # what ran is done
-    second = start(drain_s="0.2")
-    assert second.job(job["id"])["status"] == "done"
-    long, waiting = second.later(wav(SECONDS * 5), prompts="speech"), second.later(prompts="speech")
-    second.running(long["id"])
-    with pytest.raises(httpx.HTTPError), httpx.Client(base_url=second.client.base_url, timeout=0.5) as caller:
-        caller.post("/v1/audio/separations", files={"file": wav()}, data={"prompts": "speech"})
-    attached = second.client.get("/v1/jobs?limit=1").json()[0]["id"]
-    until(lambda: second.job(attached)["status"] == "cancelled")
-    assert second.signal(signal.SIGINT) == 0  # what ran is put back
-    third = start()
-    assert third.job(long["id"])["status"] in ("queued", "running")
-    assert third.client.delete(f"/v1/jobs/{long['id']}").status_code == 204
-    assert third.over(waiting["id"])["status"] == "done"
+def kept(data):
+    """Jobs as a server has left them, the oldest first."""
+    store = Store(data)
+    try:
+        return Records(store).newest(10)[::-1]
+    finally:
+        store.close()
 
 
-def test_while_it_ends_it_takes_nothing_new(start):
-    server = start(drain_s="3")
-    job = server.later(wav(SECONDS * 5), prompts="speech")
+def test_what_a_server_cannot_end_in_time_is_for_the_next(start):
+    server = start(drain_s="2")
+    job, waiting = server.later(long(), prompts="speech"), server.later(prompts="speech")
     server.running(job["id"])
-    server.process.send_signal(signal.SIGTERM)
+    with pytest.raises(httpx.HTTPError), httpx.Client(base_url=server.client.base_url, timeout=1) as caller:
+        caller.post("/v1/audio/separations", files={"file": wav()}, data={"prompts": "speech"})
+    attached = server.client.get("/v1/jobs?limit=1").json()[0]["id"]
+    until(lambda: server.job(attached)["status"] == "cancelled")
+    server.process.send_signal(signal.SIGINT)
     until(lambda: server.client.get("/ready").status_code == 503)
     assert server.client.get("/ready").json()["reasons"] == {"server": "draining"}
     answer = server.separate(prompts="speech")
     assert "about to end" in problem(answer, 503) and answer.headers["retry-after"] == "5"
     assert server.process.wait(60) == 0
+    found = {job.id: job for job in kept(server.data)}
+    assert found[job["id"]].status == found[waiting["id"]].status == "queued" and found[job["id"]].starts == 0
+    assert not (server.data / "jobs" / job["id"] / "work").exists()
 
 
 def test_one_server_to_a_folder(tmp_path):
@@ -93,11 +95,12 @@ def test_one_server_to_a_folder(tmp_path):
     Store(tmp_path).close()
 
 
-def test_a_second_server_is_refused_in_one_line(start, model, tmp_path):
-    start()
+def test_a_second_server_is_refused_in_one_line(model, tmp_path):
+    first = Store(tmp_path / "data")
     found = serve("--data", str(tmp_path / "data"), "-m", str(model), "--port", "0")
     assert found.returncode == 2 and "another server" in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1
+    first.close()
 
 
 def serve(*options):

@@ -28,7 +28,7 @@ TELL_S = 0.25  # from one message of progress to the next
 
 @dataclass(frozen=True)
 class Model:
-    """Which separator; see `ServeSettings`. temporary: folder of temporary files. nice: how much lower the priority is."""
+    """Which separator; see `ServeSettings`, as for nice. temporary: folder of temporary files."""
 
     model: str
     device: str
