@@ -125,6 +125,6 @@ def test_whenever_work_comes_nothing_jumps(late, wide):
     for one in late:
         line.block(works=not one)
     line.check_no_jumps()
-    for _ in range(6):  # after a quiet while it is what was made again
+    for _ in range(14):  # after a quiet while it is what was made again
         line.block()
-    assert line.loudness(len(late) + 5) == pytest.approx(0.5, abs=0.01)
+    assert line.loudness(len(late) + 13) == pytest.approx(0.5, abs=0.01)
