@@ -53,10 +53,11 @@ class Playout:
     def play(self, made: Ring, out: np.ndarray) -> None:
         """Fills `out` [outputs, n]; with silence until n made frames are there for the first time."""
         frames = out.shape[1]
-        self._begun = self._begun or len(made) >= frames
-        if not self._begun:
+        if not self._begun and len(made) < frames:
             out[:] = 0
             return
+        if not self._begun:  # no later than there is room for what is made meanwhile
+            self._begun, self._at = True, max(0, self._arrived - max(self._capacity - 2 * frames, 2 * frames))
         self._since += frames
         before, dry_at = self._wet, self._at
         self._catch_up(made, frames)
