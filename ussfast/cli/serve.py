@@ -38,8 +38,8 @@ def serve(
 ) -> None:
     """Serve live streams, files and prompts over HTTP and WebSockets, with a page to try them.
 
-    All settings are variables, too: USSFAST_SERVE_TOKEN, USSFAST_SERVE_PORT and so on; options win. Without a token only this
-    machine may call. SIGTERM and Ctrl-C end the server once what is under way is done.
+    All settings are variables, too: USSFAST_SERVE_TOKEN, USSFAST_SERVE_PORT and so on; options win. Without a token
+    only this machine may call. SIGTERM and Ctrl-C end the server once what is under way is done.
     """
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise InputError(f"serving needs {', '.join(missing)}: pip install 'ussfast[serve]'")

@@ -35,8 +35,8 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        await server.start()
         try:
+            await server.start()
             yield
         finally:
             await server.stop()
@@ -103,7 +103,9 @@ def _errors(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return Problem(error.status_code, str(error.detail)).response()
+        answer = Problem(error.status_code, str(error.detail)).response()
+        answer.headers.update(error.headers or {})  # 405 says what is allowed
+        return answer
 
     async def unknown(request: Request, error: Exception) -> Response:
         log.exception("%s %s", request.method, request.url.path, exc_info=error)

@@ -39,16 +39,15 @@ class Part(Protocol):
 
 
 class Server:
-    """Attributes: settings; separator; store (from `start` on); metrics; parts by name, in the order in which they
-    start; draining."""
-
-    store: Store
+    """Attributes: settings; separator; store; metrics; parts by name, in the order in which they start; draining."""
 
     def __init__(self, settings: ServeSettings):
         self.settings, self.draining = settings, False
         self._separator: Separator | None = None
         self.parts: dict[str, Part] = {}
         self.metrics = Metrics()
+        self._store: Store | None = None
+        self._elsewhere: str | None = None  # where temporary files went before
 
     @property
     def separator(self) -> "Separator":
@@ -56,6 +55,12 @@ class Server:
         if self._separator is None:
             raise Problem(503, "the model is being loaded", 2)
         return self._separator
+
+    @property
+    def store(self) -> Store:
+        """From `start` to `stop`."""
+        assert self._store is not None
+        return self._store
 
     @property
     def jobs(self) -> "Jobs":
@@ -73,10 +78,10 @@ class Server:
         return self.settings.data / "tmp"
 
     async def start(self) -> None:
-        self.store = await asyncio.to_thread(Store, self.settings.data)
+        self._store = await asyncio.to_thread(Store, self.settings.data)
         shutil.rmtree(self.temporary, ignore_errors=True)  # what an earlier process left
         self.temporary.mkdir()
-        tempfile.tempdir = os.fspath(self.temporary)
+        self._elsewhere, tempfile.tempdir = tempfile.tempdir, os.fspath(self.temporary)
         self._separator = await asyncio.to_thread(self._load)
         for part in self.parts.values():
             await part.start()
@@ -96,7 +101,10 @@ class Server:
         for part in reversed(self.parts.values()):
             with suppress(Exception):
                 await part.stop()
-        self.store.close()
+        if self._store is not None:
+            tempfile.tempdir = self._elsewhere
+            self._store.close()
+            self._store = None
 
     def reasons(self) -> dict[str, Any]:
         """Why it is not ready, by part; empty if it is."""

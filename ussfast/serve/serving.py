@@ -2,20 +2,22 @@
 
 import asyncio
 import logging
+import os
+import signal
 import socket
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
 from pydantic import ValidationError
 
 from ussfast.errors import InputError
-from ussfast.interrupts import Ended
 from ussfast.serve.app import create_app
 from ussfast.serve.server import Server
 from ussfast.serve.settings import ServeSettings
+from ussfast.values import shown
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 CLOSE_S = 5  # for connections to take their last answers
@@ -24,13 +26,18 @@ MOST_MESSAGE = 1 << 20  # bytes of a WebSocket's
 
 def settings_of(given: Mapping[str, Any]) -> ServeSettings:
     """Settings from options and variables; InputError in one line for the first that is wrong."""
+    prefix = ServeSettings.model_config["env_prefix"]
+    for name in os.environ:
+        if name.startswith(prefix) and name.removeprefix(prefix).lower() not in ServeSettings.model_fields:
+            raise InputError(f"{name}: no such setting; {', '.join(ServeSettings.model_fields)} are there")
     try:
         return ServeSettings(**given)
     except ValidationError as error:
         wrong = error.errors()[0]
         name = ".".join(str(part) for part in wrong["loc"])
+        value = "" if not name or name == "token" else f", not {shown(wrong['input'])}"
         text = wrong["msg"].removeprefix("Value error, ")
-        raise InputError(f"{name}: {text}" if name else text) from None
+        raise InputError(f"{name}: {text}{value}" if name else text) from None
 
 
 def run(settings: ServeSettings) -> None:
@@ -50,8 +57,6 @@ def run(settings: ServeSettings) -> None:
     try:
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(_serve(server, _Program(config, server, settings, sockets), sockets))
-    except Ended:
-        pass  # the usual way to end a server
     finally:
         for one in sockets:
             one.close()
@@ -71,6 +76,16 @@ class _Program(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, server: Server, settings: ServeSettings, sockets: list[socket.socket]):
         super().__init__(config)
         self._server, self._settings, self._sockets = server, settings, sockets
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals end the server, and are nothing more to anybody afterwards: it has done what they want."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -4,6 +4,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,7 +39,7 @@ class Store:
         return made
 
     def write(self, *statements: tuple[Any, ...]) -> None:
-        """All of these, each (SQL, value, ...), or none; from any thread. OutputError where the disk does not take it."""
+        """All of these, each (SQL, value, ...), or none; from any thread. OutputError where it cannot be written."""
         with self._writing:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
@@ -66,7 +67,7 @@ class Store:
 def _locked(data: Path) -> IO[str]:
     """Held as long as it is open, and by no process that has ended."""
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)  # what callers upload is nobody else's
         file = open(data / LOCK, "a+")
     except OSError as error:
         raise OutputError(f"{data}: cannot be the data folder: {error.strerror or error}") from error
@@ -81,3 +82,13 @@ def _locked(data: Path) -> IO[str]:
     file.write(f"{os.getpid()}\n")
     file.flush()
     return file
+
+
+def synced(path: Path) -> None:
+    """Returns when a file, or the names in a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # of a folder, on some file systems
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

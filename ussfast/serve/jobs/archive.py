@@ -4,6 +4,7 @@ import io
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 PIECE = 1 << 20  # bytes
 
@@ -17,7 +18,7 @@ class _Sent(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data) -> int:  # type: ignore[no-untyped-def, override]
+    def write(self, data: Any) -> int:
         self._held += data
         self._at += len(data)
         return len(data)

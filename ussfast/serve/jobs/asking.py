@@ -5,19 +5,18 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ussfast.audio import FORMATS, OutputFormat
 from ussfast.errors import InputError
 from ussfast.separation import choose, output_labels
-from ussfast.serve.jobs.probing import Probed, probed
 from ussfast.serve.jobs.records import MEDIA_TYPES, Job, Kind, new_id
-from ussfast.serve.jobs.running import Jobs
 from ussfast.serve.jobs.uploads import Form, Upload
 from ussfast.serve.problems import Problem
 from ussfast.serve.server import Server
+from ussfast.serve.store import synced
 from ussfast.values import number, one_of
 
 SEPARATION = ("prompts", "stems", "residual", "format", "bit_depth")
@@ -60,17 +59,18 @@ async def separation(server: Server, form: Form, attached: bool) -> Asked:
     written = output_labels([labels[i] for i in keep], residual)
     kind = one_of((form.one("format") or "wav").lower(), "format", FORMATS)
     output = OutputFormat(kind, depth(form))
-    found = await _probed(server.jobs, upload, server.settings.max_audio_s)
+    found = await server.jobs.prober.probed(upload.path, upload.name, server.settings.max_audio_s)
     separator.engine.check_channels(found.channels)
     output.for_file(f"{written[0]}.{kind}", found.sample_rate, found.channels)
     per_second = len(written) * found.channels * found.sample_rate * BYTES[kind]
-    server.jobs.space.check(round(per_second * (UNKNOWN_S if found.seconds is None else found.seconds)))
+    needed = round(per_second * (UNKNOWN_S if found.seconds is None else found.seconds))
+    await asyncio.to_thread(server.jobs.space.check, needed)
     asked = {
         "prompts": list(prompts), "stems": None if stems is None else list(stems), "residual": residual, "format": kind,
         "bit_depth": output.bit_depth, "media_type": MEDIA_TYPES[kind], "bytes_per_s": per_second,
         "banks": [f"prompt-{i}.safetensors" for i, _ in enumerate(_made(server, prompts))],
     }  # fmt: skip
-    facts = {"name": upload.name, "seconds": found.seconds, "sample_rate": found.sample_rate, "channels": found.channels}
+    facts = {"name": upload.name, **asdict(found)}
     files = _files([upload], "input")
     job = Job(new_id(), "separation", asked, files, time.time(), facts, tuple(prompts), attached=attached)
     return Asked(job, written, [upload])
@@ -79,7 +79,7 @@ async def separation(server: Server, form: Form, attached: bool) -> Asked:
 async def enrolment(server: Server, form: Form) -> Asked:
     """Raises Problem or InputError for what cannot be done."""
     separator, uploads, limits = server.separator, form.files.get("clips", []), server.settings
-    name = separator.prompts.check_name(form.one("name") or "") if not _is_class(server, form.one("name")) else _taken(form)
+    name = _new_name(server, form.one("name") or "")
     if not separator.can_enroll:
         raise Problem(400, f"model {separator.info.name!r} makes no prompts of clips")
     if not uploads:
@@ -92,18 +92,16 @@ async def enrolment(server: Server, form: Form) -> Asked:
             raise Problem(400, "minutes are of tuning: give tune=true too, or leave them out")
         asked["minutes"] = number(_float(minutes), "minutes", 0.01, MOST_MINUTES)
     for upload in uploads:
-        await _probed(server.jobs, upload, limits.max_clip_s)
+        await server.jobs.prober.probed(upload.path, upload.name, limits.max_clip_s)
     job = Job(new_id(), kind, asked, _files(uploads, "clip"), time.time(), prompt=name)
     return Asked(job, (), uploads)
 
 
-def _is_class(server: Server, name: str | None) -> bool:
-    prompts = server.separator.prompts
-    return name is not None and name in prompts and prompts[name].kind == "class"
-
-
-def _taken(form: Form) -> str:
-    raise Problem(409, f"{form.one('name')!r} is a prompt of the model itself: choose another name")
+def _new_name(server: Server, name: str) -> str:
+    bank = server.separator.prompts
+    if name in bank and bank[name].kind == "class":
+        raise Problem(409, f"{name!r} is a prompt of the model itself: choose another name")
+    return bank.check_name(name)
 
 
 def names(values: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
@@ -147,10 +145,6 @@ def _only(form: Form) -> Upload:
     return uploads[0]
 
 
-async def _probed(jobs: Jobs, upload: Upload, most_s: float) -> Probed:
-    return await asyncio.to_thread(probed, upload.path, upload.name, most_s)
-
-
 def _files(uploads: Sequence[Upload], what: str) -> tuple[dict[str, Any], ...]:
     numbers = ("",) if what == "input" else tuple(f"-{i}" for i, _ in enumerate(uploads))
     return tuple(
@@ -170,7 +164,7 @@ def _placed(place: Path, job: Job, uploads: Sequence[Upload], server: Server) ->
     place.mkdir(parents=True)
     for file, upload in zip(job.files, uploads, strict=True):
         os.replace(upload.path, place / file["file"])
-        _sync(place / file["file"])
+        synced(place / file["file"])
     if job.kind == "separation":
         for number, name in enumerate(_made(server, job.prompts)):
             own = place / f"prompt-{number}.safetensors"
@@ -180,14 +174,5 @@ def _placed(place: Path, job: Job, uploads: Sequence[Upload], server: Server) ->
                 raise Problem(409, f"prompt {name!r} was removed just now") from None
             except OSError:  # a file system without links
                 shutil.copyfile(server.library.path(name), own)
-    _sync(place)
-    _sync(place.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # of a folder, on some file systems
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    synced(place)
+    synced(place.parent)

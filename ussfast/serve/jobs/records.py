@@ -83,20 +83,22 @@ def shown(job: Job, progress: Progress | None = None) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "id": job.id, "kind": job.kind, "status": job.status,
-        "created": _iso(job.created), "started": _iso(job.started), "finished": _iso(job.finished),
-        "expires": _iso(job.expires), "progress": asdict(progress), "input": job.input, "prompts": list(job.prompts),
+        "created": iso(job.created), "started": iso(job.started), "finished": iso(job.finished),
+        "expires": iso(job.expires), "progress": asdict(progress), "input": job.input, "prompts": list(job.prompts),
         "outputs": outputs, "prompt": job.prompt, "error": job.error, "warnings": list(job.warnings),
     }  # fmt: skip
 
 
-def _iso(seconds: float | None) -> str | None:
+def iso(seconds: float | None) -> str | None:
+    """A time since 1970 as ISO 8601 has it, in UTC."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 TABLE = """CREATE TABLE IF NOT EXISTS jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, status TEXT NOT NULL, expires REAL, job TEXT NOT NULL
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, status TEXT NOT NULL, expires REAL,
+    job TEXT NOT NULL
 )"""
 NAMES = {one.name for one in fields(Job)}
 
@@ -137,9 +139,10 @@ class Records:
 
     def counts(self) -> dict[str, int]:
         """How many there are by status."""
-        return dict.fromkeys(STATUSES, 0) | dict(
-            self._store.read("SELECT status, count(*) FROM jobs GROUP BY status")  # type: ignore[arg-type]
-        )
+        found: dict[str, int] = dict.fromkeys(STATUSES, 0)
+        for status, count in self._store.read("SELECT status, count(*) FROM jobs GROUP BY status"):
+            found[status] = count
+        return found
 
     def _jobs(self, rest: str, *values: Any) -> list[Job]:
         return [_job(row[0]) for row in self._store.read(f"SELECT job FROM jobs {rest}", *values)]

@@ -3,6 +3,8 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -41,8 +43,7 @@ def job_routes(server: Server) -> APIRouter:
             kinds = [JSON, ZIP, *([media] if len(asked.labels) == 1 else [])]
             wanted = JSON if later else preferred(accept, kinds)
             if wanted is None:
-                one = "" if len(asked.labels) == 1 else f"; {media} where one stem is asked for, not {len(asked.labels)}"
-                raise Problem(406, f"{JSON} and {ZIP} can be had{one}")
+                raise Problem(406, f"{JSON} and {ZIP} can be had; {media} only where exactly one stem is asked for")
             job = await asked.accept(server)
         if later:
             place = {"Location": f"/v1/jobs/{job.id}", "Preference-Applied": "respond-async"}
@@ -92,8 +93,7 @@ def job_routes(server: Server) -> APIRouter:
         if job.kind != "separation":
             raise Problem(404, "the clips of a prompt are kept in its file, as far as they are needed")
         file = job.files[0]
-        path = jobs.place(id) / file["file"]
-        return FileResponse(path, headers=NO_SNIFFING, media_type="application/octet-stream", filename=file["name"])
+        return _sent(jobs.place(id) / file["file"], "application/octet-stream", file["name"])
 
     @router.get("/v1/jobs/{id}/archive")
     async def zipped(id: str) -> Response:
@@ -112,24 +112,25 @@ async def _done(server: Server, request: Request, job: Job) -> Job:
                 return now
             if server.draining and now.status == "queued":
                 raise Problem(503, "the server is about to end: ask the next one", 5)
-        raise AssertionError("a job that is watched ends")
+        raise Problem(404, "the job was removed meanwhile")
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    tasks = [asyncio.create_task(over()), asyncio.create_task(gone())]
+    waiting, leaving = asyncio.create_task(over()), asyncio.create_task(gone())
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if tasks[0].done():
-            return tasks[0].result()
-        raise Problem(503, "the client went away")  # nobody reads it
+        await asyncio.wait([waiting, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return waiting.result()
+        raise Problem(400, "the client went away")  # nobody reads it
     except BaseException:
-        await asyncio.shield(server.jobs.cancel(job.id))
+        with suppress(Problem):  # it may be removed
+            await asyncio.shield(server.jobs.cancel(job.id))
         raise
     finally:
-        for task in tasks:
-            task.cancel()
+        waiting.cancel()
+        leaving.cancel()
 
 
 async def _events(server: Server, id: str) -> AsyncIterator[str]:
@@ -138,10 +139,10 @@ async def _events(server: Server, id: str) -> AsyncIterator[str]:
         text = json.dumps(shown(job, server.jobs.progress(id)))
         if text == last:
             yield ": still here\n\n"
-            continue
+        else:
+            yield f"event: {job.status if job.over else 'progress'}\ndata: {text}\n\n"
         last = text
-        yield f"event: {job.status if job.over else 'progress'}\ndata: {text}\n\n"
-        if server.draining:
+        if server.draining and job.status == "queued":
             return
 
 
@@ -159,16 +160,25 @@ def _failure(job: Job) -> Response:
 
 def _stem(server: Server, job: Job, output: dict[str, Any]) -> Response:
     path = server.jobs.place(job.id) / "outputs" / output["file"]
-    headers = NO_SNIFFING | {"Location": f"/v1/jobs/{job.id}"}
-    return FileResponse(path, headers=headers, media_type=output["media_type"], filename=output["file"])
+    return _sent(path, output["media_type"], output["file"], {"Content-Location": f"/v1/jobs/{job.id}"})
+
+
+def _sent(path: Path, media_type: str, name: str, headers: dict[str, str] | None = None) -> Response:
+    if not path.is_file():  # removed just now
+        raise Problem(404, "the file is gone: its job was removed, or has expired")
+    return FileResponse(path, headers=NO_SNIFFING | (headers or {}), media_type=media_type, filename=name)
 
 
 def _archive(server: Server, job: Job) -> Response:
-    folder = server.jobs.place(job.id) / "outputs"
     if not job.outputs:
         raise Problem(404, "the job has no files")
-    stem = quote((job.input or {}).get("name", "stems").rpartition(".")[0] or "stems", safe="")
+    folder = server.jobs.place(job.id) / "outputs"
+    paths = [folder / one["file"] for one in job.outputs]
+    if not all(path.is_file() for path in paths):
+        raise Problem(404, "the files are gone: their job was removed, or has expired")
+    stem = quote(PurePath((job.input or {}).get("name", "")).stem or "stems", safe="")
     headers = NO_SNIFFING | {
-        "Content-Disposition": f"attachment; filename*=UTF-8''{stem}.zip", "Location": f"/v1/jobs/{job.id}"
-    }  # fmt: skip
-    return StreamingResponse(archive([folder / one["file"] for one in job.outputs]), media_type=ZIP, headers=headers)
+        "Content-Disposition": f"attachment; filename*=UTF-8''{stem}.zip",
+        "Content-Location": f"/v1/jobs/{job.id}",
+    }
+    return StreamingResponse(archive(paths), media_type=ZIP, headers=headers)

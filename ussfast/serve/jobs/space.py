@@ -12,7 +12,7 @@ KNOWN_S = 2.0  # how long a sum over the folder is believed
 
 
 class Space:
-    """most: bytes that the folder `data` may hold."""
+    """most: bytes that the folder `data` may hold. It is counted now and then, which belongs into a thread."""
 
     def __init__(self, data: Path, most: int):
         self._data, self._most = data, most
@@ -29,6 +29,11 @@ class Space:
         """Problem 507 where there is no room for so many more bytes."""
         if needed > self.left():
             raise Problem(507, "the data folder is full: wait until results expire, or remove jobs")
+
+    def took(self, written: int) -> None:
+        """So many bytes have come. Problem 507 where they were too many."""
+        self._used += written
+        self.check(0)
 
 
 def used(folder: Path) -> int:

@@ -2,20 +2,25 @@
 
 import asyncio
 import contextlib
+import io
 import re
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
 
 from ussfast.audio import AUDIO_SUFFIXES
 from ussfast.serve.jobs.space import Space
 from ussfast.serve.problems import Problem
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 AT_ONCE = 1 << 20  # bytes that wait in memory
 MOST_FIELD, MOST_FIELDS = 10_000, 200  # bytes of a value; values in all
@@ -58,7 +63,7 @@ async def received(
         fields: that there may be. files: likewise, and how many of each.
     Raises:
         Problem: 400 for no form or another one, 413 for values that are too long, 415 for another kind of body,
-            507 where there is no room. ClientDisconnect.
+            507 where there is no room.
     """
     reader = _Reader(folder, fields, files)
     try:
@@ -67,13 +72,14 @@ async def received(
             if chunk:
                 parser.write(chunk)
             if reader.waiting >= AT_ONCE:
-                await asyncio.to_thread(reader.flush)
-                space.check(reader.written)
-        await asyncio.to_thread(reader.flush)
+                await asyncio.to_thread(reader.flush, space)
+        await asyncio.to_thread(reader.flush, space)
         parser.finalize()
         if not reader.complete:
             raise Problem(400, "the body is cut off: its last boundary is missing")
         yield reader.form
+    except ClientDisconnect:
+        raise Problem(400, "the body ended before it was complete") from None
     except FormParserError as error:
         raise Problem(400, f"the body is no multipart/form-data: {error}") from None
     except OSError as error:
@@ -93,20 +99,20 @@ def _boundary(request: Request) -> bytes:
 
 
 class _Reader:
-    """What a parser tells, as a form. waiting: bytes in memory; written: on disk."""
+    """What a parser tells, as a form. waiting: bytes in memory. complete: whether the last boundary has come."""
 
     def __init__(self, folder: Path, fields: tuple[str, ...], files: Mapping[str, int]):
         self._folder, self._fields, self._files = folder, fields, files
-        self.form, self.waiting, self.written, self.complete = Form(), 0, 0, False
+        self.form, self.waiting, self.complete = Form(), 0, False
         self._headers: dict[str, str] = {}
         self._key, self._value = bytearray(), bytearray()
-        self._name, self._text, self._upload = "", bytearray(), None
-        self._count, self._pending = 0, list[tuple[BinaryIO, bytes]]()
-        self._open: BinaryIO | None = None
-        self._upload: Upload | None
-        self._made = list[tuple[Path, BinaryIO]]()
+        self._name, self._text, self._count = "", bytearray(), 0
+        self._upload: Upload | None = None
+        self._open: io.FileIO | None = None
+        self._made = list[tuple[Path, io.FileIO]]()
+        self._pending = list[tuple[io.FileIO, bytes]]()
 
-    def callbacks(self):
+    def callbacks(self) -> "MultipartCallbacks":
         return {
             "on_part_begin": self._begin, "on_header_field": self._header_field, "on_header_value": self._header_value,
             "on_header_end": self._header_end, "on_headers_finished": self._headers_finished,
@@ -133,9 +139,9 @@ class _Reader:
         self._name, self._text, self._upload = _text(options[b"name"]), bytearray(), None
         is_file = b"filename" in options
         if self._name not in (*self._fields, *self._files) or is_file != (self._name in self._files):
-            known = f"values of {', '.join(self._fields)}" if self._fields else "no values"
-            what = "file" if is_file else "value"
-            raise Problem(400, f"there is no {what} {_shown(self._name)!r} here; {known} and files {', '.join(self._files)}")
+            what = f"no {'file' if is_file else 'value'} {_shown(self._name)!r}"
+            known = f"values {', '.join(self._fields)}, files {', '.join(self._files)}"
+            raise Problem(400, f"this form has {what}; it has {known}")
         self._count += 1
         if not is_file:
             if self._count > MOST_FIELDS:
@@ -148,7 +154,7 @@ class _Reader:
         path = self._folder / f"upload-{secrets.token_hex(16)}"
         suffix = Path(name).suffix.lower()
         self._upload = Upload(name, suffix if suffix in AUDIO_SUFFIXES else "", path)
-        self._open = open(path, "xb", 0)
+        self._open = io.FileIO(path, "xb")
         self._made.append((path, self._open))
         uploads.append(self._upload)
 
@@ -174,12 +180,12 @@ class _Reader:
     def _finished(self) -> None:
         self.complete = True
 
-    def flush(self) -> None:
-        pending, self._pending, self.waiting = self._pending, [], 0
+    def flush(self, space: Space) -> None:
+        pending, self._pending, count, self.waiting = self._pending, [], self.waiting, 0
+        space.took(count)
         for file, data in pending:
             while data:
-                data = data[file.write(data) :]
-        self.written += sum(len(data) for _, data in pending)
+                data = data[file.write(data) or 0 :]
 
     def remove(self) -> None:
         for path, file in self._made:

@@ -1,7 +1,7 @@
 """The process that works on jobs: a separator of its own, one job at a time, at low priority.
 
-It is told jobs over a pipe and answers with ("ready",), ("progress", done_s, total_s, message), ("done", facts) and
-("failed", problem). It ends when the other end of the pipe does.
+It answers with ("progress", done_s, total_s, message), ("done", facts), ("failed", status, detail) or ("cancelled",).
+It ends when the other end of its pipe does.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import signal
 import tempfile
 import threading
 import time
+import traceback
 import warnings
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -18,22 +19,23 @@ from pathlib import Path
 from typing import Any
 
 from ussfast.errors import AudioError, OutputError, PromptWarning
-from ussfast.serve.jobs.probing import too_long
+from ussfast.serve.jobs.probing import BLOCK, too_long
 from ussfast.serve.problems import problem_of
 
-NICE, OOM = 10, 500  # the kernel takes memory from this process before it does from the server
+OOM = 500  # the kernel takes memory from this process before it does from the server
 TELL_S = 0.25  # from one message of progress to the next
 
 
 @dataclass(frozen=True)
 class Model:
-    """Which separator; see `ServeSettings`. temporary: folder of temporary files."""
+    """Which separator; see `ServeSettings`, as for nice. temporary: folder of temporary files."""
 
     model: str
     device: str
     dtype: str
     detector: str | None
     temporary: Path
+    nice: int
 
 
 class Cancelled(Exception):
@@ -42,10 +44,9 @@ class Cancelled(Exception):
 
 def main(pipe: Connection, model: Model) -> None:
     """Of the process."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all of a group: the server says when it is over
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # service managers send it to all: the server says when it is over
     with contextlib.suppress(OSError, AttributeError):
-        os.nice(NICE)
+        os.nice(model.nice)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM))
     tempfile.tempdir = os.fspath(model.temporary)
@@ -88,9 +89,7 @@ class _Worker:
             except Exception as error:
                 problem = problem_of(error)
                 if problem.status == 500:
-                    import traceback
-
-                    traceback.print_exc()
+                    traceback.print_exc()  # into the server's log
                 answer = ("failed", problem.status, renamed(problem.detail, job))
             if answer[0] != "done":
                 shutil.rmtree(job["folder"], ignore_errors=True)
@@ -168,7 +167,7 @@ class _Worker:
         from ussfast.audio import AudioReader
 
         for file in job["files"]:
-            with AudioReader(file["path"]) as reader:
+            with AudioReader(file["path"], BLOCK) as reader:
                 frames = 0
                 for block in reader:
                     frames += block.shape[1]

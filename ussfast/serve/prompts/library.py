@@ -3,14 +3,14 @@
 import asyncio
 import hashlib
 import os
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ussfast.errors import UssfastError
+from ussfast.serve.jobs.records import iso
 from ussfast.serve.problems import Problem
 from ussfast.serve.server import Server, log
+from ussfast.serve.store import synced
 
 
 class Library:
@@ -51,10 +51,10 @@ class Library:
         """Takes a bank with this one prompt over, for new jobs and streams, and for those that ask for the name."""
 
         def take() -> Any:
-            with open(bank, "rb") as file:
-                os.fsync(file.fileno())
+            synced(bank)
             found = self._server.separator.load_prompts(bank)
             os.replace(bank, self.path(name))
+            synced(self.folder)
             return found[0]
 
         prompt = await asyncio.to_thread(take)
@@ -77,10 +77,10 @@ class Library:
         prompt = prompts[name]
         origin, created = prompt.origin, None
         if prompt.kind != "class" and (path := self.path(name)).exists():
-            created = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
+            created = iso(path.stat().st_mtime)
         return {
             "name": name, "kind": prompt.kind, "clips": origin.count if origin else 0,
-            "seconds": round(origin.seconds, 3) if origin else 0.0, "created": created and created.replace("+00:00", "Z"),
+            "seconds": round(origin.seconds, 3) if origin else 0.0, "created": created,
         }  # fmt: skip
 
     def all(self) -> list[dict[str, Any]]:
