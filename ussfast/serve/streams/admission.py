@@ -3,8 +3,9 @@
 import threading
 import time
 
-WINDOW_S = 2.0  # in which what streams cost is measured
-TELLING = 0.1  # share of the time that must have been used for a measurement to tell what streams cost
+WINDOW_S = 2.0  # in which what streams take is measured
+TOGETHER = 4  # streams that must be computed together for a measurement to tell what each costs where there are many
+TELLING_S = 0.1  # of such work in a window
 RETRY_S = 5.0
 
 
@@ -13,22 +14,25 @@ class Load:
 
     Args:
         most: streams at once, None: as many as time allows. headroom: the share of the time that they may take.
+    Attributes:
+        cost: seconds of work for one of audio of one channel. busy: share of the time that went into what was due.
     """
 
     def __init__(self, most: int | None, headroom: float):
         self.most, self.headroom = most, headroom
         self.streams = self.channels = 0
-        self.cost = 0.0  # seconds of work for one of audio of one channel
-        self.busy = 0.0  # share of the time
+        self.cost = self.busy = 0.0
         self._lock = threading.Lock()
         self._since = time.perf_counter()
-        self._worked = self._audio = 0.0
+        self._worked = self._together_s = self._audio_s = 0.0
 
-    def note(self, worked_s: float, audio_s: float) -> None:
-        """A turn of the hub; audio of all channels."""
+    def note(self, worked_s: float, audio_s: float, streams: int, due: float) -> None:
+        """A turn of the hub: audio of all channels of so many streams, and the share of it that was due."""
         with self._lock:
-            self._worked += worked_s
-            self._audio += audio_s
+            self._worked += worked_s * due
+            if streams >= TOGETHER:
+                self._together_s += worked_s
+                self._audio_s += audio_s
         self._measure()
 
     def _measure(self) -> None:
@@ -38,10 +42,10 @@ class Load:
             if passed < WINDOW_S:
                 return
             self.busy = min(1.0, self._worked / passed)
-            if self.busy > TELLING and self._audio:
-                measured = self._worked / self._audio
+            if self._together_s > TELLING_S:
+                measured = self._together_s / self._audio_s
                 self.cost = measured if not self.cost else 0.7 * self.cost + 0.3 * measured
-            self._since, self._worked, self._audio = now, 0.0, 0.0
+            self._since, self._worked, self._together_s, self._audio_s = now, 0.0, 0.0, 0.0
 
     def busy_now(self) -> float:
         """Share of the time that was used lately, also when nothing goes on any more."""
@@ -52,7 +56,8 @@ class Load:
         """Why another stream of so many channels is refused; None if it is not."""
         if self.most is not None and self.streams >= self.most:
             return f"all {self.most} live streams that this server takes are running"
-        share = (self.channels + channels) * self.cost
+        # Those that are silent now may go on at any moment; and where the machine is busy otherwise, all take longer.
+        share = max(self.channels * self.cost, self.busy_now()) + channels * self.cost
         if self.streams and share > self.headroom:
             return (
                 f"{self.streams} live streams run, and with another one they would take {share:.0%} of the time, more "
@@ -62,7 +67,8 @@ class Load:
 
     def room(self, channels: int) -> int:
         """How many more streams of so many channels there may be."""
-        by_time = int((self.headroom / self.cost - self.channels) / channels + 1e-9) if self.cost else 1 << 16
+        left = self.headroom - max(self.channels * self.cost, self.busy_now())
+        by_time = int(left / (self.cost * channels) + 1e-9) if self.cost else 1 << 16
         if not self.streams:
             by_time = max(1, by_time)
         return max(0, by_time if self.most is None else min(by_time, self.most - self.streams))

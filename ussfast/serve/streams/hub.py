@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import queue
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from ussfast.errors import UssfastError
 from ussfast.prompts.bank import Plan, Prompt
 from ussfast.serve.streams.admission import Load
 from ussfast.serve.streams.live import Live, Out, Recorded, Taken
-from ussfast.serve.streams.protocol import MOST_PROMPTS, Asked, Change, Close, End, text_of
+from ussfast.serve.streams.places import Places, hop_of
+from ussfast.serve.streams.protocol import Asked, Change, Close, End, text_of
 from ussfast.streaming.pool import SessionPool
 from ussfast.streaming.states import SessionState
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from ussfast.separator import Separator
     from ussfast.serve.metrics import StreamMetrics
 
-ROWS = 16  # channels of a pool: what is computed together costs less up to about so many
 HOPS = 2  # of a stream in one turn, so that what comes in a burst does not delay others
 AHEAD_S = 0.05  # what is due later than so waits for what is due
 AHEAD_STREAMS = 2  # of these in a turn
@@ -39,11 +40,15 @@ class Keeps(Protocol):
     def changed(self, live: Live, change: Recorded, answer: str) -> None:
         """answer: for the client once it is written."""
 
+    def say(self, live: Live, out: Out) -> None:
+        """Behind all answers."""
+
 
 class Hub:
     """Streams are told that they have work by `notify`; all that touches sessions runs in `call`.
 
     Args:
+        threads: of the CPU.
         deadline_s: pieces that leave later than so after their last sample was due are late.
         snapshot_s: between snapshots of a stream.
     """
@@ -52,15 +57,12 @@ class Hub:
         self, separator: "Separator", load: Load, metrics: "StreamMetrics", keeps: Keeps, threads: int,
         deadline_s: float, snapshot_s: float, loop: asyncio.AbstractEventLoop,
     ):  # fmt: skip
-        self._separator, self._load, self._metrics, self._keeps = separator, load, metrics, keeps
-        self._threads, self._deadline_s, self._snapshot_s, self._loop = threads, deadline_s, snapshot_s, loop
+        self._places, self._load, self._metrics, self._keeps = Places(separator, threads), load, metrics, keeps
+        self._deadline_s, self._snapshot_s, self._loop = deadline_s, snapshot_s, loop
         self._queue: queue.SimpleQueue[Live | Callable[[], None] | None] = queue.SimpleQueue()
-        self._pools: dict[tuple[int, int], list[SessionPool]] = {}
-        self._lives: set[Live] = set()
         self._working: dict[Live, None] = {}
         self._outs: list[tuple[Live, list[Out]]] = []
         self._thread = threading.Thread(target=self._run, name="ussfast streams", daemon=True)
-        self._ended = False
 
     # Any thread.
 
@@ -111,29 +113,15 @@ class Hub:
                 pass
             try:
                 self._turn()
-            except BaseException:  # a bug: the thread must live on for all other streams
+            except Exception:  # a bug: the thread must live on for all other streams
                 log.exception("a turn of live streams failed")
 
     def _turn(self) -> None:
-        now = time.perf_counter()
-        chosen: list[Live] = []
-        ahead: list[Live] = []
-        for live in list(self._working):
-            if live.pool is None or not (live.items or live.again):
-                del self._working[live]
-            elif not live.items or live.due <= now + AHEAD_S:
-                chosen.append(live)
-            elif len(ahead) < AHEAD_STREAMS:
-                ahead.append(live)
-        groups: dict[SessionPool, dict[Live, None]] = {}
-        for live in (*chosen, *ahead):
-            assert live.pool is not None
-            groups.setdefault(live.pool, {})[live] = None
-            del self._working[live]  # to the end, if there is more to do
-        for pool, lives in groups.items():
+        chosen, ahead = self._chosen()
+        for pool, lives in chosen.items():
             begun = time.perf_counter()
             try:
-                audio_s = self._push(pool, list(lives))
+                audio_s = self._push(pool, lives)
             except Exception:
                 log.exception("live streams failed")
                 self._give_up(pool)
@@ -141,54 +129,66 @@ class Hub:
             finally:
                 self._deliver()
             worked = time.perf_counter() - begun
-            self._load.note(worked, audio_s)
             if audio_s:
+                due = sum(live not in ahead for live in lives) / len(lives)
+                self._load.note(worked, audio_s * lives[0].asked.channels, len(lives), due)
                 self._metrics.step_seconds.observe(worked)
-                self._metrics.seconds.inc(audio_s / max(1, next(iter(lives)).asked.channels))
+                self._metrics.seconds.inc(audio_s)
             for live in lives:
                 if live.items and not live.ended:
                     self._working[live] = None
-                if live.asked.resumable and not live.ended:
-                    self._maybe_snapshot(live)
+                self._maybe_snapshot(live)
+
+    def _chosen(self) -> tuple[dict[SessionPool, list[Live]], set[Live]]:
+        """Whose turn it is: all that are due, and a few of those that are ahead of real time; and which are."""
+        latest, ahead = time.perf_counter() + AHEAD_S, set[Live]()
+        chosen: dict[SessionPool, list[Live]] = {}
+        for live in list(self._working):
+            if live.items and live.pool is not None:
+                if live.due > latest:
+                    if len(ahead) == AHEAD_STREAMS:
+                        continue
+                    ahead.add(live)
+                chosen.setdefault(live.pool, []).append(live)
+            del self._working[live]  # to the end, if there is more to do
+        return chosen, ahead
 
     def _push(self, pool: SessionPool, lives: list[Live]) -> float:
-        """The next of each stream; returns seconds of audio, of all channels."""
-        asked = lives[0].asked
-        hop = round(pool[lives[0].place].hop_seconds * asked.sample_rate)
+        """The next of each stream; returns seconds of audio."""
+        rate, most = lives[0].asked.sample_rate, HOPS * hop_of(pool, lives[0].place)
         chunks: dict[int, np.ndarray] = {}
         due: dict[int, float] = {}
         for live in lives:
             self._commands(live)
-            if not live.ended and (found := live.next_chunk(HOPS * hop)) is not None:
+            if not live.ended and (found := live.next_chunk(most)) is not None:
                 chunks[live.place], due[live.place] = found
         if not chunks:
             return 0.0
         pieces = pool.push(chunks)
         now = time.perf_counter()
         for live in lives:
-            piece = pieces.get(live.place)
-            if piece is None:
-                continue
-            late = now - due[live.place] - self._deadline_s
-            out = live.give(piece, late)
-            if out:
-                self._metrics.pieces.inc()
-                if late > 0:
-                    self._metrics.late_pieces.inc()
-                self._outs.append((live, out))
-        return sum(chunk.size for chunk in chunks.values()) / asked.sample_rate
+            if (piece := pieces.get(live.place)) is not None:
+                late = now - due[live.place] - self._deadline_s
+                if out := live.give(piece, late):
+                    self._outs.append((live, out))
+                    self._metrics.pieces.inc()
+                    if late > 0:
+                        self._metrics.late_pieces.inc()
+        return sum(chunk.shape[1] for chunk in chunks.values()) / rate
 
     def _commands(self, live: Live) -> None:
         """What comes before the next chunk."""
-        while True:
+        while live.items:
             if live.again and live.again[0].at <= live.taken:
                 live.session.set_prompts(live.again.popleft().plan)
-            elif live.items and isinstance(live.items[0], Change):
-                self._change(live, live.items.popleft().prompts)  # type: ignore[union-attr]
-            elif live.items and isinstance(live.items[0], End):
+                continue
+            first = live.items[0]
+            if isinstance(first, Change):
+                live.items.popleft()
+                self._change(live, first.prompts)
+            elif isinstance(first, End):
                 live.items.clear()
                 self._end(live)
-                return
             else:
                 return
 
@@ -196,7 +196,7 @@ class Hub:
         try:
             live.session.set_prompts(prompts)
         except UssfastError as error:
-            self._say(live, text_of("error", code="prompts", detail=str(error)))
+            self._outs.append((live, [Out(text_of("error", code="prompts", detail=str(error)))]))
             return
         plan = live.session.plan
         self._record(live, plan, text_of("prompts", at=live.taken, labels=plan.labels))
@@ -206,28 +206,20 @@ class Hub:
         if live.asked.resumable:
             self._keeps.changed(live, Recorded(live.number, live.taken, plan), answer)
         else:
-            self._say(live, answer)
-
-    def _say(self, live: Live, text: str) -> None:
-        self._outs.append((live, [Out(text)]))
+            self._outs.append((live, [Out(answer)]))
 
     def _end(self, live: Live) -> None:
         assert live.pool is not None
         live.ended = True
-        self._outs.append((live, live.give(live.pool.leave(live.place), -1.0)))
-        self._outs.append((live, [Out(text_of("ended", input=live.taken, output=live.given), 0.0, Close.ENDED)]))
-        self._forget(live)
-
-    def _forget(self, live: Live) -> None:
-        live.pool = None
-        self._lives.discard(live)
-        for key, pools in list(self._pools.items()):
-            # One of each kind stays only as long as it is used, but for the first.
-            kept = [pool for number, pool in enumerate(pools) if len(pool) or (number == 0 and len(self._pools) < 4)]
-            if kept:
-                self._pools[key] = kept
-            else:
-                del self._pools[key]
+        out = live.give(live.pool.leave(live.place), -1.0)
+        last = Out(text_of("ended", input=live.taken, output=live.given), 0.0, Close.ENDED)
+        self._outs.append((live, out))
+        self._places.leave(live)
+        if live.asked.resumable:
+            self._deliver()
+            self._keeps.say(live, last)
+        else:
+            self._outs.append((live, [last]))
 
     def _deliver(self) -> None:
         outs, self._outs = self._outs, []
@@ -236,35 +228,26 @@ class Hub:
 
     def _maybe_snapshot(self, live: Live) -> None:
         now = time.perf_counter()
-        if now - live.saved_at < self._snapshot_s or live.again:
+        if not live.asked.resumable or live.again or now - live.saved_at < self._snapshot_s:
             return
         if (taken := live.take()) is not None:
             live.saved_at = now
             self._keeps.snapshot(live, taken)
 
     def _give_up(self, pool: SessionPool) -> None:
-        """A pool that failed may have taken some chunks and not others."""
-        for live in [live for live in self._lives if live.pool is pool]:
+        """A pool that failed may have taken some chunks and not others: its streams go on from their snapshots."""
+        text = text_of("error", code="failed", detail="something went wrong in the server; its log says what")
+        for live in self._places.give_up(pool):
             live.ended = True
-            text = text_of("error", code="failed", detail="something went wrong in the server; its log says what")
             self._outs.append((live, [Out(text, 0.0, Close.OUR_FAULT)]))
-            live.pool = None
-            self._lives.discard(live)
-        for key, pools in self._pools.items():
-            self._pools[key] = [other for other in pools if other is not pool]
 
     # In the hub's thread, through `call`.
 
-    def join(self, live: Live, plan: Plan | tuple[str, ...] | None) -> Plan:
-        """Gives a stream a place; PromptError, InputError. Returns what it is separated by."""
-        asked = live.asked
-        pool = self._pool_for(asked)
-        live.place = pool.join(plan)
-        live.pool = pool
-        live.labels = live.session.labels
-        live.saved_at = time.perf_counter() - self._snapshot_s * np.random.default_rng().random()
-        self._lives.add(live)
-        return live.session.plan
+    def join(self, live: Live, plan: Plan) -> None:
+        """Gives a stream a place; PromptError, InputError."""
+        self._places.join(live, plan)
+        # Not all at the same time, where streams began together.
+        live.saved_at = time.perf_counter() - self._snapshot_s * random.random()
 
     def load(self, live: Live, input: int, output: int, state: SessionState) -> None:
         """Goes on from a snapshot; InputError if it does not fit."""
@@ -278,52 +261,30 @@ class Hub:
             return None
         taken = live.take() if live.asked.resumable and not live.again else None
         live.pool.leave(live.place)
-        self._forget(live)
+        self._places.leave(live)
         return taken
 
     def swap(self, prompt: Prompt) -> None:
         """Another vector for what is called so, in all streams that ask for it."""
-        for live in list(self._lives):
-            plan = live.session.plan
+        for live in list(self._places.lives):
+            plan = live.again[-1].plan if live.again else live.session.plan
             if all(name != prompt.name for name, _ in plan.keys):
                 continue
             try:
-                live.session.set_prompts(plan.with_vector(prompt.name, prompt.vector))
+                plan = plan.with_vector(prompt.name, prompt.vector)
+                if live.again:
+                    live.again.append(Recorded(live.number + 1, live.again[-1].at, plan))
+                else:
+                    live.session.set_prompts(plan)
             except UssfastError as error:
                 log.warning("a stream keeps its %s: %s", prompt.name, error)
                 continue
-            self._record(live, live.session.plan, text_of("swapped", prompt=prompt.name))
+            self._record(live, plan, text_of("swapped", prompt=prompt.name))
         self._deliver()
-
-    def _pool_for(self, asked: Asked) -> SessionPool:
-        pools = self._pools.setdefault((asked.sample_rate, asked.channels), [])
-        size = max(1, ROWS // asked.channels)
-        for pool in pools:
-            if len(pool) < size:
-                return pool
-        pools.append(
-            self._separator.pool(
-                size, asked.sample_rate, channels=asked.channels, max_prompts=MOST_PROMPTS, threads=self._threads
-            )
-        )
-        return pools[-1]
 
     def trial(self, asked: Asked, prompts: tuple[str, ...], seconds: float) -> None:
         """Measures what streams cost before there are any."""
-        pool = self._pool_for(asked)
-        places = [pool.join(prompts) for _ in range(ROWS // 2)]
-        hop = round(pool[places[0]].hop_seconds * asked.sample_rate)
-        noise = 0.1 * np.random.default_rng(0).standard_normal((asked.channels, hop)).astype(np.float32)
-        pool.push(dict.fromkeys(places, noise))  # memory is taken
-        times = []
-        for _ in range(max(1, round(seconds * asked.sample_rate / hop))):
-            begun = time.perf_counter()
-            pool.push(dict.fromkeys(places, noise))
-            times.append(time.perf_counter() - begun)
-        for place in places:
-            pool.leave(place)
-        audio_s = len(places) * asked.channels * hop / asked.sample_rate
-        self._load.cost = float(np.median(times)) / audio_s
+        self._load.cost = self._places.trial(asked, prompts, seconds)
 
 
 def _send(outs: list[tuple[Live, list[Out]]]) -> None:

@@ -77,7 +77,7 @@ class Keeper:
         if (folder := self._folders.get(live)) is not None:
             folder.add(taken)
             self._metrics.snapshots.inc()
-            self._tell(live, text_of("saved", input=taken.input, output=taken.output))
+            self._tell(live, Out(text_of("saved", input=taken.input, output=taken.output)))
 
     def changed(self, live: Live, change: Recorded, answer: str) -> None:
         """Writes a change of prompts, then answers it."""
@@ -87,7 +87,11 @@ class Keeper:
         if (folder := self._folders.get(live)) is not None:
             folder.changes.append(change)
             folder.write()
-        self._tell(live, answer)
+        self._tell(live, Out(answer))
+
+    def say(self, live: Live, out: Out) -> None:
+        """Tells the client when all that came before is written."""
+        self._queue.put(lambda: self._tell(live, out))
 
     def ack(self, live: Live, received: int) -> None:
         self._queue.put(lambda: self._with(live, lambda folder: folder.ack(received)))
@@ -96,8 +100,8 @@ class Keeper:
         if (folder := self._folders.get(live)) is not None:
             function(folder)
 
-    def _tell(self, live: Live, text: str) -> None:
-        self._loop.call_soon_threadsafe(lambda: live.send(Out(text)))
+    def _tell(self, live: Live, out: Out) -> None:
+        self._loop.call_soon_threadsafe(lambda: live.send(out))
 
     # In this thread, through `run`.
 

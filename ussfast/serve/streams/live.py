@@ -74,7 +74,7 @@ class Live:
         self.labels_id = 0
         self.ended = False
         self.saved_at = 0.0
-        self.send: Callable[[Out], None] = _nowhere  # of the connection, in its thread
+        self.send: Callable[[Out], None] = nowhere  # of the connection, in its thread
 
     # The connection's side.
 
@@ -163,5 +163,5 @@ class Live:
         return Taken(self.taken, self.given, self.number, self.session.state)
 
 
-def _nowhere(out: Out) -> None:
-    pass
+def nowhere(out: Out) -> None:
+    """For who is gone."""

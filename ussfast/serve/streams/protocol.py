@@ -172,7 +172,7 @@ def _only(data: dict[str, Any], name: str | None = None, needed: bool = True) ->
     return None if name is None else data.get(name)
 
 
-def text_of(kind: str, **fields: Any) -> str:
+def text_of(kind: str, /, **fields: Any) -> str:
     """A message of the server."""
     return json.dumps({"type": kind, **fields}, separators=(",", ":"))
 

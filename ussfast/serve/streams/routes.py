@@ -20,6 +20,7 @@ from ussfast.serve.streams.hub import Hub
 from ussfast.serve.streams.keeper import Keeper
 from ussfast.serve.streams.live import Live, Out, Recorded
 from ussfast.serve.streams.protocol import NAME, Asked, Close, asked_of, check_names, number_in, query_of, text_of
+from ussfast.serve.streams.wire import wire_of
 from ussfast.streaming import states
 from ussfast.streaming.resampler import StreamResampler
 
@@ -152,15 +153,14 @@ class Streams:
             await problem_of(error).response()(scope, receive, send)
             return
         live, hello, begun = opened
-        hang_up = scope.get("extensions", {}).get("ussfast.hang_up")
-        connection = Connection(live, self.hub, self.keeper, self._settings, begun, receive, send, hang_up)
+        wire = wire_of(scope, receive, send)
+        connection = Connection(live, wire, self.hub, self.keeper, self._settings, begun)
         self._connections[live.id] = connection
         self._opening.discard(live.id)
         try:
             subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
             await send({"type": "websocket.accept", "subprotocol": subprotocol})
-            await send({"type": "websocket.send", "text": hello})
-            await connection.run()
+            await connection.run(hello)
         finally:
             await asyncio.shield(self._put_down(connection))
 
