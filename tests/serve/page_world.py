@@ -126,7 +126,7 @@ async (seconds) => {
 @contextmanager
 def page(opened, address, **settings):
     """A page of its own; afterwards the browser must have had nothing to say against it, and nothing came from elsewhere."""
-    context = opened.new_context(accept_downloads=True, viewport={"width": 1200, "height": 900}, **settings)
+    context = opened.new_context(**({"viewport": {"width": 1200, "height": 900}} | settings))
     found = context.new_page()
     found.set_default_timeout(120_000)
     found.complaints, asked = [], []
