@@ -105,10 +105,11 @@ def separate(
     """Separate files into stems, at their own rate, length and channel count."""
     context.with_resource(silent_libraries(quiet))
     from ussfast.audio import OutputFormat
+    from ussfast.audio.jobs import plan
     from ussfast.audio.naming import stem_paths
     from ussfast.cli import checks
     from ussfast.cli.everything import Everything
-    from ussfast.cli.many_files import Result, plan, separate_all, unreadable
+    from ussfast.cli.many_files import Result, separate_all, unreadable
     from ussfast.cli.queries import Queries
     from ussfast.separation import choose, output_labels
 
