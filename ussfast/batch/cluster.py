@@ -88,6 +88,7 @@ def _imported() -> Any:
 
 
 def _hush(ray: Any) -> None:
+    warnings.filterwarnings("ignore", module=r"ray\.")
     for name in ("ray", "ray.data", "ray.serve"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()

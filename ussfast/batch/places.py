@@ -36,6 +36,7 @@ class Place:
 
         # fsspec takes "::" in a local path for a chain of file systems.
         address = is_address(text)
+        self.path: str
         try:
             self.fs, self.path = url_to_fs(text) if address else (_local(), os.path.abspath(text))
         except ImportError as error:

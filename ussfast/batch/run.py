@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +108,6 @@ def run(
     try:
         with started(pool.address, pool.cpus, _store_bytes(separator)) as machines:
             chosen = pool.chosen(machines)
-            report.summary.workers = chosen.workers or 0
             _work(groups, task, separator, report, chosen, tell)
         complete = True
     finally:
@@ -129,7 +128,7 @@ def _looked_into(groups: Iterable[list[Item]]) -> tuple[Iterator[list[Item]], bo
 def shards(groups: Iterable[list[Item]], workers: int) -> Iterator[list[Item]]:
     """The same items, dealt out to workers: neither so many at a time that some wait at the end, nor one by one."""
     items = chain.from_iterable(groups)
-    held = [item for item, _ in zip(items, range(LOOK_AHEAD), strict=False)]
+    held = list(islice(items, LOOK_AHEAD))
     size = min(MOST_SHARD, max(1, ceil(len(held) / (workers * SHARDS_PER_WORKER))))
     rest: list[Item] = []
     for item in chain(held, items):
@@ -152,11 +151,12 @@ def _work(
     import ray
     import ray.data
 
-    workers, gpu = pool.workers or 1, pool.device == "cuda"
-    blocks = []
-    for number, shard in enumerate(shards(groups, workers)):
+    gpu, blocks = pool.device == "cuda", []
+    for number, shard in enumerate(shards(groups, pool.workers or 1)):
         report.summary.inputs += len(shard)
         blocks.append(_table(number, packed(shard)))
+    workers = min(pool.workers or 1, len(blocks))
+    report.summary.workers = workers
     model = ray.put(_pickled(separator, pool.device))
     ledger = ray.remote(num_cpus=0)(Ledger).remote()
     settings = {"make": [model], "task": task, "ledger": ledger, "jobs": pool.jobs}

@@ -56,8 +56,9 @@ class Worker:
         torch.set_num_threads(1)  # a core is a worker's
         try:
             self._separator: Separator = pickle.loads(ray.get(make[0]))()
-        except UssfastError as error:  # of an actor that does not begin, Ray makes another, and another
-            self._fault = str(error)
+        except Exception as error:  # of an actor that does not begin, Ray makes another, and another
+            own = isinstance(error, UssfastError)
+            self._fault = str(error) if own else f"a worker could not begin: {type(error).__name__}: {error}"
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
