@@ -68,12 +68,3 @@ class Ledger:
     async def stopped(self) -> None:
         """Returns when it is time to stop."""
         await self._stop.wait()
-
-    async def under_way(self) -> int:
-        """Files that workers have begun."""
-        return sum(len(shard.begun) for shard in self._shards.values())
-
-    async def given_up(self, shard: int) -> None:
-        """After `stop`: nothing of this shard is under way any more."""
-        if shard in self._shards:
-            self._shards[shard].begun.clear()

@@ -5,13 +5,14 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ussfast.audio import OutputFormat
 from ussfast.audio.jobs import Job, told_apart
-from ussfast.audio.naming import fields, stem_paths
+from ussfast.audio.naming import fields
 from ussfast.audio.reading import files_under, is_audio
 from ussfast.batch.manifests import rows_of
 from ussfast.batch.places import Place, is_address, reason
@@ -63,7 +64,8 @@ class Listing:
         tell: Tell = lambda line: None,
     ):  # fmt: skip
         self._inputs, self._manifests, self._output = inputs, manifests, output
-        self._template, self._written, self._tell = template, written, tell
+        self._template, self._written, self._tell, self._fields = template, written, tell, fields(template)
+        self._named = "name" in self._fields
         # Places in one tree differ between folders by themselves.
         self._seen = None if len(inputs) == 1 and not manifests else Seen()
         self._given = Seen()
@@ -134,20 +136,24 @@ class Listing:
             return False
         if not self._output.local:
             return Place(source).path.startswith(self._inside) and Place(source).fs == self._output.fs
-        return os.path.join(os.path.realpath(os.path.dirname(source)), "").startswith(self._inside)
+        return _real(os.path.dirname(source)).startswith(self._inside)
 
     # Places of their own
 
     def _placed(self, found: list[Found]) -> list[Item]:
         fresh = [one for one in found if self._seen is None or self._given.add(f"{one[0]}\n{one[1]}")]
-        jobs = [Job(Path(at), self._directory(at), at.stem) for _, at in fresh]
-        jobs, note = told_apart(jobs, self._template, self._written)
-        if note:
-            self._tell(note)
+        names = [at.stem for _, at in fresh]
+        if not self._named or len({(at.parent, name) for (_, at), name in zip(fresh, names, strict=True)}) < len(fresh):
+            jobs = [Job(Path(at), self._directory(at), name) for (_, at), name in zip(fresh, names, strict=True)]
+            jobs, note = told_apart(jobs, self._template, self._written)
+            names = [job.name for job in jobs]
+            if note:
+                self._tell(note)
         items = []
-        for (source, at), job in zip(fresh, jobs, strict=True):
+        for (source, at), name in zip(fresh, names, strict=True):
             try:
-                items.append(Item(source, _text(at.parent), self._free(job)))
+                folder = _text(at.parent)
+                items.append(Item(source, folder, self._free(folder, name, at.suffix)))
             except UssfastError as error:
                 items.append(Item.wrong(source, InputError(f"{source}: {error}")))
         return items
@@ -155,20 +161,25 @@ class Listing:
     def _directory(self, at: PurePosixPath) -> Path:
         return Path(self._output.path) / at.parent if self._output.local else Path(at.parent)
 
-    def _free(self, job: Job) -> str:
+    def _free(self, folder: str, name: str, suffix: str) -> str:
         """The name, or one with a number where another group has had it."""
         if self._seen is None:
-            return job.name
-        name, number = job.name, 1
-        while not self._seen.add(str(self._first(job, name))):
-            if "name" not in fields(self._template):
+            return name
+        found, number = name, 1
+        # Stems differ where names do; what their paths are in full takes a hundred times as long to tell.
+        more = f"\n{suffix}" if "suffix" in self._fields else ""
+        while not self._seen.add(f"{folder}\n{found if self._named else ''}{more}"):
+            if not self._named:
                 raise InputError("would write the same stems as another input: put {name} into the template")
             number += 1
-            name = f"{job.name}-{number}"
-        return name
+            found = f"{name}-{number}"
+        return found
 
-    def _first(self, job: Job, name: str) -> Path:
-        return stem_paths(job.directory, self._template, ("label",), name, self._written, job.path.suffix[1:])[0]
+
+@lru_cache(4096)
+def _real(folder: str) -> str:
+    """With a slash at the end."""
+    return os.path.join(os.path.realpath(folder), "")
 
 
 def _text(folder: PurePosixPath) -> str:

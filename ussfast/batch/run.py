@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
@@ -129,11 +129,11 @@ def shards(groups: Iterable[list[Item]], workers: int) -> Iterator[list[Item]]:
     """The same items, dealt out to workers: neither so many at a time that some wait at the end, nor one by one."""
     items = chain.from_iterable(groups)
     held = list(islice(items, LOOK_AHEAD))
-    size = min(MOST_SHARD, max(1, ceil(len(held) / (workers * SHARDS_PER_WORKER))))
-    rest: list[Item] = []
-    for item in chain(held, items):
+    count, rest = len(held), list[Item]()
+    for number, item in enumerate(chain(held, items), 1):
         rest.append(item)
-        if len(rest) == size:
+        count = max(count, number)  # of those that are known of: the more there turn out to be, the larger the shards
+        if len(rest) >= min(MOST_SHARD, ceil(count / (workers * SHARDS_PER_WORKER))):
             yield rest
             rest = []
     if rest:
@@ -158,7 +158,7 @@ def _work(
     workers = min(pool.workers or 1, len(blocks))
     report.summary.workers = workers
     model = ray.put(_pickled(separator, pool.device))
-    ledger = ray.remote(num_cpus=0)(Ledger).remote()
+    ledger = _ledger(ray, workers)
     settings = {"make": [model], "task": task, "ledger": ledger, "jobs": pool.jobs}
     # One shard at a time for each: what waits with a busy worker would not be done by a free one.
     crew = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1)
@@ -166,13 +166,25 @@ def _work(
     rows = ray.data.from_arrow(blocks).map_batches(
         Worker, fn_constructor_kwargs=settings, compute=crew, batch_size=1, zero_copy_batch=True, **needs
     )
-    with _stopping(ray, ledger):
-        for batch in _as_they_come(rows, lambda: _tell(ray, ledger, tell, report.summary.inputs)):
+
+    def say() -> None:
+        tell(*ray.get(ledger.state.remote()), report.summary.inputs)
+
+    with closing(_as_they_come(rows, say, lambda: ray.get(ledger.stop.remote(), timeout=ENDING_SECONDS))) as coming:
+        for batch in coming:
             for shard, data, fault in zip(batch["shard"], batch["rows"], batch["fault"], strict=True):
                 if fault:
                     raise UssfastError(str(fault))
                 report.add(int(shard), unpacked(Row, data))
                 ledger.close.remote(int(shard))
+
+
+def _ledger(ray: Any, workers: int) -> Any:
+    """On this machine, with room for every worker, which waits there for the end, and for what they say meanwhile."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, max_concurrency=4 * workers + 1000, scheduling_strategy=here)(Ledger).remote()
 
 
 def _table(number: int, items: bytes) -> Any:
@@ -195,26 +207,11 @@ def _same(separator: "Separator") -> "Separator":
     return separator
 
 
-def _tell(ray: Any, ledger: Any, tell: Tell, count: int) -> None:
-    files, seconds = ray.get(ledger.state.remote())
-    tell(files, seconds, count)
+def _as_they_come(rows: Any, tell: Callable[[], None], stop: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    """Blocks of rows, in any order. They come through a thread, so that an interrupt need not wait for Ray.
 
-
-@contextmanager
-def _stopping(ray: Any, ledger: Any) -> Iterator[None]:
-    """If the body does not end well, workers stop at their next window, and leave nothing half-written."""
-    try:
-        yield
-    except BaseException:
-        ray.get(ledger.stop.remote(), timeout=ENDING_SECONDS)
-        until = time.monotonic() + ENDING_SECONDS
-        while time.monotonic() < until and ray.get(ledger.under_way.remote(), timeout=ENDING_SECONDS):
-            time.sleep(0.1)
-        raise
-
-
-def _as_they_come(rows: Any, tell: Callable[[], None]) -> Iterator[dict[str, Any]]:
-    """Blocks of rows, in any order. They come through a thread, so that an interrupt need not wait for Ray."""
+    If not all are taken, `stop` is called, and workers end at their next window and leave nothing half-written.
+    """
     ready: queue.Queue[Any] = queue.Queue()
 
     def consume() -> None:
@@ -225,21 +222,22 @@ def _as_they_come(rows: Any, tell: Callable[[], None]) -> Iterator[dict[str, Any
         except BaseException as error:
             ready.put(error)
 
-    threading.Thread(target=consume, name="ussfast-rows", daemon=True).start()
+    consumer = threading.Thread(target=consume, name="ussfast-rows", daemon=True)
+    consumer.start()
     due = time.monotonic() + 1
-    while True:
-        try:
-            batch = ready.get(timeout=max(0.01, due - time.monotonic()))
-        except queue.Empty:
-            batch = False
-        if isinstance(batch, UssfastError | KeyboardInterrupt):
-            raise batch
-        if isinstance(batch, BaseException):
-            raise UssfastError(f"Ray: {type(batch).__name__}: {batch}") from batch
-        if batch is None:
-            return
-        if batch:
-            yield batch
-        if time.monotonic() >= due:
-            tell()
-            due = time.monotonic() + 1
+    try:
+        while True:
+            with suppress(queue.Empty):
+                batch = ready.get(timeout=max(0.01, due - time.monotonic()))
+                if batch is None:
+                    return
+                if isinstance(batch, BaseException):
+                    raise UssfastError(f"Ray: {type(batch).__name__}: {batch}") from batch
+                yield batch
+            if time.monotonic() >= due:
+                tell()
+                due = time.monotonic() + 1
+    finally:
+        if consumer.is_alive():
+            stop()
+            consumer.join(ENDING_SECONDS)

@@ -7,7 +7,6 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from ussfast.errors import UssfastError
 if TYPE_CHECKING:
     from ussfast.separator import Separator
 
-TELL_SECONDS = 1.0  # between two messages of how much is done
+TELL_SECONDS = 5.0  # between two messages of how much is done
 LOST = "its worker has ended twice while it was separated: the process crashed, or memory ran out"
 
 
@@ -29,7 +28,7 @@ class Stopped(BaseException):
 
 def packed(items: Sequence[Any]) -> bytes:
     """Items or rows as they travel: names that are no text are kept, and long paths that have much in common small."""
-    return zlib.compress(json.dumps([asdict(item) for item in items]).encode(), 1)
+    return zlib.compress(json.dumps([vars(item) for item in items]).encode(), 1)
 
 
 def unpacked(kind: Callable[..., Any], data: bytes) -> list[Any]:
@@ -100,7 +99,6 @@ class Worker:
                 with ThreadPoolExecutor(self._jobs) as pool:
                     list(pool.map(work, range(len(items))))
         except Stopped:
-            self._get(self._ledger.given_up.remote(shard))
             return []
         return [rows[at] for at in range(len(items))]
 
