@@ -5,7 +5,7 @@ import pickle
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +30,7 @@ LOOK_AHEAD = 1 << 16  # files that are counted before it is settled how large sh
 GPU_JOBS = 8  # files at once on a GPU, so that there are windows to fill its batches
 ENDING_SECONDS = 20.0  # after an interrupt, for workers to end their windows
 
+Rows = Generator[dict[str, Any], None, None]
 Tell = Callable[[int, float, int], Any]  # files that are done, seconds of audio, files in all
 
 
@@ -151,6 +152,7 @@ def _work(
     import ray
     import ray.data
 
+    get: Any = ray.get
     gpu, blocks = pool.device == "cuda", []
     for number, shard in enumerate(shards(groups, pool.workers or 1)):
         report.summary.inputs += len(shard)
@@ -168,9 +170,10 @@ def _work(
     )
 
     def say() -> None:
-        tell(*ray.get(ledger.state.remote()), report.summary.inputs)
+        files, seconds = get(ledger.state.remote())
+        tell(files, seconds, report.summary.inputs)
 
-    with closing(_as_they_come(rows, say, lambda: ray.get(ledger.stop.remote(), timeout=ENDING_SECONDS))) as coming:
+    with closing(_as_they_come(rows, say, lambda: get(ledger.stop.remote(), timeout=ENDING_SECONDS))) as coming:
         for batch in coming:
             for shard, data, fault in zip(batch["shard"], batch["rows"], batch["fault"], strict=True):
                 if fault:
@@ -207,7 +210,7 @@ def _same(separator: "Separator") -> "Separator":
     return separator
 
 
-def _as_they_come(rows: Any, tell: Callable[[], None], stop: Callable[[], None]) -> Iterator[dict[str, Any]]:
+def _as_they_come(rows: Any, tell: Callable[[], None], stop: Callable[[], Any]) -> Rows:
     """Blocks of rows, in any order. They come through a thread, so that an interrupt need not wait for Ray.
 
     If not all are taken, `stop` is called, and workers end at their next window and leave nothing half-written.
