@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 from pathlib import Path
 
 import fsspec
@@ -10,6 +11,7 @@ import pytest
 
 from ussfast.audio import OutputFormat
 from ussfast.audio.jobs import plan
+from ussfast.batch.cluster import own_folder
 from ussfast.batch.listing import Listing
 from ussfast.batch.places import Place
 from ussfast.batch.run import shards
@@ -138,6 +140,19 @@ def test_addresses_say_what_they_need():
     except ImportError:
         with pytest.raises(InputError, match="s3:// needs a package that is not installed here: pip install s3fs"):
             Place("s3://bucket/a.wav")
+
+
+def test_folders_of_killed_runs_are_removed(folder, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/tmp")
+    one, lock = own_folder()
+    two, other = own_folder()
+    assert os.path.isdir(one) and os.path.isdir(two)  # both are in use
+    os.close(lock)  # as the system does for a process that ends
+    three, third = own_folder()
+    assert not os.path.exists(one) and os.path.isdir(two)
+    for path, number in ((two, other), (three, third)):
+        shutil.rmtree(path)
+        os.close(number)
 
 
 def test_names_that_are_no_text_travel(folder):

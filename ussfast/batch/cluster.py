@@ -1,6 +1,7 @@
 """Ray for the time of a run: one of our own on this machine, or a cluster that is there."""
 
 import contextlib
+import fcntl
 import logging
 import os
 import shutil
@@ -10,11 +11,13 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ussfast.errors import InputError, UssfastError
 
 STORE_BYTES = 256 << 20  # for objects of a Ray of our own: lists of files, and a model's weights
+_PREFIX = "ussfast-ray-"
 _LONGEST_FOLDER = 40  # characters: Ray's sockets lie below, and their names are 107 long at most
 
 
@@ -42,11 +45,10 @@ def started(address: str | None, cpus: int, store_bytes: int = STORE_BYTES) -> I
     if ray.is_initialized():
         yield _machines(ray)
         return
-    ends, folder = signal.getsignal(signal.SIGTERM), None
+    ends, folder, lock = signal.getsignal(signal.SIGTERM), None, None
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
     if address is None:
-        root = tempfile.gettempdir()
-        folder = tempfile.mkdtemp(prefix="ussfast-ray-", dir=root if len(root) <= _LONGEST_FOLDER else "/tmp")
+        folder, lock = own_folder()
         options |= {"num_cpus": cpus, "_temp_dir": folder, "object_store_memory": store_bytes, "address": "local"}
     else:
         options |= {"address": address}
@@ -65,8 +67,30 @@ def started(address: str | None, cpus: int, store_bytes: int = STORE_BYTES) -> I
     finally:
         with contextlib.suppress(Exception):
             ray.shutdown()
-        if folder is not None:
+        if folder is not None and lock is not None:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+def own_folder() -> tuple[str, int]:
+    """A folder for Ray's sockets and logs, and what keeps it: the descriptor of a lock, which the system lets go of
+    however this process ends. Those that nothing keeps any more are removed."""
+    root = tempfile.gettempdir()
+    root = root if len(root) <= _LONGEST_FOLDER else "/tmp"
+    for old in Path(root).glob(f"{_PREFIX}*/lock"):
+        with contextlib.suppress(OSError):
+            lock = os.open(old, os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(old.parent, ignore_errors=True)
+            finally:
+                os.close(lock)
+    folder = tempfile.mkdtemp(prefix=_PREFIX, dir=root)
+    new = Path(folder, "new")  # under its name once it is locked
+    lock = os.open(new, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    new.rename(Path(folder, "lock"))
+    return folder, lock
 
 
 def _imported() -> Any:
