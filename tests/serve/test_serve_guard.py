@@ -11,7 +11,7 @@ from starlette.routing import Mount
 from ussfast.errors import InputError
 from ussfast.serve import guard
 from ussfast.serve.app import create_app
-from ussfast.serve.serving import settings_of
+from ussfast.serve.running import settings_of
 from ussfast.serve.settings import ServeSettings
 
 TOKEN = "a-token-of-some-length"

@@ -24,6 +24,8 @@ from ussfast.serve.prompts.library import Library
 from ussfast.serve.prompts.routes import prompt_routes
 from ussfast.serve.server import Server
 from ussfast.serve.settings import ServeSettings
+from ussfast.serve.streams.protocol import MOST_PROMPTS
+from ussfast.serve.streams.routes import StreamGate, Streams, router
 
 PAGE = Path(__file__).parent / "page"
 log = logging.getLogger("ussfast.serve")
@@ -44,12 +46,15 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
     # The pages of documentation that FastAPI makes load scripts from elsewhere: /openapi.json is for tools.
     app = FastAPI(title="ussfast", version=ussfast.__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.server = server
-    server.parts = {"prompts": Library(server), "jobs": Jobs(server)}
+    streams = Streams(server)
+    server.parts = {"prompts": Library(server), "streams": streams, "jobs": Jobs(server)}
+    app.include_router(router(streams))
     _facts(app, server)
     app.include_router(job_routes(server))
     app.include_router(prompt_routes(server))
     _page(app)
     _errors(app)
+    app.add_middleware(StreamGate, streams=streams)
     app.add_middleware(Guard, settings=server.settings)
     if server.settings.allowed_origins:  # outermost: a browser asks without a token whether it may show one
         app.add_middleware(
@@ -80,10 +85,10 @@ def _facts(app: FastAPI, server: Server) -> None:
         return {
             "name": separator.info.name, "version": ussfast.__version__, "sample_rate": separator.sample_rate,
             "labels": list(separator.info.labels), "prompts": list(separator.prompts),
-            "can_enroll": separator.can_enroll,
+            "can_enroll": separator.can_enroll, "can_stream": separator.engine.causal is not None,
             "limits": {
                 "max_audio_s": limits.max_audio_s, "max_body_bytes": limits.max_body, "max_clips": limits.max_clips,
-                "max_clip_s": limits.max_clip_s,
+                "max_clip_s": limits.max_clip_s, "max_stream_prompts": MOST_PROMPTS,
             },
         }  # fmt: skip
 
