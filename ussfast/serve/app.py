@@ -19,8 +19,9 @@ from ussfast.serve.guard import Guard
 from ussfast.serve.problems import Problem, problem_of
 from ussfast.serve.server import Server
 from ussfast.serve.settings import ServeSettings
+from ussfast.serve.streams.part import Streams
 from ussfast.serve.streams.protocol import MOST_PROMPTS
-from ussfast.serve.streams.routes import StreamGate, Streams, router
+from ussfast.serve.streams.routes import StreamGate, router
 
 PAGE = Path(__file__).parent / "page"
 log = logging.getLogger("ussfast.serve")

@@ -33,9 +33,9 @@ def made(settings: ServeSettings, **more: Any) -> Draining:
     """A server that listens once its `run` or `serve` is called; more: of uvicorn's Config."""
     app = create_app(settings)
     config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, log_level=settings.log_level, access_log=False, server_header=False,
-        ws=ShortWire, ws_per_message_deflate=False, ws_max_size=MOST_MESSAGE, ws_ping_interval=PING_S,
-        ws_ping_timeout=PING_S, backlog=BACKLOG, timeout_graceful_shutdown=5, **more,
+        app, host=settings.host, port=settings.port, log_level=settings.log_level, access_log=False,
+        server_header=False, ws=ShortWire, ws_per_message_deflate=False, ws_max_size=MOST_MESSAGE,
+        ws_ping_interval=PING_S, ws_ping_timeout=PING_S, backlog=BACKLOG, timeout_graceful_shutdown=5, **more,
     )  # fmt: skip
     return Draining(config, app.state.server)
 
