@@ -13,8 +13,7 @@ from ussfast.cli.main import main
 from ussfast.errors import InputError
 from ussfast.serve import guard
 from ussfast.serve.app import create_app
-from ussfast.serve.running import settings_of
-from ussfast.serve.settings import ServeSettings
+from ussfast.serve.settings import ServeSettings, settings_of
 
 TOKEN = "a-token-of-some-length"
 OPEN = {"/health", "/ready", "/", "/page/index.html", "/favicon.ico"}

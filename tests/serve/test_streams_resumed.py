@@ -2,14 +2,14 @@
 
 import json
 import signal
-import socket
 import threading
 import time
 
 import numpy as np
 import pytest
 import websockets
-from stream_servers import Apart, Here, alone, by_label, get, model, parsed, same, separator
+from stream_cuts import SIZE, Relay, free_port, heard, paced, wait_until
+from stream_servers import Apart, Here, alone, get, model, parsed, same, separator
 from tiny import noise
 from websockets.sync.client import connect
 
@@ -18,8 +18,6 @@ from ussfast.prompts.bank import Prompt
 from ussfast.serve.client import StreamClient
 
 RATE = 8000
-SIZE = 160
-FORWARD = 1 << 14
 
 
 @pytest.fixture(scope="module")
@@ -32,75 +30,6 @@ def server(tmp_path_factory, directory):
     server = Here(tmp_path_factory.mktemp("data"), directory, max_ahead_s=1000, snapshot_s=0.05)
     yield server
     server.stop()
-
-
-class Relay:
-    """Between client and server, so that connections can be cut, or go dead without anybody's knowing."""
-
-    def __init__(self, port):
-        self.port, self.pairs, self.dead = port, [], set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                near = self._listener.accept()[0]
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self.port))
-            self.pairs.append((near, far))
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self._pass, args=(near, one, other), daemon=True).start()
-
-    def _pass(self, pair, one, other):
-        try:
-            while data := one.recv(FORWARD):
-                if pair not in self.dead:
-                    other.sendall(data)
-        except OSError:
-            pass
-        if pair not in self.dead:
-            for end in (one, other):
-                end.close()
-
-    def cut(self):
-        for near, far in self.pairs:
-            for end in (near, far):
-                try:
-                    end.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
-
-    def close(self):
-        self._listener.shutdown(socket.SHUT_RDWR)  # which wakes whoever waits there, too
-        self._listener.close()
-        self.dead.clear()
-        self.cut()
-
-
-def wait_until(done):
-    limit = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < limit
-        time.sleep(0.01)
-
-
-def paced(client, audio, acts, changes=(), size=SIZE, pace_s=0.004):
-    """Chunks, with something done when so many samples were sent; changes: (at, prompts)."""
-    acts, changes = dict(acts), dict(changes)
-    for at in range(0, audio.shape[1], size):
-        if at in changes:
-            client.set_prompts(changes[at])
-        if at in acts:
-            acts[at]()
-        yield audio[:, at : at + size]
-        time.sleep(pace_s)
-
-
-def heard(client, chunks):
-    return by_label([(piece.labels, piece.stems) for piece in client.stream(chunks)])
 
 
 @pytest.mark.parametrize(("rate", "channels", "format"), [(RATE, 1, "f32le"), (44100, 2, "s16le")])
@@ -138,11 +67,6 @@ def test_a_connection_that_went_dead_costs_nothing(server, directory, monkeypatc
     same(got, alone(separator(directory).session(RATE, prompts="speech", channels=1), audio))
     assert client.reconnects == 1
     relay.close()
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 def together(url, directory, audio, act, changes):
@@ -301,9 +225,8 @@ def test_enrolled_prompts_are_swapped_and_survive(server, directory):
     got = heard(client, paced(client, audio, {30 * SIZE: swap, 60 * SIZE: lose}))
     assert client.reconnects == 1 and at == [{"type": "swapped", "prompt": "mine"}]
     # Exactly where it was swapped is the server's affair: before it is the one, behind it the other.
-    before, after = (
-        alone(separator(directory).session(RATE, prompts=("speech", name), channels=1), audio) for name in ("drums", "bass")
-    )
+    sessions = (separator(directory).session(RATE, prompts=("speech", name), channels=1) for name in ("drums", "bass"))
+    before, after = (alone(session, audio) for session in sessions)
     same({"speech": got["speech"]}, {"speech": before["speech"]})
     early, late = slice(0, 27 * SIZE), slice(62 * SIZE, None)
     np.testing.assert_allclose(got["mine"][:, early], before["drums"][:, early], atol=1e-4)
@@ -355,6 +278,7 @@ def test_a_client_says_why_it_cannot_go_on(server):
     client = StreamClient(relay.url, RATE, prompts="speech", resumable=False)
     with pytest.raises(UssfastError, match="connection was lost"):
         heard(client, paced(client, noise(1, RATE), {20 * SIZE: relay.cut}))
+    relay = Relay(server.port)
     client = StreamClient(relay.url, RATE, prompts="speech", patience_s=0.2)
     with pytest.raises(UssfastError, match="away for longer than 0.2 s"):
         heard(client, paced(client, noise(1, RATE), {20 * SIZE: relay.close}))

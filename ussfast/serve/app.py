@@ -24,8 +24,9 @@ from ussfast.serve.prompts.library import Library
 from ussfast.serve.prompts.routes import prompt_routes
 from ussfast.serve.server import Server
 from ussfast.serve.settings import ServeSettings
+from ussfast.serve.streams.part import Streams
 from ussfast.serve.streams.protocol import MOST_PROMPTS
-from ussfast.serve.streams.routes import StreamGate, Streams, router
+from ussfast.serve.streams.routes import StreamGate, router
 
 PAGE = Path(__file__).parent / "page"
 log = logging.getLogger("ussfast.serve")

@@ -1,25 +1,22 @@
-"""The server as a program: settings, how it listens, and how SIGTERM lets what runs end well."""
+"""The server as a program: how it listens, and how SIGTERM lets what runs end well."""
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
-from pydantic import ValidationError
 
 from ussfast.errors import InputError
 from ussfast.serve.app import create_app
 from ussfast.serve.server import Server
 from ussfast.serve.settings import ServeSettings
 from ussfast.serve.streams.wire import ShortWire
-from ussfast.values import shown
 
 BACKLOG = 1024
 PING_S = 10.0  # a client that does not answer for so long is gone
@@ -111,19 +108,3 @@ def listening(host: str, port: int) -> list[socket.socket]:
             one.close()
         raise InputError(f"{host}, port {port}: cannot listen there: {error.strerror or error}") from None
     return found
-
-
-def settings_of(given: Mapping[str, Any]) -> ServeSettings:
-    """Settings from options and variables; InputError in one line for the first that is wrong."""
-    prefix = ServeSettings.model_config["env_prefix"]
-    for name in os.environ:
-        if name.startswith(prefix) and name.removeprefix(prefix).lower() not in ServeSettings.model_fields:
-            raise InputError(f"{name}: no such setting; {', '.join(ServeSettings.model_fields)} are there")
-    try:
-        return ServeSettings(**given)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        name = ".".join(str(part) for part in wrong["loc"])
-        value = "" if not name or name == "token" else f", not {shown(wrong['input'])}"
-        text = wrong["msg"].removeprefix("Value error, ")
-        raise InputError(f"{name}: {text}{value}" if name else text) from None
