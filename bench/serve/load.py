@@ -67,8 +67,8 @@ class Server:
 
     def __init__(self, data: Path, port: int, log: Path | None = None, program: str = SERVER, **settings: Any):
         self.host, self.port = "127.0.0.1", port
-        given = {"data": data, "port": port, "device": "cpu", "rate_per_minute": 10**6, "log_level": "warning"} | settings
-        variables = {f"USSFAST_SERVE_{name.upper()}": str(value) for name, value in given.items()}
+        usual = {"data": data, "port": port, "device": "cpu", "rate_per_minute": 10**6, "log_level": "warning"}
+        variables = {f"USSFAST_SERVE_{name.upper()}": str(value) for name, value in (usual | settings).items()}
         out = None if log is None else log.open("w")
         command = [sys.executable, "-c", program]
         self.process = subprocess.Popen(command, env=os.environ | variables, stdout=out, stderr=out)

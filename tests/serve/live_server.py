@@ -123,8 +123,8 @@ def wav(seconds=1.0, channels=2, rate=RATE, seed=0, format="WAV"):
 
 @functools.cache
 def long():
-    """Bytes of audio that the worker is at for a while."""
-    return wav(900.0, channels=1)
+    """Bytes of audio that the worker is at for a while: hours of it, of a low rate."""
+    return wav(8000.0, channels=1, rate=1000)
 
 
 def events(client, id):

@@ -21,7 +21,11 @@ from ussfast.serve.settings import ServeSettings
 from ussfast.serve.streams.protocol import HEADER
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = "from ussfast.serve.running import run; from ussfast.serve.settings import ServeSettings; run(ServeSettings())"
+PROGRAM = """
+from ussfast.serve.running import run
+from ussfast.serve.settings import ServeSettings
+run(ServeSettings())
+"""
 
 
 def model(folder):

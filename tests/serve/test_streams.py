@@ -96,7 +96,8 @@ def test_what_is_asked_before_the_stream_is_refused_before_the_upgrade(server):
         "prompts=speech": "sample_rate is missing", "sample_rate=7&prompts=speech": "from 8000 to 192000",
         "sample_rate=8000&prompts=speech&channels=99": "from 1 to 8", "sample_rate=8e3&prompts=speech": "whole number",
         "sample_rate=8000&prompts=speech&format=mp3": "f32le, s16le", "sample_rate=8000&rate=1": "'rate' is not known",
-        "sample_rate=8000&sample_rate=8000": "given twice", "sample_rate=8000&channels=2&prompts=sfx,sfx": "one channel",
+        "sample_rate=8000&sample_rate=8000": "given twice",
+        "sample_rate=8000&channels=2&prompts=sfx,sfx": "one channel",
         "sample_rate=8000&prompts=speech,sfx,drums,bass,other": "4 at most",
     }  # fmt: skip
     for query, reason in wrong.items():

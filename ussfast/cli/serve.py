@@ -47,9 +47,13 @@ def serve(
     if log_level is not None:
         given["log_level"] = log_level.value
 
-    from ussfast.serve.serving import run, settings_of
+    from ussfast.serve.settings import settings_of
 
-    run(settings_of(given))
+    settings = settings_of(given)  # what is wrong with them shows before all else is loaded
+
+    from ussfast.serve.running import run
+
+    run(settings)
 
 
 def _is_given(context: Any, name: str) -> bool:

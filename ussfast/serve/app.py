@@ -22,8 +22,9 @@ from ussfast.serve.prompts.library import Library
 from ussfast.serve.prompts.routes import prompt_routes
 from ussfast.serve.server import Server
 from ussfast.serve.settings import ServeSettings
+from ussfast.serve.streams.part import Streams
 from ussfast.serve.streams.protocol import MOST_PROMPTS
-from ussfast.serve.streams.routes import StreamGate, Streams, router
+from ussfast.serve.streams.routes import StreamGate, router
 from ussfast.serve.web import add_page
 
 log = logging.getLogger("ussfast.serve")

@@ -133,9 +133,11 @@ class StreamClient:
         asked: dict[str, Any] = {"received": received}
         if received is None:
             asked = {"sample_rate": self.sample_rate, "channels": self.channels, "format": self._format}
-            asked |= {"resumable": str(self._resumable).lower()} | ({"prompts": ",".join(self._prompts)} if self._prompts else {})
-        parts = self._address
-        url = urlunsplit(("wss" if self._secure else "ws", parts.netloc, parts.path.rstrip("/") + path, urlencode(asked), ""))
+            asked["resumable"] = str(self._resumable).lower()
+            if self._prompts:
+                asked["prompts"] = ",".join(self._prompts)
+        parts, scheme = self._address, "wss" if self._secure else "ws"
+        url = urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + path, urlencode(asked), ""))
         headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         more: dict[str, Any] = {"proxy": None} if parts.hostname in LOOPBACK else {}
         try:
@@ -180,7 +182,7 @@ class StreamClient:
                 return
             except InvalidStatus as refused:
                 status, error = refused.response.status_code, refused
-                if status not in (429, 502, 503, 504) and not (status == 409 and "Retry-After" in refused.response.headers):
+                if status < 500 and "Retry-After" not in refused.response.headers:
                     raise _refusal(refused) from None
             except (WebSocketException, InvalidHandshake, OSError) as away:
                 error = away

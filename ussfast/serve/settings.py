@@ -2,11 +2,15 @@
 
 import ipaddress
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from ussfast.errors import InputError
+from ussfast.values import shown
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -112,3 +116,19 @@ class ServeSettings(BaseSettings):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def settings_of(given: Mapping[str, Any]) -> ServeSettings:
+    """Settings from options and variables; InputError in one line for the first that is wrong."""
+    prefix = ServeSettings.model_config["env_prefix"]
+    for name in os.environ:
+        if name.startswith(prefix) and name.removeprefix(prefix).lower() not in ServeSettings.model_fields:
+            raise InputError(f"{name}: no such setting; {', '.join(ServeSettings.model_fields)} are there")
+    try:
+        return ServeSettings(**given)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = ".".join(str(part) for part in wrong["loc"])
+        value = "" if not name or name == "token" else f", not {shown(wrong['input'])}"
+        text = wrong["msg"].removeprefix("Value error, ")
+        raise InputError(f"{name}: {text}{value}" if name else text) from None

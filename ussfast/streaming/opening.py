@@ -16,7 +16,8 @@ from ussfast.streaming.session import PROMPTS, MakeCore, Session
 from ussfast.streaming.sliding import SlidingCore
 from ussfast.values import one_of, whole
 
-MakePlan = Callable[[Sequence[str] | str | Plan | None], Plan]  # from prompts, None for those that are asked for by default
+# From prompts, None for those that are asked for by default.
+MakePlan = Callable[[Sequence[str] | str | Plan | None], Plan]
 OnBad = Literal["silence", "raise"]
 ON_BAD = ("silence", "raise")
 

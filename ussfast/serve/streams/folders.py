@@ -125,6 +125,11 @@ class Folder:
                 with suppress(OSError):
                     os.unlink(self.path / one.name)
 
+    @property
+    def number(self) -> int:
+        """Of the newest change."""
+        return max([self.floor.number, *(c.number for c in self.changes), *(s.number for s in self.snapshots)])
+
     def before(self, received: int) -> Snapshot | None:
         """The newest snapshot whose output a client has that has so many frames; None if there is none any more."""
         begun = [Snapshot()] if self.floor == Snapshot() else []

@@ -57,8 +57,8 @@ class Taken:
 class Live:
     """The connection's side adds chunks, changes and the end; all else is the hub's.
 
-    id: the right to go on with it. asked: by the client. skip: output frames up to this position are not sent, for the client has them.
-    changes: to be made again when their positions are reached.
+    id: the right to go on with it. asked: by the client. skip: output frames up to this position are not sent, for the
+    client has them. changes: to be made again when their positions are reached. number: of the newest change.
     """
 
     def __init__(self, id: str, asked: Asked, skip: int = 0, changes: tuple[Recorded, ...] = (), number: int = 0):
@@ -95,7 +95,7 @@ class Live:
         if not frames:
             return
         now = time.perf_counter()
-        # A client that is ahead of real time, as one that sends again what was lost, is served when others are not late.
+        # A client that is ahead of real time, as one that sends again what was lost, waits for those that are due.
         due = max(now, min(self._due, now + self.waiting_s))
         self._due = due + frames / self.asked.sample_rate
         self.received += frames

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -177,7 +177,7 @@ def text_of(kind: str, /, **fields: Any) -> str:
     return json.dumps({"type": kind, **fields}, separators=(",", ":"))
 
 
-def packed(stems: np.ndarray, labels_id: int, first: int, late_ms: int, format: Literal["f32le", "s16le"] | str) -> bytes:
+def packed(stems: np.ndarray, labels_id: int, first: int, late_ms: int, format: str) -> bytes:
     """A piece: stems [stems, channels, frames] whose first sample is the output's sample `first`."""
     head = HEADER.pack(VERSION, PIECE, len(stems), labels_id, first, stems.shape[2], min(late_ms, 2**32 - 1))
     if format == "f32le":
