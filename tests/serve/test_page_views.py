@@ -166,6 +166,7 @@ def test_the_token_is_asked_for(browser, address, axe):
         assert page.evaluate("localStorage.length") == 0
 
 
+@pytest.mark.slow
 def test_a_sound_learns_from_clips(open_page, tmp_path):
     """Enrolled and tuned through the dialog, and then separated with."""
     audio, rate = soundfile.read(world.DEMO / "sfxbg.flac", dtype="float32")
