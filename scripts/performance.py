@@ -23,8 +23,8 @@ HEAD = """\
 What was measured, from the files in `bench/results`, by `scripts/performance.py`. Times of different runs, machines or
 days do not compare: each table is one run, unless it names several machines. **Nothing here was measured on a GPU yet**
 ([gpu.md](gpu.md)). A real-time factor (RTF) is time of work by duration of the audio: 0.02 is fifty times as fast as
-playing it. SI-SDR improvement is explained in [evaluation.md](evaluation.md#metrics). Your own machine: `ussfast bench`,
-`make bench-models`, `make bench-streaming`.
+playing it. SI-SDR improvement is explained in [evaluation.md](evaluation.md#metrics). Your own machine:
+`ussfast bench`, `make bench-models`, `make bench-streaming`.
 """
 
 
@@ -134,8 +134,8 @@ def tuning(results: Path) -> str:
     ]  # fmt: skip
     columns = ["model", "plain loop (steps/s)", "`ussfast tune` (steps/s)", "memory of the first", "of the second"]
     return (
-        f"## Tuning a prompt\n\n{_table(columns, rows)}\n\nThe plain loop is the whole model in PyTorch, with gradients "
-        f"of all weights. One thread. `bench/tuning_loop.py`, {_link('tuning/loop.json')}.\n\n"
+        f"## Tuning a prompt\n\n{_table(columns, rows)}\n\nThe plain loop is the whole model in PyTorch, with "
+        f"gradients of all weights. One thread. `bench/tuning_loop.py`, {_link('tuning/loop.json')}.\n\n"
         "What tuning gains, by number of clips:\n\n"
         f"{_first_table(results / 'tuning' / 'default.md')}\n\n"
         f"Medians of SDR in dB. `ussfast evaluate apt`, {_link('tuning/default.md')}; [tuning.md](tuning.md)."

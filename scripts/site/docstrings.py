@@ -53,7 +53,7 @@ def _prose(text: str, known: set[str]) -> str:
     made = []
     for paragraph in re.split(r"\n\s*\n", text.strip()):
         pieces: list[str] = []
-        for piece in NEXT.split(paragraph):
+        for piece in filter(None, NEXT.split(paragraph)):
             found = ENTRY.match(piece)
             if pieces and not (found and set(found[1].split(", ")) <= known):
                 pieces[-1] += piece

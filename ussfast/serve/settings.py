@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+SECRETS = Path("/run/secrets")  # where containers find files that are for them alone
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -37,7 +38,10 @@ class ServeSettings(BaseSettings):
     drain_s: how long SIGTERM waits for what is under way.
     """
 
-    model_config = SettingsConfigDict(env_prefix="USSFAST_SERVE_", extra="forbid", validate_default=True)
+    model_config = SettingsConfigDict(
+        env_prefix="USSFAST_SERVE_", extra="forbid", validate_default=True,
+        secrets_dir=SECRETS if SECRETS.is_dir() else None,
+    )  # fmt: skip
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8400
