@@ -8,7 +8,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Programs that pages call and that are not ours.
-OTHERS = {"arecord", "aplay", "ffmpeg", "sox", "git", "cd", "pip", "apt", "docker", "curl"}
+OTHERS = {"arecord", "aplay", "ffmpeg", "sox", "git", "cd", "pip", "apt", "docker", "curl", "openssl"}
 OURS = {"ussfast", "python", "torchrun", "make"}
 
 
