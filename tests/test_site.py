@@ -101,6 +101,8 @@ def test_docstrings_become_lists():
         "Does it.\n\n**Arguments**\n\n- `a`, `b`: numbers, &lt;5.\n- all others: see [cpu](../cpu.md).\n\n"
         "**Returns**: x \\* y.\n\n**Source**: Some One."
     )
+    assert markdown("Raises what `add` would.", {"Raises"}) == "Raises what `add` would."
+    assert markdown("Raises:\n    InputError.", set()) == "**Raises**\n\n- InputError."
     assert markdown("All of it.\n\nhost: where. port: of it; note: kept.", {"host", "port"}) == (
         "All of it.\n\n- `host`: where.\n- `port`: of it; note: kept."
     )

@@ -51,7 +51,7 @@ def _section(kind: str, first: str, body: str) -> str:
 def _prose(text: str, known: set[str]) -> str:
     """Paragraphs; those that begin with a setting become lists of settings."""
     made = []
-    for paragraph in re.split(r"\n\s*\n", text.strip()):
+    for paragraph in filter(None, re.split(r"\n\s*\n", text.strip())):
         pieces: list[str] = []
         for piece in filter(None, NEXT.split(paragraph)):
             found = ENTRY.match(piece)
@@ -93,3 +93,6 @@ class Docstrings(griffe.Extension):
         if isinstance(obj, griffe.Class) and "__init__" in obj.members:
             known |= {parameter.name for parameter in obj.members["__init__"].parameters}  # type: ignore[union-attr]
         obj.docstring.value = markdown(obj.docstring.value, known)
+        # Nobody calls the constructor of what another object makes.
+        if isinstance(obj, griffe.Class) and re.search("made by\\s+`", obj.docstring.value):
+            obj.members.pop("__init__", None)
