@@ -16,7 +16,12 @@ from starlette.responses import FileResponse, JSONResponse, Response
 import ussfast
 from ussfast.errors import UssfastError
 from ussfast.serve.guard import Guard
+from ussfast.serve.jobs.routes import job_routes
+from ussfast.serve.jobs.running import Jobs
+from ussfast.serve.metrics import MEDIA_TYPE, Counted
 from ussfast.serve.problems import Problem, problem_of
+from ussfast.serve.prompts.library import Library
+from ussfast.serve.prompts.routes import prompt_routes
 from ussfast.serve.server import Server
 from ussfast.serve.settings import ServeSettings
 
@@ -30,8 +35,8 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        await server.start()
         try:
+            await server.start()
             yield
         finally:
             await server.stop()
@@ -39,7 +44,10 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
     # The pages of documentation that FastAPI makes load scripts from elsewhere: /openapi.json is for tools.
     app = FastAPI(title="ussfast", version=ussfast.__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.server = server
+    server.parts = {"prompts": Library(server), "jobs": Jobs(server)}
     _facts(app, server)
+    app.include_router(job_routes(server))
+    app.include_router(prompt_routes(server))
     _page(app)
     _errors(app)
     app.add_middleware(Guard, settings=server.settings)
@@ -48,6 +56,7 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
             CORSMiddleware, allow_origins=server.settings.allowed_origins, allow_methods=["*"], allow_headers=["*"],
             expose_headers=["Location", "Retry-After"],
         )  # fmt: skip
+    app.add_middleware(Counted, metrics=server.metrics)
     return app
 
 
@@ -60,6 +69,10 @@ def _facts(app: FastAPI, server: Server) -> None:
     async def ready() -> Response:
         reasons = server.reasons()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(server.metrics.text(), media_type=MEDIA_TYPE)
 
     @app.get("/v1/model")
     async def model() -> dict[str, Any]:
@@ -95,7 +108,9 @@ def _errors(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return Problem(error.status_code, str(error.detail)).response()
+        answer = Problem(error.status_code, str(error.detail)).response()
+        answer.headers.update(error.headers or {})  # 405 says what is allowed
+        return answer
 
     async def unknown(request: Request, error: Exception) -> Response:
         log.exception("%s %s", request.method, request.url.path, exc_info=error)

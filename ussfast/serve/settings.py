@@ -26,7 +26,7 @@ class ServeSettings(BaseSettings):
     show; without one only this machine may call. allowed_origins: of pages elsewhere that may call.
 
     model, detector, device, dtype: as for `Separator`. threads: of the CPU, for live streams. workers: processes for
-    files and prompts; stream_rates: streams of this rate and channel count are what the start prepares for.
+    files and prompts; nice: how far their priority is below that of live streams.
 
     max_streams: live streams at once, if not as many as time allows. headroom: share of the time that live streams may
     take. deadline_ms: how long a piece may take after its last sample came. max_ahead_s: how far a client may be ahead
@@ -55,6 +55,7 @@ class ServeSettings(BaseSettings):
     dtype: str = "auto"
     threads: Count = 1
     workers: Count = 1
+    nice: Annotated[int, Field(ge=0, le=19)] = 10
 
     max_streams: Count | None = None
     headroom: Annotated[float, Field(gt=0, le=1)] = 0.85
@@ -83,7 +84,9 @@ class ServeSettings(BaseSettings):
     def _origins(cls, value: object) -> object:
         """Of a variable: with commas between them."""
         texts = value.split(",") if isinstance(value, str) else value
-        return tuple(text.strip().rstrip("/") for text in texts if text.strip()) if isinstance(texts, (list, tuple)) else texts
+        if not isinstance(texts, (list, tuple)):
+            return texts
+        return tuple(text.strip().rstrip("/") for text in texts if text.strip())
 
     @field_validator("token")
     @classmethod
