@@ -22,6 +22,7 @@ from ussfast.prompts.origin import Origin
 
 __all__ = [
     "Plan", "Prompt", "PromptBank", "as_names", "check_prompts", "equal_groups", "make_plan", "number_repeats",
+    "plan_of",
 ]  # fmt: skip
 
 
@@ -164,12 +165,16 @@ def make_plan(prompts: Iterable[str] | str, bank: PromptBank, sources: tuple[str
     """
     names = check_prompts(prompts, tuple(bank), vectors=bank.prompt_size is not None)
     if bank.prompt_size is not None:
-        keys = tuple((name, names[:i].count(name)) for i, name in enumerate(names))
         vectors = torch.stack([bank[n].vector for n in names])
         # Two names may have been made of the same clip: to the model they are equal.
-        same = [tuple(vector) for vector in vectors.tolist()]
-        check_repeats(names, bank.equal_prompts, same)
-        return Plan(number_repeats(names), keys, vectors, equal_groups(same))
+        check_repeats(names, bank.equal_prompts, [tuple(vector) for vector in vectors.tolist()])
+        return plan_of(names, vectors)
     # Without names of its own, a source may come out in any place of the next window.
     groups = () if fixed else (tuple(range(len(sources))),)
     return Plan(sources, tuple((label, 0) for label in sources), None, groups)
+
+
+def plan_of(names: tuple[str, ...], vectors: Tensor) -> Plan:
+    """Plan for sources that are called so, by vectors [sources, dim], whatever a bank has under these names."""
+    keys = tuple((name, names[:i].count(name)) for i, name in enumerate(names))
+    return Plan(number_repeats(names), keys, vectors, equal_groups([tuple(vector) for vector in vectors.tolist()]))

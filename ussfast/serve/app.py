@@ -3,15 +3,13 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 import ussfast
 from ussfast.errors import UssfastError
@@ -24,8 +22,10 @@ from ussfast.serve.prompts.library import Library
 from ussfast.serve.prompts.routes import prompt_routes
 from ussfast.serve.server import Server
 from ussfast.serve.settings import ServeSettings
+from ussfast.serve.streams.protocol import MOST_PROMPTS
+from ussfast.serve.streams.routes import StreamGate, Streams, router
+from ussfast.serve.web import add_page
 
-PAGE = Path(__file__).parent / "page"
 log = logging.getLogger("ussfast.serve")
 
 
@@ -44,12 +44,15 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
     # The pages of documentation that FastAPI makes load scripts from elsewhere: /openapi.json is for tools.
     app = FastAPI(title="ussfast", version=ussfast.__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.server = server
-    server.parts = {"prompts": Library(server), "jobs": Jobs(server)}
+    streams = Streams(server)
+    server.parts = {"prompts": Library(server), "streams": streams, "jobs": Jobs(server)}
+    app.include_router(router(streams))
     _facts(app, server)
     app.include_router(job_routes(server))
     app.include_router(prompt_routes(server))
-    _page(app)
+    add_page(app)
     _errors(app)
+    app.add_middleware(StreamGate, streams=streams)
     app.add_middleware(Guard, settings=server.settings)
     if server.settings.allowed_origins:  # outermost: a browser asks without a token whether it may show one
         app.add_middleware(
@@ -80,20 +83,12 @@ def _facts(app: FastAPI, server: Server) -> None:
         return {
             "name": separator.info.name, "version": ussfast.__version__, "sample_rate": separator.sample_rate,
             "labels": list(separator.info.labels), "prompts": list(separator.prompts),
-            "can_enroll": separator.can_enroll,
+            "can_enroll": separator.can_enroll, "can_stream": separator.engine.causal is not None,
             "limits": {
                 "max_audio_s": limits.max_audio_s, "max_body_bytes": limits.max_body, "max_clips": limits.max_clips,
-                "max_clip_s": limits.max_clip_s,
+                "max_clip_s": limits.max_clip_s, "max_stream_prompts": MOST_PROMPTS,
             },
         }  # fmt: skip
-
-
-def _page(app: FastAPI) -> None:
-    @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return FileResponse(PAGE / "index.html")
-
-    app.mount("/page", StaticFiles(directory=PAGE), name="page")
 
 
 def _errors(app: FastAPI) -> None:

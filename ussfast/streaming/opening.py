@@ -16,7 +16,7 @@ from ussfast.streaming.session import PROMPTS, MakeCore, Session
 from ussfast.streaming.sliding import SlidingCore
 from ussfast.values import one_of, whole
 
-MakePlan = Callable[[Sequence[str] | str | None], Plan]  # from prompts, None for those that are asked for by default
+MakePlan = Callable[[Sequence[str] | str | Plan | None], Plan]  # from prompts, None for those that are asked for by default
 OnBad = Literal["silence", "raise"]
 ON_BAD = ("silence", "raise")
 
@@ -80,8 +80,8 @@ def open_pool(
     _fits(size * channels, room)
     rows = CausalRows(engine, size, channels, 2 * room, threads)
 
-    def open_one(row: int, prompts: Sequence[str] | str | None) -> Session:
-        prompts = None if prompts is None else as_names(prompts)
+    def open_one(row: int, prompts: Sequence[str] | str | Plan | None) -> Session:
+        prompts = prompts if prompts is None or isinstance(prompts, Plan) else as_names(prompts)
         count = len(make_plan(prompts).labels)
         if count > room:
             raise InputError(f"{count} prompts, but the pool has room for {room}: open it with max_prompts={count}")

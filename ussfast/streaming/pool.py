@@ -5,13 +5,14 @@ from itertools import count
 from typing import Any
 
 from ussfast.errors import InputError
+from ussfast.prompts.bank import Plan
 from ussfast.separation import Separation
 from ussfast.streaming.causal import CausalCore, push_together
 from ussfast.streaming.rooted import Rooted
 from ussfast.streaming.rows import CausalRows
 from ussfast.streaming.session import Session
 
-OpenSession = Callable[[int, Sequence[str] | str | None], Session]  # of a row
+OpenSession = Callable[[int, Sequence[str] | str | Plan | None], Session]  # of a row
 
 
 class SessionPool(Rooted):
@@ -41,11 +42,11 @@ class SessionPool(Rooted):
             raise InputError(f"there is no stream {stream}; there are {list(self._sessions) or 'none'}")
         return self._sessions[stream]
 
-    def join(self, prompts: Sequence[str] | str | None = None) -> int:
+    def join(self, prompts: Sequence[str] | str | Plan | None = None) -> int:
         """Begins a stream.
 
         Args:
-            prompts: of this stream, instead of the separator's.
+            prompts: of this stream, instead of the separator's; or the `plan` of another session.
         Returns:
             its number, which no other stream gets.
         Raises:

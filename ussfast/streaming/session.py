@@ -28,7 +28,7 @@ from ussfast.streaming.tracks import Tracks
 PROMPTS = 4  # that a session has room for at least
 
 MakeCore = Callable[[int, int, Plan, tuple[int, ...]], Core]  # channels, slots there are, what to separate into which
-MakePlan = Callable[[Sequence[str] | str | None], Plan]
+MakePlan = Callable[[Sequence[str] | str | Plan | None], Plan]
 
 
 class Session(Learns, Rooted):
@@ -43,7 +43,7 @@ class Session(Learns, Rooted):
         self,
         make_core: MakeCore,
         make_plan: MakePlan,
-        prompts: Sequence[str] | str | None,
+        prompts: Sequence[str] | str | Plan | None,
         model_rate: int,
         sample_rate: int,
         channels: int | None,
@@ -86,6 +86,16 @@ class Session(Learns, Rooted):
     def labels(self) -> tuple[str, ...]:
         """Of the stems, in order; repeated prompts are numbered."""
         return self._tracks.plan.labels
+
+    @property
+    def plan(self) -> Plan:
+        """What is separated now, by name and vector; `set_prompts` takes one too."""
+        return self._foreseen()
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing of former prompts is still to be heard, so that `state` is all there is."""
+        return not self._tracks.former
 
     @property
     def latency(self) -> float:
@@ -174,8 +184,8 @@ class Session(Learns, Rooted):
         self._tracks.go_on(count)
         return Separation(labels, stems, self.sample_rate, mixture)
 
-    def set_prompts(self, prompts: Sequence[str] | str) -> None:
-        """Separates what follows by other prompts: names in the separator's bank, also ones added meanwhile.
+    def set_prompts(self, prompts: Sequence[str] | str | Plan) -> None:
+        """Separates what follows by other prompts: names in the separator's bank, also ones added meanwhile, or a plan.
 
         Stems that go on are not interrupted; former ones fade out and new ones fade in where the next hop begins.
 

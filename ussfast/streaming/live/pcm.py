@@ -17,7 +17,7 @@ WIDTHS = {"s16le": 2, "s24le": 3, "f32le": 4}  # bytes per sample
 READ_BYTES = 1 << 16
 
 
-def decode(data: bytes, format: str, channels: int) -> np.ndarray:
+def decode(data: bytes | memoryview, format: str, channels: int) -> np.ndarray:
     """Whole frames of bytes as float32 [channels, samples]; NaN and infinity of f32le come through."""
     if format == "f32le":
         samples = np.frombuffer(data, "<f4")

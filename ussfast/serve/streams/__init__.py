@@ -1,0 +1,1 @@
+"""Live streams of the server: audio in and pieces out over WebSockets, gone on with after any interruption."""
