@@ -180,7 +180,7 @@ class StreamClient:
                 return
             except InvalidStatus as refused:
                 status, error = refused.response.status_code, refused
-                if status not in (429, 502, 503, 504) and not (status == 409 and "Retry-After" in refused.response.headers):
+                if status < 500 and "Retry-After" not in refused.response.headers:
                     raise _refusal(refused) from None
             except (WebSocketException, InvalidHandshake, OSError) as away:
                 error = away

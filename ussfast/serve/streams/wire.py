@@ -101,7 +101,7 @@ class ShortWire(WebSocketsSansIOProtocol):
         if self._rest:
             data, self._rest = self._rest + data, b""
         at, size = 0, len(data)
-        while size - at > 1 and not self.close_sent:
+        while size - at > 1 and not self.close_sent and not self.read_paused:
             length, start = data[at + 1] & 0x7F, at + 2
             if length > 125:
                 start = at + (4 if length == 126 else 10)
@@ -192,6 +192,8 @@ class ShortWire(WebSocketsSansIOProtocol):
         if on != self.read_paused and not self.transport.is_closing():
             self.read_paused = on
             (self.transport.pause_reading if on else self.transport.resume_reading)()
+            if not on:
+                self.data_received(b"")  # what one read had brought
 
     def close(self, code: int) -> None:
         if not self.close_sent and not self.transport.is_closing() and self.conn.state is State.OPEN:
