@@ -8,10 +8,12 @@ from live_server import problem, run
 from pydantic import ValidationError
 from starlette.routing import Mount
 
+from ussfast.cli import serve as command
+from ussfast.cli.main import main
 from ussfast.errors import InputError
 from ussfast.serve import guard
 from ussfast.serve.app import create_app
-from ussfast.serve.serving import settings_of
+from ussfast.serve.running import settings_of
 from ussfast.serve.settings import ServeSettings
 
 TOKEN = "a-token-of-some-length"
@@ -177,6 +179,14 @@ def test_wrong_settings_are_one_line(monkeypatch, variables, told):
         settings_of({})
     assert told in str(caught.value) and "\n" not in str(caught.value)
     assert "TOKEN" not in variables or variables["TOKEN"] not in str(caught.value)
+
+
+def test_a_missing_extra_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(command, "NEEDED", ("uvicorn", "no_such_package"))
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "--port", "0"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "ussfast: serving needs no_such_package: pip install 'ussfast[serve]'\n"
 
 
 def test_variables_and_options(monkeypatch, tmp_path):

@@ -11,7 +11,7 @@ from live_server import Program, long, problem, until, wav
 from ussfast import Separator
 from ussfast.errors import InputError
 from ussfast.serve.jobs.records import Records
-from ussfast.serve.serving import listening
+from ussfast.serve.running import listening
 from ussfast.serve.store import Store
 
 SECONDS = 100.0

@@ -47,7 +47,7 @@ def serve(
     if log_level is not None:
         given["log_level"] = log_level.value
 
-    from ussfast.serve.serving import run, settings_of
+    from ussfast.serve.running import run, settings_of
 
     run(settings_of(given))
 

@@ -93,7 +93,8 @@ class Process:
     def close(self) -> None:
         """Ends it for good."""
         self.closed = True
-        self.kill()
+        with self._knowing:  # not while one is being started
+            self.kill()
 
     def _send(self, message: tuple[Any, ...]) -> None:
         try:
