@@ -79,9 +79,8 @@ def main() -> None:
 
         shot("page.png", separated, "#result")
         shot("page-start.png", lambda page: None, height=800)
-        shot("page-dark.png", separated, color_scheme="dark")
+        shot("page-dark.png", separated, "#result", color_scheme="dark")
         shot("page-live.png", live, path="/#live")
-        shot("page-narrow.png", lambda page: separated(page, "wave"), width=375, height=700)
         browser.close()
 
 

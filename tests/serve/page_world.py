@@ -125,7 +125,7 @@ async (seconds) => {
 
 @contextmanager
 def page(opened, address, **settings):
-    """A page of its own; afterwards the browser must have had nothing to say against it, and nothing came from elsewhere."""
+    """A page of its own; afterwards nothing came from elsewhere, and the browser had nothing to say against it."""
     context = opened.new_context(**({"viewport": {"width": 1200, "height": 900}} | settings))
     found = context.new_page()
     found.set_default_timeout(120_000)

@@ -74,9 +74,10 @@ def test_stems_are_the_servers_and_the_separators(page, address, expected):
         assert np.abs(read(content) - expected[label]).max() <= 2 * LSB
     name, content = world.downloaded(page, lambda: press(page, "Download all"))
     assert name == "mixture.zip"
-    with zipfile.ZipFile(io.BytesIO(content)) as got, zipfile.ZipFile(
-        io.BytesIO(world.get(address, f"/v1/jobs/{job}/archive"))
-    ) as said:
+    with (
+        zipfile.ZipFile(io.BytesIO(content)) as got,
+        zipfile.ZipFile(io.BytesIO(world.get(address, f"/v1/jobs/{job}/archive"))) as said,
+    ):
         assert len(got.namelist()) == 2
         assert {n: got.read(n) for n in got.namelist()} == {n: said.read(n) for n in said.namelist()}
 
@@ -125,7 +126,7 @@ def test_tracks_play_together_to_the_sample(page, expected):
     assert np.abs(found - mix[at : at + len(found)]).max() <= 8 * LSB
     press(page, "Pause")
     places = page.evaluate(
-        "[...document.querySelectorAll('.wave > div')].map(({ shadowRoot }) => shadowRoot.querySelector('.cursor').style.left)"
+        "[...document.querySelectorAll('.wave > div')].map((e) => e.shadowRoot.querySelector('.cursor').style.left)"
     )
     assert len(places) == 3 and len(set(places)) == 1
     shown = float(places[0].rstrip("%")) / 100 * 10
@@ -145,8 +146,10 @@ def aligned(audio, whole):
 
 def test_keys(page):
     world.separate(page, world.MIXTURE)
-    state = "import('/page/js/main.js').then(({ app: { files: { results: { player: p } } } }) => ({ playing: p.playing, " \
+    state = (
+        "import('/page/js/main.js').then(({ app: { files: { results: { player: p } } } }) => ({ playing: p.playing, "
         "comparing: p.comparing, solo: p.tracks.map(t => t.solo), mute: p.tracks.map(t => t.mute) }))"
+    )
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("Space")
     assert page.evaluate(state)["playing"]
@@ -176,8 +179,11 @@ def test_a_running_job_is_cancelled(page, address, tmp_path):
     soundfile.write(tmp_path / "long.flac", noise, 32000, "PCM_16")
     page.set_input_files("#file", str(tmp_path / "long.flac"))
     page.click("#separate")
-    world.until(page, "document.querySelector('#progress-text').textContent.includes('%')"
-                           " && !document.querySelector('#progress-text').textContent.startsWith('Sending')")
+    world.until(
+        page,
+        "document.querySelector('#progress-text').textContent.includes('%')"
+        " && !document.querySelector('#progress-text').textContent.startsWith('Sending')",
+    )
     press(page, "Cancel")
     world.until(page, "document.querySelector('#work').hidden && !document.querySelector('#separate').disabled")
     assert not page.locator("#result").is_visible() and not page.locator("#problem").is_visible()

@@ -2,11 +2,11 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import FileResponse, Response
-from starlette.types import Scope
 
 PAGE = Path(__file__).parent / "page"
 EXAMPLE = Path(__file__).parents[1] / "demo" / "mixture.flac"
@@ -33,8 +33,8 @@ def add_page(app: FastAPI) -> None:
 class PageFiles(StaticFiles):
     """Files of the page, asked for again at every visit."""
 
-    def file_response(self, full_path, stat_result, scope: Scope, status_code: int = 200) -> Response:  # type: ignore[no-untyped-def]
-        response = super().file_response(full_path, stat_result, scope, status_code)
+    def file_response(self, *args: Any, **settings: Any) -> Response:
+        response = super().file_response(*args, **settings)
         response.headers.update(FRESH | {"X-Content-Type-Options": "nosniff"})
         return response
 
@@ -42,15 +42,18 @@ class PageFiles(StaticFiles):
 def policies(host: str) -> dict[str, str]:
     """Headers of the page: nothing from elsewhere, nothing inline, in nobody's frame.
 
-    host: as the browser called it. WebSockets of the same server are named, since not every browser takes them for 'self'.
+    host: as the browser called it. WebSockets of the same server are named: not every browser takes them for 'self'.
     """
     sockets = f" ws://{host} wss://{host}" if re.fullmatch(r"[\w.\-]+(:\d+)?|\[[0-9a-fA-F:]+\](:\d+)?", host) else ""
     rules = (
-        "default-src 'none'", "script-src 'self'", f"style-src 'self' '{WAVESURFER_STYLE}'", "img-src 'self' data: blob:",
-        "media-src 'self' blob:", f"connect-src 'self'{sockets}", "base-uri 'none'", "form-action 'none'",
-        "frame-ancestors 'none'",
+        "default-src 'none'", "script-src 'self'", f"style-src 'self' '{WAVESURFER_STYLE}'",
+        "img-src 'self' data: blob:", "media-src 'self' blob:", f"connect-src 'self'{sockets}", "base-uri 'none'",
+        "form-action 'none'", "frame-ancestors 'none'",
     )  # fmt: skip
     return {
-        "Content-Security-Policy": "; ".join(rules), "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
-        "Permissions-Policy": "microphone=(self), camera=(), geolocation=()", "Cross-Origin-Opener-Policy": "same-origin",
-    }  # fmt: skip
+        "Content-Security-Policy": "; ".join(rules),
+        "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
