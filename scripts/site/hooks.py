@@ -99,7 +99,11 @@ def rewritten(text: str, page: str, onto: str) -> str:
         target = relpath(site_source(place(link, page)), dirname(onto) or ".")
         return f"[{said}]({target}{'#' if anchor else ''}{anchor})"
 
-    return outside_fences(text, lambda part: LINK.sub(moved, part))
+    # A shape such as [stem][channel] is no reference; in code it cannot be taken for one.
+    shapes = re.compile(r"(`[^`]*`)|\]\[")
+    return outside_fences(
+        text, lambda part: shapes.sub(lambda found: found[1] or "]\\[", LINK.sub(moved, part))
+    )
 
 
 def on_config(config: Any) -> Any:
