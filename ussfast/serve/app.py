@@ -3,15 +3,13 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 import ussfast
 from ussfast.errors import UssfastError
@@ -27,8 +25,8 @@ from ussfast.serve.settings import ServeSettings
 from ussfast.serve.streams.part import Streams
 from ussfast.serve.streams.protocol import MOST_PROMPTS
 from ussfast.serve.streams.routes import StreamGate, router
+from ussfast.serve.web import add_page
 
-PAGE = Path(__file__).parent / "page"
 log = logging.getLogger("ussfast.serve")
 
 
@@ -53,7 +51,7 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
     _facts(app, server)
     app.include_router(job_routes(server))
     app.include_router(prompt_routes(server))
-    _page(app)
+    add_page(app)
     _errors(app)
     app.add_middleware(StreamGate, streams=streams)
     app.add_middleware(Guard, settings=server.settings)
@@ -92,14 +90,6 @@ def _facts(app: FastAPI, server: Server) -> None:
                 "max_clip_s": limits.max_clip_s, "max_stream_prompts": MOST_PROMPTS,
             },
         }  # fmt: skip
-
-
-def _page(app: FastAPI) -> None:
-    @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return FileResponse(PAGE / "index.html")
-
-    app.mount("/page", StaticFiles(directory=PAGE), name="page")
 
 
 def _errors(app: FastAPI) -> None:
