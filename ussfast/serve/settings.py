@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ussfast.errors import InputError
 from ussfast.values import shown
 
+SECRETS = Path("/run/secrets")  # where containers find files that are for them alone
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -41,7 +42,10 @@ class ServeSettings(BaseSettings):
     drain_s: how long SIGTERM waits for what is under way.
     """
 
-    model_config = SettingsConfigDict(env_prefix="USSFAST_SERVE_", extra="forbid", validate_default=True)
+    model_config = SettingsConfigDict(
+        env_prefix="USSFAST_SERVE_", extra="forbid", validate_default=True,
+        secrets_dir=SECRETS if SECRETS.is_dir() else None,
+    )  # fmt: skip
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8400
