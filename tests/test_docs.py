@@ -18,9 +18,10 @@ from golden_detectors import LEVEL, golden_detector
 from tiny import ASP, tiny_detector_directory, tiny_directory
 
 import ussfast
+from ussfast.audio.jobs import Job
 from ussfast.checkpoints.store import save_model
 from ussfast.cli.main import app, main
-from ussfast.cli.many_files import Job, Result
+from ussfast.cli.many_files import Result
 
 COMMANDS = [command for page in pages.PAGES for command in pages.commands(page)]
 LISTED = pytest.mark.parametrize("command", COMMANDS, ids=str)

@@ -11,8 +11,9 @@ from tiny import RATE, SHORT, STEREO, TUSS, TUSS_SFC, UNCONDITIONAL, noise, tiny
 
 from ussfast import InputError, Separator
 from ussfast.audio import OutputFormat
+from ussfast.audio.jobs import plan
 from ussfast.cli.main import main
-from ussfast.cli.many_files import plan, separate_all
+from ussfast.cli.many_files import separate_all
 from ussfast.errors import AudioError
 from ussfast.long_audio.policy import SegmentPolicy
 from ussfast.long_audio.windows import Batch, FadeStitcher, separate_blocks

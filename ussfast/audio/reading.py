@@ -177,7 +177,7 @@ def find_inputs(
     placed: dict[Path, Path] = {}  # place -> file
     for given in map(Path, paths):
         if os.path.isdir(given):
-            found = [(file, file.relative_to(given)) for file in _audio_under(given, tell)]
+            found = [(file, file.relative_to(given)) for file in files_under(given, tell)]
             if not found:
                 raise AudioError(f"{given}: no audio in this folder (looked for {', '.join(AUDIO_SUFFIXES)})")
         else:
@@ -190,7 +190,16 @@ def find_inputs(
     return [(file, place) for place, file in placed.items()]
 
 
-def _audio_under(folder: Path, tell: Callable[[AudioError], Any] | None) -> Iterator[Path]:
+def is_audio(path: Path) -> bool:
+    """Whether a folder is searched for such a name."""
+    return path.suffix.lower() in AUDIO_SUFFIXES
+
+
+def files_under(
+    folder: Path, tell: Callable[[AudioError], Any] | None, wanted: Callable[[Path], bool] = is_audio
+) -> Iterator[Path]:
+    """The files in a folder and those below it, folder by folder, in sorted order; see `find_inputs`."""
+
     def unreadable(error: OSError) -> None:
         what = AudioError(f"{error.filename}: the folder could not be read: {error.strerror}")
         if tell is None or Path(error.filename) == folder:
@@ -200,8 +209,8 @@ def _audio_under(folder: Path, tell: Callable[[AudioError], Any] | None) -> Iter
     for root, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:
-                yield Path(root, name)
+            if not name.startswith(".") and wanted(path := Path(root, name)):
+                yield path
 
 
 def file_size(path: Path, name: object) -> int:

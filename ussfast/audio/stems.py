@@ -22,6 +22,7 @@ class Written(list[Path]):
 
     seconds, sample_rate (Hz), channels: of the recording; None where it was not looked at (`skip_existing`).
     warnings: what a listener might not expect: clamped or scaled samples, another rate in the file.
+    fingerprint: SHA-256 of the input file's content, where a record of it was written or read.
     """
 
     def __init__(
@@ -31,8 +32,10 @@ class Written(list[Path]):
         sample_rate: int | None = None,
         channels: int | None = None,
         warnings: Sequence[str] = (),
+        fingerprint: str | None = None,
     ):
         super().__init__(paths)
+        self.fingerprint = fingerprint
         self.seconds, self.sample_rate, self.channels, self.warnings = seconds, sample_rate, channels, tuple(warnings)
 
 

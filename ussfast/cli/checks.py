@@ -4,6 +4,7 @@ The engine checks everything again: what these checks let pass is complained abo
 """
 
 import difflib
+import importlib.util
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -209,6 +210,12 @@ def windows(
     if of.causal and idle and not quiet:
         does = "do" if len(idle) > 1 else "does"
         note(f"{', '.join(idle)} {does} nothing here: model {of.name!r} is causal, it has no windows to join")
+
+
+def installed(*packages: str) -> None:
+    """InputError where one of the packages that `ussfast batch` needs is missing."""
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise InputError(f"this needs {' and '.join(missing)}: pip install 'ussfast[ray]'")
 
 
 def existing(path: Path, what: str) -> None:

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import ussfast
+from ussfast.cli import batch as cli_batch
 from ussfast.cli import detect as cli_detect
 from ussfast.cli import enroll as cli_enroll
 from ussfast.cli import evaluate as cli_evaluate
@@ -82,6 +83,7 @@ class Weights(StrEnum):
 
 
 app.command()(cli_separate.separate)
+app.command()(cli_batch.batch)
 app.command()(cli_stream.stream)
 app.command()(cli_detect.detect)
 app.command()(cli_enroll.enroll)

@@ -103,6 +103,11 @@ Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or int8 (CPU, 
 Backend = Annotated[str, typer.Option(help="auto, native, reference; of exported models onnx, trt or aoti.")]
 
 
+class Stitch(StrEnum):
+    fade = "fade"
+    published = "published"
+
+
 class FileFormat(StrEnum):
     wav = "wav"
     flac = "flac"
@@ -153,3 +158,22 @@ SumToMixture = Annotated[
 _CHANNELS = "independent: masks for each channel; linked: the same for all, in less time."
 Linking = Annotated[Channels, typer.Option("--channels", "--stereo", help=_CHANNELS)]
 StreamLinking = Annotated[Channels, typer.Option("--stereo", help=_CHANNELS)]  # --channels says how many there are
+Stem = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Write only this stem; repeat for more. 'residual' is what no stem took."),
+]
+Segment = Annotated[float | None, typer.Option(help="Window for long audio, in seconds.")]
+Overlap = Annotated[float | None, typer.Option(help="Shared by neighbouring windows, in seconds.")]
+Stitching = Annotated[Stitch | None, typer.Option(help="How windows are joined; fade if not given.")]
+LookAhead = Annotated[
+    float | None, typer.Option(help="Right-hand context in seconds: windows as for live audio.")
+]
+Batch = Annotated[
+    int | None, typer.Option(min=1, help="Windows to compute at once; 8 on a GPU and 1 on a CPU if not given.")
+]
+Template = Annotated[
+    str, typer.Option(help="Names of stems under DIR: {name} and {suffix} of the input, {label}, {index}.")
+]
+Residual = Annotated[bool | None, typer.Option("--residual/--no-residual", help="Also write what no stem took.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+TEMPLATE = "{name}/{label}.wav"

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Protocol
 from tqdm import tqdm
 
 from ussfast.audio import probe
+from ussfast.cli.telling import note
 from ussfast.errors import UssfastError
+
+EVERY_SECONDS = 60  # between lines about progress, where there is no terminal
 
 
 class Input(Protocol):
@@ -47,6 +51,28 @@ class Bar:
         """Text on standard output, which may be the same terminal."""
         with self._bar.external_write_mode(sys.stdout):
             print(text, end="", flush=True)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class Pace:
+    """Files, hours of audio and hours per hour, of a collection: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, quiet: bool):
+        self._quiet, self._terminal, self._began = quiet, sys.stderr.isatty(), time.monotonic()
+        self._due = self._began + EVERY_SECONDS
+        self._bar = tqdm(disable=quiet or not self._terminal, bar_format="{desc}")
+
+    def update(self, files: int, seconds: float, count: int) -> None:
+        """So many files of `count` are done, and seconds of audio."""
+        now = time.monotonic()
+        rate = seconds / max(now - self._began, 1e-9)
+        text = f"{files} of {count} files, {seconds / 3600:.2f} h of audio, {rate:.1f} hours per hour"
+        self._bar.set_description_str(text)
+        if not (self._quiet or self._terminal) and now >= self._due:
+            self._due = now + EVERY_SECONDS
+            note(text)
 
     def close(self) -> None:
         self._bar.close()

@@ -1,16 +1,17 @@
 """`ussfast separate`. Heavy imports happen inside, after everything that can be checked without them."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ussfast.cli.options import (
+    TEMPLATE,
     AsJson,
     Backend,
     Bank,
+    Batch,
     BitDepth,
     Bitrate,
     Channels,
@@ -20,22 +21,26 @@ from ussfast.cli.options import (
     Example,
     Format,
     Linking,
+    LookAhead,
     MaxAttenuation,
     Model,
+    Overlap,
     Prompts,
     Quality,
     Query,
+    Quiet,
+    Residual,
+    Segment,
+    Stem,
+    Stitch,
+    Stitching,
     SumToMixture,
     Task,
+    Template,
 )  # fmt: skip
 from ussfast.cli.silence import silent_libraries
 from ussfast.cli.telling import complain, note, warn
 from ussfast.errors import UssfastError
-
-
-class Stitch(StrEnum):
-    fade = "fade"
-    published = "published"
 
 
 def separate(
@@ -62,35 +67,24 @@ def separate(
             help="A model directory: makes prompts of clips where the model cannot, hears for --everything.",
         ),
     ] = None,
-    stem: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Write only this stem; repeat for more. 'residual' is what no stem took."),
-    ] = None,
+    stem: Stem = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where stems go.")] = Path("separated"),
     model: Model = "default",
     device: Device = "auto",
     dtype: Dtype = "auto",
     backend: Backend = "auto",
-    segment: Annotated[float | None, typer.Option(help="Window for long audio, in seconds.")] = None,
-    overlap: Annotated[float | None, typer.Option(help="Shared by neighbouring windows, in seconds.")] = None,
-    stitch: Annotated[Stitch | None, typer.Option(help="How windows are joined; fade if not given.")] = None,
-    look_ahead: Annotated[
-        float | None, typer.Option(help="Right-hand context in seconds: windows as for live audio.")
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Windows to compute at once; 8 on a GPU and 1 on a CPU if not given.")
-    ] = None,
+    segment: Segment = None,
+    overlap: Overlap = None,
+    stitch: Stitching = None,
+    look_ahead: LookAhead = None,
+    batch: Batch = None,
     format: Format = None,
     bit_depth: BitDepth = None,
     bitrate: Bitrate = None,
     quality: Quality = None,
     clip: Clip = None,
-    template: Annotated[
-        str, typer.Option(help="Names of stems under DIR: {name} and {suffix} of the input, {label}, {index}.")
-    ] = "{name}/{label}.wav",
-    residual: Annotated[
-        bool | None, typer.Option("--residual/--no-residual", help="Also write what no stem took.")
-    ] = None,
+    template: Template = TEMPLATE,
+    residual: Residual = None,
     max_attenuation: MaxAttenuation = None,
     sum_to_mixture: SumToMixture = False,
     channels: Linking = Channels.independent,
@@ -100,15 +94,16 @@ def separate(
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Files to work on at the same time.")] = 1,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished inputs alone.")] = False,
     as_json: AsJson = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Separate files into stems, at their own rate, length and channel count."""
     context.with_resource(silent_libraries(quiet))
     from ussfast.audio import OutputFormat
+    from ussfast.audio.jobs import plan
     from ussfast.audio.naming import stem_paths
     from ussfast.cli import checks
     from ussfast.cli.everything import Everything
-    from ussfast.cli.many_files import Result, plan, separate_all, unreadable
+    from ussfast.cli.many_files import Result, separate_all, unreadable
     from ussfast.cli.queries import Queries
     from ussfast.separation import choose, output_labels
 

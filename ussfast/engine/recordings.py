@@ -76,13 +76,14 @@ def separate_recording(
     files = [output.for_file(file, info.sample_rate, info.channels) for file in paths]
     record = Record(path, paths, labels, made_of(engine, plan, files))
     if skip_existing and record.holds():
-        return Written(paths)
+        return Written(paths, fingerprint=record.fingerprint)
     make_folders(paths)
     done = separate_into(engine, path, plan, paths, len(paths) > len(keep), output, keep, progress)
     try:
         record.write()
     except OutputError as error:  # the stems are there, and only a later run would miss it
         done.warnings += (f"--skip-existing will not know these stems: {error}",)
+    done.fingerprint = record.fingerprint
     return done
 
 

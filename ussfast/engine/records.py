@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
@@ -16,7 +17,7 @@ from torch import Tensor
 from ussfast.audio import atomic_write
 from ussfast.audio.formats import FileSettings
 from ussfast.engine.engine import Engine
-from ussfast.errors import AudioError
+from ussfast.errors import AudioError, OutputError
 from ussfast.models import SpectralModel, architecture_of
 from ussfast.models.config import to_dict
 from ussfast.prompts.bank import Plan
@@ -41,24 +42,59 @@ class Record:
     """
 
     def __init__(self, source: os.PathLike[str], paths: Sequence[Path], labels: Sequence[str], made: dict[str, Any]):
-        self._paths, self._labels, self._made, self._input = paths, labels, made, _identified(source)
+        self._source, self._paths, self._labels, self._made = source, paths, labels, made
+        self._input = _identified(source)
         folder = paths[0].parent
         self._names = [os.path.relpath(path, folder) for path in paths]
-        # Other stems in the same folder have a record of their own.
-        key = hashlib.sha256("\n".join(self._names).encode(errors="surrogateescape")).hexdigest()[:16]
-        self.path = folder / f".ussfast.{key}.json"
+        self.path = folder / record_name(self._names)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """SHA-256 of the input's content, once it is known: the record was written, or holds."""
+        return self._input.get("sha256")
 
     def holds(self) -> bool:
-        """Whether the stems that are there were made of the same, and are as they were when they were written."""
+        """Whether the stems that are there were made of the same, and are as they were when they were written.
+
+        An input of another time, as a copy has, is the same if its content is; the record has its time from then on.
+        """
         try:
-            return json.loads(self.path.read_bytes()) == self._content()
-        except (OSError, ValueError, RecursionError):
+            there = json.loads(self.path.read_bytes())
+            mine, theirs = self._content(), dict(there)
+            own, other = mine.pop("input"), dict(theirs.pop("input"))
+        except (OSError, ValueError, RecursionError, KeyError, TypeError):
             return False
+        content = other.pop("sha256", None) if "sha256" not in own else own["sha256"]
+        if mine != theirs:
+            return False
+        if own == other:
+            if content is not None:
+                self._input["sha256"] = content
+            return True
+        if content is None or own | {"mtime_ns": 0} != other | {"mtime_ns": 0} or content != self._hash():
+            return False
+        with suppress(OutputError):  # the next time would only have to look at all content again
+            self.write()
+        return True
 
     def write(self) -> None:
         """For when the stems are complete. Raises OutputError."""
+        self._hash()
         with atomic_write(self.path) as temporary:
             temporary.write_text(json.dumps(self._content(), indent=1) + "\n")
+
+    def _hash(self) -> str | None:
+        """SHA-256 of all content; None where it can no longer be that of the file that was identified."""
+        if "sha256" not in self._input:
+            try:
+                with open(self._source, "rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                    same = self._input.items() >= _facts(os.fstat(file.fileno())).items()
+            except OSError:
+                return None
+            if same:
+                self._input["sha256"] = content
+        return self.fingerprint
 
     def _content(self) -> dict[str, Any]:
         stems = [
@@ -67,6 +103,12 @@ class Record:
         ]
         content = {"format": FORMAT, "version": VERSION, **self._made, "input": self._input, "stems": stems}
         return json.loads(json.dumps(content))  # as it is read
+
+
+def record_name(names: Sequence[str]) -> str:
+    """Of the record beside stems of these names: other stems in the same folder have a record of their own."""
+    key = hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
+    return f".ussfast.{key}.json"
 
 
 def made_of(engine: Engine, plan: Plan, files: Sequence[FileSettings]) -> dict[str, Any]:
@@ -113,10 +155,10 @@ def _facts(status: os.stat_result) -> dict[str, int]:
 
 
 def _identified(path: os.PathLike[str]) -> dict[str, Any]:
-    """What tells a file from others: size, time, and what is in its beginning, middle and end.
+    """What soon tells a file from others: size, time, and what is in its beginning, middle and end.
 
-    Time alone would not do: files of a data set can all have the same, and the same size. Of a copy, which has a time
-    of its own, all content.
+    Time alone would not do: files of a data set can all have the same, and the same size. Of a copy of an open file,
+    which has a time of its own, all content.
     """
     digest = hashlib.sha256()
     try:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ussfast.errors import DeviceError, UssfastError
 from ussfast.streaming.live import devices
+from ussfast.streaming.live.playout import Playout
 from ussfast.streaming.live.ring import Ring
 
 # Delay that queues may add when the work falls behind; what is beyond is dropped and counted.
@@ -21,36 +22,36 @@ class LiveQueues:
     separates.
 
     Args:
-        inputs, outputs: channels; no outputs if nothing is played.
+        inputs, outputs: channels; no outputs if nothing is played. With as many as inputs, the input itself is heard
+            while the work is late; otherwise silence is.
         capacity: of each queue, in frames.
+        sample_rate: in Hz.
     """
 
-    def __init__(self, inputs: int, outputs: int, capacity: int):
+    def __init__(self, inputs: int, outputs: int, capacity: int, sample_rate: int):
         self._arrived, self._leaving = Ring(inputs, capacity), Ring(outputs, capacity)
+        self._playout = Playout(inputs, outputs, capacity, sample_rate)
         self._news, self._over = threading.Event(), False
-        self._playing = False
         self._lost_in_callback = self._lost_in_write = 0  # each counted by one thread only
         self.clipped = 0
 
     @property
     def dropouts(self) -> int:
-        """How often samples were lost or silence was put in their place, by the card or here."""
-        return self._lost_in_callback + self._lost_in_write
+        """How often samples were lost, by the card or here, or the work was so late that the input took over."""
+        return self._lost_in_callback + self._lost_in_write + self._playout.overruns
 
     def capture(self, indata: np.ndarray, frames: int, time: Any, status: Any) -> None:
         """Callback of an input: [frames, channels]."""
         flags = ("input_underflow", "input_overflow", "output_underflow", "output_overflow")
-        lost = self._arrived.write(indata.T) < frames
-        self._lost_in_callback += bool(status and any(getattr(status, flag) for flag in flags)) + lost
+        taken = self._arrived.write(indata.T)
+        self._playout.arrived(indata.T, taken)
+        self._lost_in_callback += bool(status and any(getattr(status, flag) for flag in flags)) + (taken < frames)
         self._news.set()
 
     def duplex(self, indata: np.ndarray, outdata: np.ndarray, frames: int, time: Any, status: Any) -> None:
         """Callback of an input and an output: plays silence until the first whole block is there."""
         self.capture(indata, frames, time, status)
-        self._playing = self._playing or len(self._leaving) >= frames
-        ready = self._leaving.read(outdata.T) if self._playing else 0
-        outdata[ready:] = 0
-        self._lost_in_callback += self._playing and ready < frames
+        self._playout.play(self._leaving, outdata.T)
 
     def stopped(self) -> None:
         """The card has stopped: there will be no more blocks."""
@@ -110,7 +111,7 @@ class Card:
         """
         block = max(1, round(block_s * self.sample_rate))
         capacity = max(4 * block, round(max(2 * hop_s, QUEUE_SECONDS) * self.sample_rate))
-        queues = LiveQueues(self.channels, outputs if self._output else 0, capacity)
+        queues = LiveQueues(self.channels, outputs if self._output else 0, capacity, self.sample_rate)
         settings: dict[str, Any] = {
             "samplerate": self.sample_rate, "blocksize": block, "dtype": "float32", "latency": "low",
             "finished_callback": queues.stopped,

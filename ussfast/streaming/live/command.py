@@ -13,7 +13,8 @@ import numpy as np
 from ussfast.interrupts import held
 from ussfast.separation import Separation
 from ussfast.streaming.live.card import QUEUE_SECONDS, Card, LiveQueues
-from ussfast.streaming.live.fallback import FADE_S, Fallback
+from ussfast.streaming.live.crossfade import FADE_S
+from ussfast.streaming.live.fallback import Fallback
 from ussfast.streaming.live.kept import Kept
 from ussfast.streaming.live.outputs import Selection, StemFiles, check_standard_output
 from ussfast.streaming.live.pace import block_seconds

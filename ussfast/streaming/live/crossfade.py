@@ -2,6 +2,8 @@
 
 import numpy as np
 
+FADE_S = 0.01  # from one to the other, where nothing else is asked for
+
 
 class Crossfade:
     """Sound as it came ("dry") and what was made of it ("wet"), equally late, and a fade from one to the other.

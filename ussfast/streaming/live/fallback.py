@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ussfast.streaming.session import Session
 
 SETTLE_S = 0.1  # after a pause, until frames no longer hear the cut
-FADE_S = 0.01
 
 
 class Fallback:

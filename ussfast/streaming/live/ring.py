@@ -41,3 +41,9 @@ class Ring:
         out[:, first:count] = self._data[:, : count - first]
         self._read += count
         return count
+
+    def skip(self, frames: int) -> int:
+        """Leaves out what would be read next; returns how many frames there were. For the reading thread."""
+        count = min(frames, len(self))
+        self._read += count
+        return count
