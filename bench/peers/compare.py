@@ -3,6 +3,7 @@
     pip install 'ussfast[peers]'
     python bench/peers/compare.py data/manifest.json -o bench/results/peers.json
     python bench/peers/compare.py data/manifest.json -o bench/results/peers.json -m default --update    # peers stay
+    ... --update --same-speed    # other weights of the same network, on another machine: CPU time and memory stay, too
 
 Tasks: speech_enhancement (speech + background effects), cinematic (speech + background effects + music), both as
 `ussfast evaluate` makes them, and speech_in_effects (speech + one effect, -3..7 dB). Ours is asked for the prompts of
@@ -136,8 +137,10 @@ def compare(separators: list[Separator], peers: list[Denoiser], pool: AudioPool,
     }  # fmt: skip
 
 
-def updated(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+def updated(old: dict[str, Any], new: dict[str, Any], same_speed: bool) -> dict[str, Any]:
     """`old` with the systems of `new` in place of its own of those names; ours come first.
+
+    same_speed: only what is separated how well is that of `new`.
 
     Raises:
         InputError: they are not of the same mixtures.
@@ -147,6 +150,11 @@ def updated(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         was = before.get((score["task"], score["mixture"]))
         if was is None or abs(was - score["si_sdr_before"]) > 1e-3:  # dB
             raise InputError(f"--update: mixture {score['mixture']} of {score['task']} is not that of the file")
+    if same_speed:
+        spent = {(one["task"], one["mixture"], one["system"]): one["cpu_per_second"] for one in old["scores"]}
+        for one in new["scores"]:
+            one["cpu_per_second"] = spent[one["task"], one["mixture"], one["system"]]
+        new["systems"] = {name: old["systems"][name] for name in new["systems"]}
     kept = {name: system for name, system in old["systems"].items() if name not in new["systems"]}
     ours = {name: system for name, system in kept.items() if "sample_rate" not in system}
     systems = new["systems"] | ours | kept
@@ -182,6 +190,7 @@ def main(
     peer: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PEERS)}; by default all.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON; the table is written beside it.")] = None,
     update: Annotated[bool, typer.Option("--update", help="Measure -m and --peer only, the rest of -o stays.")] = False,
+    same_speed: Annotated[bool, typer.Option("--same-speed", help="With --update: CPU times stay.")] = False,
 ) -> None:
     if unknown := [name for name in peer or () if name not in PEERS]:
         raise SystemExit(f"error: no peer {unknown[0]!r}; there are {', '.join(PEERS)}")
@@ -193,7 +202,7 @@ def main(
         separators = [Separator(name, device="cpu") for name in model or ("default",)]
         found = compare(separators, peers, AudioPool.load(items, separators[0].sample_rate), count)
         if old is not None:
-            found = updated(old, found)
+            found = updated(old, found, same_speed)
     except (MissingPackage, InputError) as error:
         raise SystemExit(f"error: {error}") from None
     print(table(found))

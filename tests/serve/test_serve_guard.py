@@ -62,7 +62,7 @@ def test_every_route_wants_the_token(tmp_path):
         path = path.replace("{id}", "1").replace("{label:path}", "speech").replace("{name:path}", "dog")
         for headers in wrong:
             answer = call(path, method, headers)
-            if path in OPEN:
+            if path in OPEN or path.startswith("/page/"):
                 assert answer.status_code in (200, 503)
                 continue
             assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer", path
