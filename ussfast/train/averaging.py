@@ -1,6 +1,6 @@
 """The mean of models whose training had much in common."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,5 +47,5 @@ def average(models: Sequence[Path], output: Path) -> Path:
     return output
 
 
-def _said(source: dict[str, Any]) -> str:
+def _said(source: Mapping[str, Any]) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in source.items())
