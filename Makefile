@@ -21,7 +21,7 @@ KERNEL_TESTS := tests/ops/test_contract.py tests/ops/test_locoformer.py tests/op
 # Files of tests run beside each other, each on one thread; each takes about a gigabyte.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 
-.PHONY: test demo lint bench bench-models bench-streaming embed first-screen web web-ort fuzz asan gpu-build gpu-test gpu-bench gpu-lease gpu-lease-pack clean
+.PHONY: test demo lint bench bench-models bench-streaming docs embed first-screen web web-ort fuzz asan gpu-build gpu-test gpu-bench gpu-lease gpu-lease-pack clean
 
 test: lint
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
@@ -52,6 +52,13 @@ bench-streaming: $(STAMP)
 	mkdir -p bench/results
 	BENCH_THREADS=1 $(BIN)/python -m pytest -q bench/streaming --benchmark-json=bench/results/streaming.json
 	$(if $(HOUR),$(BIN)/python bench/stream_hour.py -o bench/results/stream-hour.json)
+
+# The documentation as a site in build/site, which opens from disk, too; fails where a link leads nowhere.
+docs: $(STAMP)
+	$(BIN)/python scripts/performance.py --check
+	$(BIN)/python scripts/diagrams.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python scripts/site/check.py build/site
 
 # A trained model that is better becomes the embedded default: make embed MODEL=DIR DATA=manifest.json, or OLD= and NEW=,
 # evaluation.json of the present default and of MODEL. With DETECTOR=1 it becomes the embedded detector.

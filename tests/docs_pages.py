@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Programs that pages call and that are not ours.
-OTHERS = {"arecord", "aplay", "ffmpeg", "sox", "git", "cd", "pip", "apt"}
+OTHERS = {"arecord", "aplay", "ffmpeg", "sox", "git", "cd", "pip", "apt", "docker", "curl", "openssl"}
 OURS = {"ussfast", "python", "torchrun", "make"}
 
 

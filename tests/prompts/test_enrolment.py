@@ -136,3 +136,13 @@ def test_names_and_models_that_cannot_be_used(separator):
     assert separator.can_enroll and not other.can_enroll
     with pytest.raises(PromptError, match="makes no prompts from clips"):
         other.enroll("dog", [noise(1, 4000)], RATE)
+
+
+def test_a_prompt_is_forgotten(separator):
+    separator.enroll("whistle", [noise(1, RATE, seed=9)], RATE)
+    separator.prompts.remove("whistle")
+    assert "whistle" not in separator.prompts
+    with pytest.raises(PromptError, match="unknown prompt 'whistle'"):
+        separator.prompts.remove("whistle")
+    with pytest.raises(PromptError, match="'speech' is a class prompt of this model, which stays"):
+        separator.prompts.remove("speech")

@@ -18,6 +18,7 @@ from ussfast.cli import finetune as cli_finetune
 from ussfast.cli import prompts as cli_prompts
 from ussfast.cli import remix as cli_remix  # noqa: F401, adds a command to those of train
 from ussfast.cli import separate as cli_separate
+from ussfast.cli import serve as cli_serve
 from ussfast.cli import stream as cli_stream
 from ussfast.cli import train as cli_train
 from ussfast.cli import tune as cli_tune
@@ -85,6 +86,7 @@ class Weights(StrEnum):
 app.command()(cli_separate.separate)
 app.command()(cli_batch.batch)
 app.command()(cli_stream.stream)
+app.command()(cli_serve.serve)
 app.command()(cli_detect.detect)
 app.command()(cli_enroll.enroll)
 app.command()(cli_tune.tune)

@@ -194,6 +194,20 @@ def keep(
     print(keep_newest(run, output, lambda line: print(f"ussfast: {line}", file=sys.stderr)))
 
 
+@app.command(short_help="Save the mean of models of one run.")
+def average(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Model directories, two or more.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Model directory to make or replace.")],
+) -> None:
+    """Save the mean of the weights of models that left one run at different times, in float16.
+
+    Each should have had its learning rate fall to the end. `ussfast evaluate` tells whether the mean is better.
+    """
+    from ussfast.train.averaging import average as run
+
+    print(run(models, output))
+
+
 @app.command(short_help="List a data set's audio for training, or join such lists.")
 def manifest(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="A data set, or 'merge'; see docs/data.md.")],

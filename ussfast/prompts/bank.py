@@ -94,6 +94,12 @@ class PromptBank(Mapping[str, Prompt]):
         self.check(prompt)
         self._prompts[prompt.name] = prompt
 
+    def remove(self, name: str) -> None:
+        """Forgets an enrolled prompt; PromptError for a name that there is not, or that of a class prompt."""
+        if self[name].kind == "class":
+            raise PromptError(f"{name!r} is a class prompt of this model, which stays")
+        del self._prompts[name]
+
     def check(self, prompt: Prompt) -> None:
         """Raises what `add` would."""
         self.check_name(prompt.name)

@@ -1,1 +1,1 @@
-"""A server of separation: live streams, files, prompts of clips, and a page; `ussfast serve`. Needs the extra "serve"."""
+"""A server of separation: live streams, files, prompts of clips, a page; `ussfast serve`. Needs the extra `serve`."""

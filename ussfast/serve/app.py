@@ -3,27 +3,30 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 import ussfast
 from ussfast.errors import UssfastError
 from ussfast.serve.guard import Guard
+from ussfast.serve.jobs.routes import job_routes
+from ussfast.serve.jobs.running import Jobs
+from ussfast.serve.metrics import MEDIA_TYPE, Counted
 from ussfast.serve.problems import Problem, problem_of
+from ussfast.serve.prompts.library import Library
+from ussfast.serve.prompts.routes import prompt_routes
 from ussfast.serve.server import Server
 from ussfast.serve.settings import ServeSettings
 from ussfast.serve.streams.part import Streams
 from ussfast.serve.streams.protocol import MOST_PROMPTS
 from ussfast.serve.streams.routes import StreamGate, router
+from ussfast.serve.web import add_page
 
-PAGE = Path(__file__).parent / "page"
 log = logging.getLogger("ussfast.serve")
 
 
@@ -33,8 +36,8 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        await server.start()
         try:
+            await server.start()
             yield
         finally:
             await server.stop()
@@ -42,10 +45,13 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
     # The pages of documentation that FastAPI makes load scripts from elsewhere: /openapi.json is for tools.
     app = FastAPI(title="ussfast", version=ussfast.__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.server = server
-    streams = server.parts["streams"] = Streams(server)
+    streams = Streams(server)
+    server.parts = {"prompts": Library(server), "streams": streams, "jobs": Jobs(server)}
     app.include_router(router(streams))
     _facts(app, server)
-    _page(app)
+    app.include_router(job_routes(server))
+    app.include_router(prompt_routes(server))
+    add_page(app)
     _errors(app)
     app.add_middleware(StreamGate, streams=streams)
     app.add_middleware(Guard, settings=server.settings)
@@ -54,6 +60,7 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
             CORSMiddleware, allow_origins=server.settings.allowed_origins, allow_methods=["*"], allow_headers=["*"],
             expose_headers=["Location", "Retry-After"],
         )  # fmt: skip
+    app.add_middleware(Counted, metrics=server.metrics)
     return app
 
 
@@ -66,6 +73,10 @@ def _facts(app: FastAPI, server: Server) -> None:
     async def ready() -> Response:
         reasons = server.reasons()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(server.metrics.text(), media_type=MEDIA_TYPE)
 
     @app.get("/v1/model")
     async def model() -> dict[str, Any]:
@@ -81,14 +92,6 @@ def _facts(app: FastAPI, server: Server) -> None:
         }  # fmt: skip
 
 
-def _page(app: FastAPI) -> None:
-    @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return FileResponse(PAGE / "index.html")
-
-    app.mount("/page", StaticFiles(directory=PAGE), name="page")
-
-
 def _errors(app: FastAPI) -> None:
     async def known(request: Request, error: Exception) -> Response:
         return problem_of(error).response()
@@ -101,7 +104,9 @@ def _errors(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return Problem(error.status_code, str(error.detail)).response()
+        answer = Problem(error.status_code, str(error.detail)).response()
+        answer.headers.update(error.headers or {})  # 405 says what is allowed
+        return answer
 
     async def unknown(request: Request, error: Exception) -> Response:
         log.exception("%s %s", request.method, request.url.path, exc_info=error)

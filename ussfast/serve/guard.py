@@ -52,7 +52,7 @@ class Guard:
             # Another site's name that was made to lead here, so that its pages could call.
             raise Problem(403, f"host {host!r}: without a token this server is called by localhost or 127.0.0.1")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host and origin not in settings.allowed_origins:
+        if origin is not None and _netloc(origin) != host and origin not in settings.allowed_origins:
             raise Problem(403, f"pages of {origin} may not call this server: allowed_origins does not name them")
         if is_open(path):
             return
@@ -67,7 +67,7 @@ class Guard:
         most, seen = self.settings.max_body, 0
         too_large = Problem(413, f"a request may have {most} bytes at most")
         said = headers.get("content-length", "")
-        announced = int(said) if said.isdecimal() else 0
+        announced = int(said[:20]) if said.isdecimal() else 0  # longer ones are as much too large
 
         async def limited() -> Message:
             nonlocal seen
@@ -102,7 +102,20 @@ class Rates:
 
 
 def _hostname(host: str) -> str:
-    return (urlsplit(f"//{host}").hostname or "") if host.isascii() and " " not in host else ""
+    """Of a Host header, "" where it is none."""
+    if not host.isascii() or set(host) & set(" @/?#\\"):
+        return ""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _shown(headers: Headers, token: str) -> bool:
@@ -112,7 +125,8 @@ def _shown(headers: Headers, token: str) -> bool:
     for name in headers.get("sec-websocket-protocol", "").split(","):
         if (name := name.strip()).startswith(BEARER):
             tokens.append(_decoded(name.removeprefix(BEARER)))
-    return any([hmac.compare_digest(one, token.encode()) for one in tokens])
+    same = [hmac.compare_digest(one, token.encode()) for one in tokens]  # all of them, whichever is right
+    return any(same)
 
 
 def _decoded(text: str) -> bytes:

@@ -1,6 +1,7 @@
 """Numbers for Prometheus, in a registry of the server's own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -14,11 +15,11 @@ OTHER = "other"  # of a method or route that there is not
 
 
 class Metrics:
-    """All that a server counts. streams: what those that are live fill in; jobs, prompts: asked for when they are read."""
+    """All that a server counts. streams: what those that are live fill in."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
+        own: dict[str, Any] = {"registry": self.registry}
         self.streams = StreamMetrics(self.registry)
         self.job_seconds = Histogram("ussfast_job_seconds", "Time that a job ran.", buckets=JOBS_S, **own)
         self.job_audio = Counter("ussfast_job_audio_seconds", "Audio that jobs separated.", **own)
@@ -39,7 +40,7 @@ class StreamMetrics:
     """Of live streams."""
 
     def __init__(self, registry: CollectorRegistry):
-        own = {"registry": registry}
+        own: dict[str, Any] = {"registry": registry}
         self.open = Gauge("ussfast_streams", "Live streams.", **own)
         self.seconds = Counter("ussfast_stream_seconds", "Audio that streams brought.", **own)
         self.pieces = Counter("ussfast_stream_pieces", "Pieces that were sent.", **own)
@@ -57,7 +58,7 @@ class _Jobs(Collector):
     def __init__(self, counts: Callable[[], Mapping[str, int]]):
         self._counts = counts
 
-    def collect(self):
+    def collect(self) -> Iterator[GaugeMetricFamily]:
         found = GaugeMetricFamily("ussfast_jobs", "Jobs that are kept, by status.", labels=["status"])
         for status, count in self._counts().items():
             found.add_metric([status], count)

@@ -1,17 +1,25 @@
 """What a server consists of, how it starts and how it ends."""
 
 import asyncio
+import logging
 import os
+import shutil
 import tempfile
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ussfast.serve.metrics import Metrics
 from ussfast.serve.problems import Problem
 from ussfast.serve.settings import ServeSettings
+from ussfast.serve.store import Store
 
 if TYPE_CHECKING:
     from ussfast.separator import Separator
+    from ussfast.serve.jobs.running import Jobs
+    from ussfast.serve.prompts.library import Library
+
+log = logging.getLogger("ussfast.serve")
 
 
 class Part(Protocol):
@@ -31,13 +39,15 @@ class Part(Protocol):
 
 
 class Server:
-    """Attributes: settings; separator, None until it is loaded; metrics; parts by name; draining."""
+    """Attributes: settings; separator; store; metrics; parts by name, in the order in which they start; draining."""
 
     def __init__(self, settings: ServeSettings):
         self.settings, self.draining = settings, False
         self._separator: Separator | None = None
         self.parts: dict[str, Part] = {}
         self.metrics = Metrics()
+        self._store: Store | None = None
+        self._elsewhere: str | None = None  # where temporary files went before
 
     @property
     def separator(self) -> "Separator":
@@ -46,11 +56,32 @@ class Server:
             raise Problem(503, "the model is being loaded", 2)
         return self._separator
 
+    @property
+    def store(self) -> Store:
+        """From `start` to `stop`."""
+        assert self._store is not None
+        return self._store
+
+    @property
+    def jobs(self) -> "Jobs":
+        part: Any = self.parts["jobs"]
+        return part
+
+    @property
+    def library(self) -> "Library":
+        part: Any = self.parts["prompts"]
+        return part
+
+    @property
+    def temporary(self) -> Path:
+        """Of uploads while they come in: the system's folder may be read-only or small."""
+        return self.settings.data / "tmp"
+
     async def start(self) -> None:
-        self.settings.data.mkdir(parents=True, exist_ok=True)
-        folder = self.settings.data / "tmp"  # of uploads while they come in: the system's may be read-only or small
-        folder.mkdir(exist_ok=True)
-        tempfile.tempdir = os.fspath(folder)
+        self._store = await asyncio.to_thread(Store, self.settings.data)
+        shutil.rmtree(self.temporary, ignore_errors=True)  # what an earlier process left
+        self.temporary.mkdir()
+        self._elsewhere, tempfile.tempdir = tempfile.tempdir, os.fspath(self.temporary)
         self._separator = await asyncio.to_thread(self._load)
         for part in self.parts.values():
             await part.start()
@@ -70,6 +101,10 @@ class Server:
         for part in reversed(self.parts.values()):
             with suppress(Exception):
                 await part.stop()
+        if self._store is not None:
+            tempfile.tempdir = self._elsewhere
+            self._store.close()
+            self._store = None
 
     def reasons(self) -> dict[str, Any]:
         """Why it is not ready, by part; empty if it is."""

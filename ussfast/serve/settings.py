@@ -2,12 +2,17 @@
 
 import ipaddress
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from ussfast.errors import InputError
+from ussfast.values import shown
+
+SECRETS = Path("/run/secrets")  # where containers find files that are for them alone
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -25,7 +30,7 @@ class ServeSettings(BaseSettings):
     show; without one only this machine may call. allowed_origins: of pages elsewhere that may call.
 
     model, detector, device, dtype: as for `Separator`. threads: of the CPU, for live streams. workers: processes for
-    files and prompts; stream_rates: streams of this rate and channel count are what the start prepares for.
+    files and prompts; nice: how far their priority is below that of live streams.
 
     max_streams: live streams at once, if not as many as time allows. headroom: share of the time that live streams may
     take. deadline_ms: how long a piece may take after its last sample came. max_ahead_s: how far a client may be ahead
@@ -37,7 +42,10 @@ class ServeSettings(BaseSettings):
     drain_s: how long SIGTERM waits for what is under way.
     """
 
-    model_config = SettingsConfigDict(env_prefix="USSFAST_SERVE_", extra="forbid", validate_default=True)
+    model_config = SettingsConfigDict(
+        env_prefix="USSFAST_SERVE_", extra="forbid", validate_default=True,
+        secrets_dir=SECRETS if SECRETS.is_dir() else None,
+    )  # fmt: skip
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8400
@@ -51,6 +59,7 @@ class ServeSettings(BaseSettings):
     dtype: str = "auto"
     threads: Count = 1
     workers: Count = 1
+    nice: Annotated[int, Field(ge=0, le=19)] = 10
 
     max_streams: Count | None = None
     headroom: Annotated[float, Field(gt=0, le=1)] = 0.85
@@ -79,7 +88,9 @@ class ServeSettings(BaseSettings):
     def _origins(cls, value: object) -> object:
         """Of a variable: with commas between them."""
         texts = value.split(",") if isinstance(value, str) else value
-        return tuple(text.strip().rstrip("/") for text in texts if text.strip()) if isinstance(texts, (list, tuple)) else texts
+        if not isinstance(texts, (list, tuple)):
+            return texts
+        return tuple(text.strip().rstrip("/") for text in texts if text.strip())
 
     @field_validator("token")
     @classmethod
@@ -109,3 +120,19 @@ class ServeSettings(BaseSettings):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def settings_of(given: Mapping[str, Any]) -> ServeSettings:
+    """Settings from options and variables; InputError in one line for the first that is wrong."""
+    prefix = ServeSettings.model_config["env_prefix"]
+    for name in os.environ:
+        if name.startswith(prefix) and name.removeprefix(prefix).lower() not in ServeSettings.model_fields:
+            raise InputError(f"{name}: no such setting; {', '.join(ServeSettings.model_fields)} are there")
+    try:
+        return ServeSettings(**given)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = ".".join(str(part) for part in wrong["loc"])
+        value = "" if not name or name == "token" else f", not {shown(wrong['input'])}"
+        text = wrong["msg"].removeprefix("Value error, ")
+        raise InputError(f"{name}: {text}{value}" if name else text) from None

@@ -1,0 +1,1 @@
+"""Prompts that callers make of clips, and those that there are."""
