@@ -1,7 +1,7 @@
 """How many live streams a server holds: so many at once, in real time with jitter, and what came late.
 
     python bench/serve/load.py -n 67 --seconds 60                    # server and client on this machine
-    python bench/serve/load.py -n 16 --seconds 20 --find             # the most that none is late with
+    python bench/serve/load.py --rate 32000                          # the default's own rate, as bench_pool has it
     python bench/serve/load.py --light -n 67                         # a small model: what the server itself costs
 
 Prints JSON: late pieces as the server counts them and as the client sees them, CPU time of both per second of audio.
@@ -26,7 +26,7 @@ import numpy as np
 import uvloop
 from sockets import Paced, connect, said
 
-RATE, CHUNK = 48000, 960
+CHUNK_S = 0.02
 WARM_S = 3.0
 DEADLINE_S = 0.06
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -39,13 +39,13 @@ run(ServeSettings())
 TAKES_ALL = "from ussfast.serve.streams.admission import Load; Load.reason = lambda *_: None" + SERVER
 
 
-def given_by_chunks(model: str, chunks: int) -> np.ndarray:
+def given_by_chunks(model: str, rate: int, chunks: int) -> np.ndarray:
     """Output frames that there are after 0, 1, 2, ... chunks."""
     import ussfast
 
     separator = ussfast.Separator(model, device="cpu")
-    session = separator.session(RATE, prompts=tuple(separator.prompts)[:1], channels=1)
-    return np.array([session._stages.given(CHUNK * count) for count in range(chunks)])
+    session = separator.session(rate, prompts=tuple(separator.prompts)[:1], channels=1)
+    return np.array([session._stages.given(round(CHUNK_S * rate) * count) for count in range(chunks)])
 
 
 def light_model(folder: Path) -> str:
@@ -117,15 +117,16 @@ class Server:
 async def load(server: Server, asked: argparse.Namespace, given: np.ndarray) -> dict[str, Any]:
     """asked.streams streams for asked.seconds after they have warmed up."""
     loop, rng = asyncio.get_running_loop(), random.Random(0)
-    noise = (0.1 * np.random.default_rng(0).standard_normal(CHUNK)).astype("<f4").tobytes()
-    path = f"/v1/streams?sample_rate={RATE}&prompts={asked.prompts}&resumable={'false' if asked.lost else 'true'}"
+    chunk = round(CHUNK_S * asked.rate)
+    noise = (0.1 * np.random.default_rng(0).standard_normal(chunk)).astype("<f4").tobytes()
+    path = f"/v1/streams?sample_rate={asked.rate}&prompts={asked.prompts}&resumable={'false' if asked.lost else 'true'}"
     streams = []
     for _ in range(asked.streams):
         socket = await connect(server.host, server.port, path)
         if socket.open.result() != 101:
             raise SystemExit(f"stream {len(streams) + 1} was refused: {socket.head.decode()}")
         streams.append(Paced(socket, noise, given, DEADLINE_S))
-    period, begun, facts = CHUNK / RATE, loop.time() + 0.2, {}
+    period, begun, facts = CHUNK_S, loop.time() + 0.2, {}
     phases = [rng.random() * period for _ in streams]
     refused, lag, number, end = [], 0.0, 0, begun + WARM_S + asked.seconds
     measured = False
@@ -167,7 +168,7 @@ async def load(server: Server, asked: argparse.Namespace, given: np.ndarray) -> 
     for stream in streams:
         stream.socket.transport.write(said(type="end"))
     await asyncio.wait([stream.socket.closed for stream in streams], timeout=30)
-    result["short"] = sum(stream.frames != CHUNK * len(stream.due) for stream in streams)
+    result["short"] = sum(stream.frames != chunk * len(stream.due) for stream in streams)
     return result
 
 
@@ -179,6 +180,7 @@ def cpu() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", "--streams", type=int, default=8)
+    parser.add_argument("--rate", type=int, default=48000, help="Hz")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--jitter", type=float, default=10, help="ms, uniform")
     parser.add_argument("--more", type=int, default=0, help="streams to be refused beside them")
@@ -194,7 +196,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = light_model(Path(folder)) if asked.light else asked.model
-        given = given_by_chunks(model, int((asked.seconds + WARM_S + 10) * RATE / CHUNK))
+        given = given_by_chunks(model, asked.rate, int((asked.seconds + WARM_S + 10) / CHUNK_S))
         limits = {"max_streams": asked.streams} if asked.more else {"headroom": asked.headroom}
         program = TAKES_ALL if asked.all else SERVER
         server = Server(Path(folder) / "data", asked.port, asked.log, program, model=model, **limits)
