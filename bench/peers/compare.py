@@ -137,7 +137,7 @@ def compare(separators: list[Separator], peers: list[Denoiser], pool: AudioPool,
     }  # fmt: skip
 
 
-def updated(old: dict[str, Any], new: dict[str, Any], same_speed: bool) -> dict[str, Any]:
+def updated(old: dict[str, Any], new: dict[str, Any], same_speed: bool = False) -> dict[str, Any]:
     """`old` with the systems of `new` in place of its own of those names; ours come first.
 
     same_speed: only what is separated how well is that of `new`.

@@ -105,12 +105,16 @@ def test_table_averages_by_hand(modules):
 
 def test_an_update_changes_its_own_systems_only(modules, found):
     ours, late = found["systems"]
-    better = [score | {"si_sdr_improvement": 50.0} for score in found["scores"] if score["system"] == ours]
+    better = [score | {"si_sdr_improvement": 50.0, "cpu_per_second": 9.0} for score in found["scores"] if score["system"] == ours]
     new = modules[0].updated(found, found | {"systems": {ours: {"version": "2", "latency_ms": 1.0}}, "scores": better})
     assert list(new["systems"]) == [ours, late] and new["systems"][ours]["version"] == "2"
     assert len(new["scores"]) == len(found["scores"])
     for score in new["scores"]:
         assert (score["si_sdr_improvement"] == 50.0) == (score["system"] == ours)
+    kept = modules[0].updated(found, found | {"systems": {ours: {"version": "2"}}, "scores": better}, same_speed=True)
+    times = {score["cpu_per_second"] for score in found["scores"] if score["system"] == ours}
+    assert {score["cpu_per_second"] for score in kept["scores"] if score["system"] == ours} == times
+    assert kept["systems"] == found["systems"]
     other = [score | {"si_sdr_before": score["si_sdr_before"] + 0.1} for score in better]
     with pytest.raises(InputError, match="mixture 0 of .* is not that of the file"):
         modules[0].updated(found, found | {"scores": other})

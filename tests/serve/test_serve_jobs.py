@@ -26,6 +26,13 @@ def expected(model, tmp_path_factory):
     return {path.stem: path.read_bytes() for path in written}
 
 
+def alike(stem, expected):
+    """The same file, but for the last bits of samples, which another process may round differently."""
+    ours, theirs = (soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True) for data in (stem, expected))
+    head = len(stem) - ours[0].nbytes
+    return len(stem) == len(expected) and stem[:head] == expected[:head] and np.abs(ours[0] - theirs[0]).max() < 1e-6
+
+
 def test_a_separation_answers_with_what_separate_file_makes(live, expected):
     answer = live.separate(prompts="speech,sfx", residual="true")
     assert answer.status_code == 200
@@ -39,7 +46,7 @@ def test_a_separation_answers_with_what_separate_file_makes(live, expected):
         stem = live.client.get(one["url"])
         assert stem.headers["content-type"] == one["media_type"] == "audio/wav"
         assert stem.headers["x-content-type-options"] == "nosniff"
-        assert len(stem.content) == one["bytes"] and stem.content == expected[one["label"]]
+        assert len(stem.content) == one["bytes"] and alike(stem.content, expected[one["label"]])
     given = live.client.get(f"/v1/jobs/{job['id']}/input")
     assert given.content == wav() and given.headers["content-type"] == "application/octet-stream"
     assert 'filename="a.wav"' in given.headers["content-disposition"]
@@ -51,10 +58,11 @@ def test_archive_and_ranges(live, expected):
     assert answer.headers["content-type"] == "application/zip"
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert archive.testzip() is None and archive.namelist() == ["speech.wav", "sfx.wav"]
-        assert archive.read("sfx.wav") == expected["sfx"]
+        sfx = archive.read("sfx.wav")
+        assert alike(sfx, expected["sfx"])
     part = live.client.get(f"/v1/jobs/{id}/stems/sfx", headers={"Range": "bytes=100-199"})
-    assert part.status_code == 206 and part.content == expected["sfx"][100:200]
-    assert part.headers["content-range"] == f"bytes 100-199/{len(expected['sfx'])}"
+    assert part.status_code == 206 and part.content == sfx[100:200]
+    assert part.headers["content-range"] == f"bytes 100-199/{len(sfx)}"
     beyond = live.client.get(f"/v1/jobs/{id}/stems/sfx", headers={"Range": "bytes=99999999-"})
     assert beyond.status_code == 416
 
@@ -64,7 +72,7 @@ def test_what_is_answered_is_what_is_asked_for(live, expected):
     zipped = live.separate(headers={"Accept": "application/zip"}, **two)
     assert zipfile.ZipFile(io.BytesIO(zipped.content)).namelist() == ["speech.wav", "sfx.wav"]
     audio = live.separate(headers={"Accept": "audio/*"}, **one)
-    assert audio.headers["content-type"] == "audio/wav" and audio.content == expected["sfx"]
+    assert audio.headers["content-type"] == "audio/wav" and alike(audio.content, expected["sfx"])
     several = {"Accept": "text/html, audio/flac;q=0.9, application/json;q=0.1"}
     flac = live.separate(headers=several, format="flac", **one)
     assert flac.headers["content-type"] == "audio/flac"
