@@ -105,7 +105,8 @@ def test_table_averages_by_hand(modules):
 
 def test_an_update_changes_its_own_systems_only(modules, found):
     ours, late = found["systems"]
-    better = [score | {"si_sdr_improvement": 50.0, "cpu_per_second": 9.0} for score in found["scores"] if score["system"] == ours]
+    change = {"si_sdr_improvement": 50.0, "cpu_per_second": 9.0}
+    better = [score | change for score in found["scores"] if score["system"] == ours]
     new = modules[0].updated(found, found | {"systems": {ours: {"version": "2", "latency_ms": 1.0}}, "scores": better})
     assert list(new["systems"]) == [ours, late] and new["systems"][ours]["version"] == "2"
     assert len(new["scores"]) == len(found["scores"])
