@@ -23,10 +23,6 @@ from ussfast.batch.run import Pool
 from ussfast.batch.run import run as run_batch
 from ussfast.batch.task import Task
 
-# On a machine with other work one of these may wait for Ray for minutes: they run where they are asked for.
-pytestmark = pytest.mark.skipif(os.environ.get("RAY_TESTS") != "1", reason="RAY_TESTS=1 runs what starts Ray")
-
-
 pytest.importorskip("ray", reason="Ray runs collections")
 
 
