@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from node import check_modules, node
 
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "export/web"
@@ -14,21 +15,9 @@ OWN = [path for path in WEB.iterdir() if path.suffix in (".js", ".html", ".css")
 TESTS = sorted((Path(__file__).parent / "web").glob("*.test.mjs"))
 
 
-def node(*arguments):
-    program = shutil.which("node")
-    if program is None:
-        pytest.skip("node is not installed")
-    version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
-    if int(re.match(r"v(\d+)", version)[1]) < 20:
-        pytest.skip(f"node {version.strip()}: its own test runner came with 20")
-    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=300)
-
-
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
 def test_modules(path):
-    done = node("--test", str(path))
-    assert done.returncode == 0, done.stdout
-    assert int(re.search(r"(?m)^# pass (\d+)", done.stdout)[1]) > 3
+    check_modules(path)
 
 
 def test_every_script_parses():

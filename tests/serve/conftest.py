@@ -1,6 +1,8 @@
-"""One server for all tests."""
+"""What tests of a server share."""
 
+import page_world as world
 import pytest
+import stream_servers
 from live_server import Live
 from tiny import CAUSAL, tiny_directory
 
@@ -16,3 +18,17 @@ def live(model, tmp_path_factory):
     server = Live(tmp_path_factory.mktemp("server"), model, rate_per_minute=1_000_000, nice=0)
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A model for live streams."""
+    return stream_servers.model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium with a fake microphone."""
+    sound = world.loop_for_the_microphone(tmp_path_factory.mktemp("sound") / "loop.wav")
+    with world.browser(f"--use-file-for-fake-audio-capture={sound}") as opened:
+        yield opened

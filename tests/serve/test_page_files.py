@@ -3,12 +3,11 @@
 import base64
 import hashlib
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from node import check_modules
 from starlette.testclient import TestClient
 
 from ussfast.serve.web import PAGE, WAVESURFER_STYLE, add_page, policies
@@ -19,21 +18,9 @@ VENDOR = PAGE / "vendor"
 TESTS = sorted((Path(__file__).parent / "page").glob("*.test.mjs"))
 
 
-def node(*arguments):
-    program = shutil.which("node")
-    if program is None:
-        pytest.skip("node is not installed")
-    version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
-    if int(re.match(r"v(\d+)", version)[1]) < 20:
-        pytest.skip(f"node {version.strip()}: its own test runner came with 20")
-    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=300)
-
-
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
 def test_modules(path):
-    done = node("--test", str(path))
-    assert done.returncode == 0, done.stdout
-    assert int(re.search(r"(?m)^# pass (\d+)", done.stdout)[1]) > 3
+    check_modules(path)
 
 
 def test_every_file_is_used_and_every_file_that_is_used_is_there():

@@ -16,13 +16,6 @@ HEARD = "Number(document.querySelector('#late').dataset.pieces) > {}"
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    sound = world.loop_for_the_microphone(tmp_path_factory.mktemp("sound") / "loop.wav")
-    with world.browser(f"--use-file-for-fake-audio-capture={sound}") as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def address(browser, tmp_path_factory):
     with world.served(tmp_path_factory.mktemp("server") / "data", snapshot_s=0.5, deadline_ms=1000) as found:
         yield found

@@ -15,13 +15,6 @@ ASKED = "path => import('/page/js/api.js').then(({ json }) => json(path))"
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    sound = world.loop_for_the_microphone(tmp_path_factory.mktemp("sound") / "loop.wav")
-    with world.browser(f"--use-file-for-fake-audio-capture={sound}") as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def address(browser, tmp_path_factory):
     """A server that asks for a token."""
     with world.served(tmp_path_factory.mktemp("server") / "data", token=TOKEN) as found:

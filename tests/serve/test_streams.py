@@ -8,18 +8,13 @@ import time
 import numpy as np
 import pytest
 import websockets
-from stream_servers import Here, alone, by_label, get, model, parsed, run, same, separator
+from stream_servers import Here, alone, by_label, get, parsed, run, same, separator
 from tiny import TUSS, noise, tiny_directory
 
 from ussfast.errors import InputError, UssfastError
 from ussfast.serve.client import StreamClient
 
 RATE = 8000
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import websockets
-from stream_servers import Here, alone, get, model, parsed, same, separator
+from stream_servers import Here, alone, get, parsed, same, separator
 from tiny import noise
 from websockets.sync.client import connect
 
@@ -24,11 +24,6 @@ from ussfast.serve.streams.protocol import message_of, query_of
 from ussfast.streaming.pool import SessionPool
 
 RATE = 8000
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

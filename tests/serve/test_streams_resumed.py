@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import websockets
 from stream_cuts import SIZE, Relay, free_port, heard, paced, wait_until
-from stream_servers import Apart, Here, alone, get, model, parsed, same, separator
+from stream_servers import Apart, Here, alone, get, parsed, same, separator
 from tiny import noise
 from websockets.sync.client import connect
 
@@ -18,11 +18,6 @@ from ussfast.prompts.bank import Prompt
 from ussfast.serve.client import StreamClient
 
 RATE = 8000
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from ussfast.errors import UssfastError
 from ussfast.prompts.bank import Plan, Prompt
 from ussfast.serve.streams.admission import Load
+from ussfast.serve.streams.asking import done_by
 from ussfast.serve.streams.live import Live, Out, Recorded, Taken
 from ussfast.serve.streams.places import Places, hop_of
 from ussfast.serve.streams.protocol import Asked, Change, Close, End, text_of
@@ -83,16 +83,7 @@ class Hub:
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """What a function returns in the hub's thread."""
-        future: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(function(*arguments))
-            except BaseException as error:  # belongs to who called
-                future.set_exception(error)
-
-        self._queue.put(run)
-        return await asyncio.wrap_future(future)
+        return await done_by(self._queue, function, *arguments)
 
     # The hub's thread.
 

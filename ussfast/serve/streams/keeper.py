@@ -5,12 +5,12 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ussfast.errors import OutputError, UssfastError
 from ussfast.serve.streams import folders
+from ussfast.serve.streams.asking import done_by
 from ussfast.serve.streams.folders import Folder
 from ussfast.serve.streams.live import Live, Out, Recorded, Taken
 from ussfast.serve.streams.protocol import Asked, text_of
@@ -44,16 +44,7 @@ class Keeper:
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """What a function returns in this thread, after all that came before."""
-        future: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(function(*arguments))
-            except BaseException as error:  # belongs to who called
-                future.set_exception(error)
-
-        self._queue.put(run)
-        return await asyncio.wrap_future(future)
+        return await done_by(self._queue, function, *arguments)
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
