@@ -203,9 +203,9 @@ def average(
 
     Each should have had its learning rate fall to the end. `ussfast evaluate` tells whether the mean is better.
     """
-    from ussfast.train.averaging import average as run
+    from ussfast.train.mean_model import mean_model
 
-    print(run(models, output))
+    print(mean_model(models, output))
 
 
 @app.command(short_help="List a data set's audio for training, or join such lists.")

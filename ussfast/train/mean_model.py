@@ -8,11 +8,12 @@ import torch
 
 from ussfast.checkpoints.store import load_model, save_model
 from ussfast.errors import InputError
+from ussfast.train.export import average
 
 CREDITS = "CREDITS.md"
 
 
-def average(models: Sequence[Path], output: Path) -> Path:
+def mean_model(models: Sequence[Path], output: Path) -> Path:
     """A float16 model directory whose weights are the mean of those of `models`, each counting the same.
 
     Of models that left one run at different times, after their learning rate had fallen, the mean may be better than
@@ -31,12 +32,7 @@ def average(models: Sequence[Path], output: Path) -> Path:
     for path, (_, other) in zip(models[1:], loaded[1:], strict=True):
         if other.config != info.config:
             raise InputError(f"{path} and {models[0]} are of different configurations: there is no mean of them")
-    states = [one.state_dict() for one, _ in loaded]
-    mean: dict[str, Any] = {}
-    for name, first in states[0].items():
-        rows = [state[name] for state in states]
-        mean[name] = torch.stack([row.double() for row in rows]).mean(0) if first.is_floating_point() else first
-    model.load_state_dict(mean)
+    model.load_state_dict(average([one.state_dict() for one, _ in loaded]))
     sources = {f"of {path.name}": _said(other.source) for path, (_, other) in zip(models, loaded, strict=True)}
     output.parent.mkdir(parents=True, exist_ok=True)
     source = {"mean_of": len(models), **sources}

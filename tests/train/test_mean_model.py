@@ -8,7 +8,7 @@ from tiny import CAUSAL, tiny_directory
 from ussfast import Separator
 from ussfast.checkpoints.store import load_model, save_model
 from ussfast.errors import CheckpointError, InputError
-from ussfast.train.averaging import average
+from ussfast.train.mean_model import mean_model
 
 
 def again(directory, path, change, credits):
@@ -35,10 +35,10 @@ def test_the_mean_of_two(directory, tmp_path, capsys):
 
 def test_what_has_no_mean(directory, tmp_path):
     with pytest.raises(InputError, match="two models at least, not of 1"):
-        average([directory], tmp_path / "mean")
+        mean_model([directory], tmp_path / "mean")
     other = tiny_directory(tmp_path, CAUSAL)
     with pytest.raises(InputError, match="different configurations"):
-        average([directory, other], tmp_path / "mean")
+        mean_model([directory, other], tmp_path / "mean")
     with pytest.raises(CheckpointError):
-        average([directory, tmp_path], tmp_path / "mean")
+        mean_model([directory, tmp_path], tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
