@@ -189,6 +189,7 @@ def main() -> None:
     parser.add_argument("--light", action="store_true", help="a small model instead")
     parser.add_argument("--lost", action="store_true", help="streams that cannot be gone on with: no snapshots")
     parser.add_argument("--headroom", type=float, default=0.85)
+    parser.add_argument("--threads", type=int, default=1, help="of the server, that compute streams")
     parser.add_argument("--all", action="store_true", help="takes streams without asking whether there is time")
     parser.add_argument("--port", type=int, default=8499)
     parser.add_argument("--log", type=Path)
@@ -198,6 +199,7 @@ def main() -> None:
         model = light_model(Path(folder)) if asked.light else asked.model
         given = given_by_chunks(model, asked.rate, int((asked.seconds + WARM_S + 10) / CHUNK_S))
         limits = {"max_streams": asked.streams} if asked.more else {"headroom": asked.headroom}
+        limits["threads"] = asked.threads
         program = TAKES_ALL if asked.all else SERVER
         server = Server(Path(folder) / "data", asked.port, asked.log, program, model=model, **limits)
         try:

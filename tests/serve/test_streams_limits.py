@@ -182,7 +182,7 @@ def test_garbage_of_all_kinds_leaves_nothing(server):
             sizes.append(process.memory_info().rss)
     assert max(sizes) < 1.05 * sizes[0]  # this process is that of the clients, too
     wait_until(lambda: not server.streams.load.streams)
-    assert server.streams.hub.alive and get(f"{server.url}/ready")[0] == 200
+    assert server.streams.hubs.alive and get(f"{server.url}/ready")[0] == 200
     assert list(StreamClient(server.url, RATE, prompts="speech").stream([noise(1, 500)]))
 
 

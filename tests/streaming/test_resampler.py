@@ -143,13 +143,25 @@ def test_long_blocks_are_worked_on_in_pieces(monkeypatch):
     assert torch.equal(converted(audio, 32_000, 44_100), out)
 
 
+@settings(max_examples=25, deadline=None)
+@given(rates=PAIRS, asked=st.lists(st.lists(st.integers(0, 3), max_size=4, unique=True), min_size=2, max_size=6))
+def test_rows_that_nobody_asks_for_are_remembered_all_the_same(rates, asked):
+    audio, first, second = noise(4, 700 * len(asked)), StreamResampler(4, *rates), StreamResampler(4, *rates)
+    for block, rows in zip(audio.split(700, 1), asked, strict=True):
+        assert torch.equal(second.push(block, rows), first.push(block)[rows])
+    assert torch.equal(second.push(audio, slice(1, 3)), first.push(audio)[1:3])
+    assert torch.equal(second.flush(), first.flush())
+
+
 def test_equal_rates_pass_through():
     audio = noise(3, 100)
     stream = StreamResampler(3, 44_100, 44_100)
     out = stream.push(audio)
     assert torch.equal(out, audio) and out.data_ptr() != audio.data_ptr()
     assert stream.delay == 0 and stream.state.tail.shape == (3, 0)
-    assert torch.equal(stream.flush(102), torch.zeros(3, 2))
+    stream.pass_on(2)
+    assert int(stream.state.taken) == int(stream.state.given) == 102
+    assert torch.equal(stream.flush(104), torch.zeros(3, 2))
     assert converted(audio, 8000, 8000, [3, 0]).shape == (3, 100)
 
 

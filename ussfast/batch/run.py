@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MOST_SHARD = 256  # files
 SHARDS_PER_WORKER = 16  # at least, where there are as many files, so that all end at about the same time
+QUEUED = 8  # shards per worker from which on each has two at a time
 LOOK_AHEAD = 1 << 16  # files that are counted before it is settled how large shards are
 GPU_JOBS = 8  # files at once on a GPU, so that there are windows to fill its batches
 ENDING_SECONDS = 20.0  # after an interrupt, for workers to end their windows
@@ -162,8 +163,10 @@ def _work(
     model = ray.put(_pickled(separator, pool.device))
     ledger = _ledger(ray, workers)
     settings = {"make": [model], "task": task, "ledger": ledger, "jobs": pool.jobs}
-    # One shard at a time for each: what waits with a busy worker would not be done by a free one.
-    crew = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1)
+    # Of many shards the next one waits with its worker, so that Ray's 0.2 s between two cost nothing. Of few it does
+    # not: with a busy worker it would wait while another is free.
+    waiting = 2 if len(blocks) >= QUEUED * workers else 1
+    crew = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=waiting)
     needs: dict[str, Any] = {"num_gpus": 1} if gpu else {"num_cpus": 1}
     rows = ray.data.from_arrow(blocks).map_batches(
         Worker, fn_constructor_kwargs=settings, compute=crew, batch_size=1, zero_copy_batch=True, **needs

@@ -38,7 +38,7 @@ class CausalCore:
         self.latency = rows.model.config.latency_samples
         # The sources' slots in order, then the others: the order of what a step returns.
         self.order = list(range(rows.slots))
-        self.pending = torch.zeros(rows.channels, self.hop)  # on the CPU, where chunks come in
+        self.pending = np.zeros((rows.channels, self.hop), np.float32)
         self.waiting = self.taken = 0
         self.set_prompts(vectors, slots, groups)
 
@@ -87,21 +87,24 @@ class CausalCore:
         return max(0, taken - taken % self.hop - self.latency + self.hop)
 
     def after(self, taken: int) -> CausalCoreState:
-        pending = self.pending[:, : taken % self.hop]
+        pending = torch.from_numpy(self.pending[:, : taken % self.hop])
         return CausalCoreState(self.rows.row_state(self.row), pending, torch.tensor(taken))
 
     def load(self, state: CausalCoreState) -> None:
         self.rows.load(self.row, state.stream)
         self.taken = int(state.taken)
         self.waiting = self.taken % self.hop
-        self.pending[:, : self.waiting] = state.pending
+        self.pending[:, : self.waiting] = state.pending.cpu().numpy()
 
 
 class _Turn:
-    """What one core has been given, and its output."""
+    """What one core has been given, and its output.
+
+    All with NumPy: what takes PyTorch longer, as most of its calls do with so little, every stream waits for.
+    """
 
     def __init__(self, core: CausalCore, audio: np.ndarray):
-        self.core, self.audio, self.at, self.done = core, torch.from_numpy(audio), 0, 0
+        self.core, self.audio, self.at, self.done = core, audio, 0, 0
         hops = (core.waiting + audio.shape[1]) // core.hop
         self.out = np.empty((core.rows.slots, core.rows.channels, hops * core.hop), np.float32)
         # What comes out first belongs to the time before the beginning.
@@ -119,12 +122,12 @@ class _Turn:
         core.waiting += count
         return core.waiting == core.hop
 
-    def take(self, stems: Tensor) -> None:
+    def take(self, stems: np.ndarray) -> None:
         """A hop, [channels, slots, hop]."""
         hop, order = self.core.hop, self.core.order
         # Mostly they are in order, and then not copied one by one.
         rows = slice(None) if order == sorted(order) else order
-        self.out[rows, :, self.done : self.done + hop] = stems.numpy().swapaxes(0, 1)
+        self.out[rows, :, self.done : self.done + hop] = stems.swapaxes(0, 1)
         self.done += hop
         self.core.waiting = 0
 
@@ -136,9 +139,8 @@ def push_together(audio: Mapping[CausalCore, np.ndarray]) -> dict[CausalCore, np
     with rows.engine.computing(rows.threads):
         while ready := [turn for turn in turns.values() if turn.fill()]:
             ready.sort(key=lambda turn: turn.core.row)
-            first = ready[0].core.pending[None]
-            hops = first if len(ready) == 1 else torch.stack([turn.core.pending for turn in ready])
+            hops = torch.from_numpy(np.stack([turn.core.pending for turn in ready]))
             out = rows.step([turn.core.row for turn in ready], hops.to(rows.engine.device)).cpu()
-            for turn, stems in zip(ready, out, strict=True):
+            for turn, stems in zip(ready, out.numpy(), strict=True):
                 turn.take(stems)
     return {core: turn.out[..., turn.early :] for core, turn in turns.items()}

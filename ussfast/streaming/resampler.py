@@ -14,6 +14,7 @@ from ussfast.streaming._sums import weighted_sums
 
 # Input samples that are worked on at once: longer blocks need no more memory than these, besides their result.
 _PIECE = 1 << 15
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,12 @@ class StreamResampler:
         """What the state is like after so many samples; what they were is not in it."""
         return ResamplerState(self._tail, torch.tensor(taken), torch.tensor(self.ready(taken)))
 
-    def push(self, block: Tensor) -> Tensor:
+    def push(self, block: Tensor, rows: slice | list[int] = ALL) -> Tensor:
         """Takes [channels, n] float32 on the CPU, any n; returns what is ready as [channels, m], m may be 0.
 
         How many samples were returned so far depends only on how many came in. Raises InputError for another block.
+
+        rows: the channels that somebody asks for now, and all that is returned, in this order. A slice is faster.
         """
         fits = isinstance(block, Tensor) and block.dim() == 2 and block.shape[0] == self.channels
         if not fits or block.dtype != torch.float32 or block.device.type != "cpu":
@@ -97,11 +100,11 @@ class StreamResampler:
             raise InputError(f"[{self.channels}, samples] float32 on the CPU expected, not {described(block)}{where}")
         block = block.detach()
         if block.shape[1] <= _PIECE:
-            return self._convert(block)
-        out = block.new_empty(self.channels, self.ready(self._taken + block.shape[1]) - self._given)
+            return self._convert(block, rows)
+        out = block.new_empty(len(block[rows]), self.ready(self._taken + block.shape[1]) - self._given)
         done = 0
         for piece in block.split(_PIECE, 1):
-            ready = self._convert(piece)
+            ready = self._convert(piece, rows)
             out[:, done : done + ready.shape[1]] = ready
             done += ready.shape[1]
         return out
@@ -127,15 +130,21 @@ class StreamResampler:
         """Output samples that `taken` input samples determine."""
         return max(0, -(-(taken - self.delay) * self._up // self._down))
 
-    def _convert(self, piece: Tensor) -> Tensor:
+    def pass_on(self, samples: int) -> None:
+        """Like `push` of so many, where both rates are the same: they may go by."""
+        assert self._filter is None
+        self._taken += samples
+        self._given += samples
+
+    def _convert(self, piece: Tensor, rows: slice | list[int]) -> Tensor:
         count = self.ready(self._taken + piece.shape[1]) - self._given
         if self._filter is None:
-            out = piece.clone()
+            out = piece[rows].clone()
         else:
             window, oldest = torch.cat((self._tail, piece), 1), self._taken - self._tail.shape[1]
             base, phase = divmod(self._given * self._down, self._up)
             start = base + self._filter.first - oldest
-            out = self._sums(window, self._filter.table, start, phase, self._up, self._down, count)
+            out = self._sums(window[rows], self._filter.table, start, phase, self._up, self._down, count)
             self._tail.copy_(window[:, piece.shape[1] :])
         self._taken += piece.shape[1]
         self._given += count

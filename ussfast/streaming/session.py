@@ -127,10 +127,10 @@ class Session(Learns, Rooted):
         """Ends the stream: the rest, so that as many samples came out as went in. `reset` begins another one."""
         self.core.check_open()
         if self._closed:
-            return self._piece(np.zeros((self._tracks.count, self._stages.channels, 0), np.float32))
+            return self._piece(np.zeros((len(self._tracks.heard), self._stages.channels, 0), np.float32))
         self._closed = True
         self._catch_up()
-        return self._piece(self._stages.flush())
+        return self._piece(self._stages.flush(self._tracks.heard))
 
     def pieces(self, chunks: Iterable[Any]) -> Iterator[Separation]:
         """Pushes chunks and flushes: what is complete, piece by piece, without empty ones."""
@@ -151,9 +151,10 @@ class Session(Learns, Rooted):
         audio = as_samples(chunk, "chunk", expected)
         if expected not in (None, len(audio)):
             raise InputError(f"this stream has {expected} channels, the chunk {len(audio)}")
-        bad = int((~(np.abs(audio) <= LOUDEST)).sum())
-        if not bad:
+        sizes = np.abs(audio)
+        if sizes.max(initial=0) <= LOUDEST:  # not so of NaN
             return audio
+        bad = int((~(sizes <= LOUDEST)).sum())
         if self._on_bad == "raise":
             raise InputError(f"chunk: {bad} samples are NaN, infinite or beyond {LOUDEST:g}; full scale is 1")
         warnings.warn(
@@ -174,13 +175,13 @@ class Session(Learns, Rooted):
 
     def give(self, ready: np.ndarray) -> Separation:
         """The last part: a piece, from what the core returned."""
-        return self._piece(self._stages.give(ready))
+        return self._piece(self._stages.give(ready, self._tracks.heard))
 
-    def _piece(self, ready: np.ndarray) -> Separation:
-        count = ready.shape[-1]
+    def _piece(self, heard: np.ndarray) -> Separation:
+        count = heard.shape[-1]
         mixture, self._mixture = self._mixture[:, :count], self._mixture[:, count:].copy()
         slots, labels = self._tracks.heard, self._tracks.labels
-        stems = self._presence.apply(ready[list(slots)], mixture, slots)
+        stems = self._presence.apply(heard, mixture, slots)
         self._tracks.go_on(count)
         return Separation(labels, stems, self.sample_rate, mixture)
 

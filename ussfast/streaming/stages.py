@@ -1,5 +1,6 @@
 """What audio goes through in a session: to the model's rate, through its core, and back."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,22 +38,28 @@ class Stages:
         return -(-(self.core.fade + self.outgoing.delay + self.core.hop) * self.rate // self.model_rate)
 
     def take(self, audio: np.ndarray) -> np.ndarray:
-        """[channels, n] -> what the core gets."""
+        """[channels, n] -> what the core gets; perhaps the same memory."""
         self.taken += audio.shape[1]
+        if self.rate == self.model_rate:
+            self.incoming.pass_on(audio.shape[1])
+            return audio
         return self.incoming.push(torch.from_numpy(audio)).numpy()
 
-    def give(self, ready: np.ndarray) -> np.ndarray:
-        """What the core returned -> [room, channels, m]."""
-        return self._unfolded(self.outgoing.push(_folded(ready)))
+    def give(self, ready: np.ndarray, slots: Sequence[int]) -> np.ndarray:
+        """What the core returned -> [slots, channels, m] of those that are to be heard; the others are silent."""
+        if self.rate == self.model_rate:
+            self.outgoing.pass_on(ready.shape[2])
+            return ready[_together(slots, 1)]
+        return self._unfolded(self.outgoing.push(_folded(ready), _together(slots, self.channels)), len(slots))
 
-    def flush(self) -> np.ndarray:
-        """The rest, [room, channels, m]: as many samples in all as came in."""
+    def flush(self, slots: Sequence[int]) -> np.ndarray:
+        """The rest, as `give` has it: as many samples in all as came in."""
         taken, self.taken = self.taken, 0
         if not taken:
-            return np.zeros((self.room, self.channels, 0), np.float32)
+            return np.zeros((len(slots), self.channels, 0), np.float32)
         last = _folded(self.core.push(self.incoming.flush().numpy()))
         first = self.outgoing.push(torch.cat((last, _folded(self.core.flush())), 1))
-        return self._unfolded(torch.cat((first, self.outgoing.flush(taken)), 1))
+        return self._unfolded(torch.cat((first, self.outgoing.flush(taken)), 1), self.room)[list(slots)]
 
     def reset(self) -> None:
         self.core.reset()
@@ -76,8 +83,16 @@ class Stages:
         self.outgoing.load(outgoing)
         self.taken = int(incoming.taken)
 
-    def _unfolded(self, rows: Tensor) -> np.ndarray:
-        return rows.numpy().reshape(self.room, self.channels, -1)
+    def _unfolded(self, rows: Tensor, slots: int) -> np.ndarray:
+        return rows.numpy().reshape(slots, self.channels, -1)
+
+
+def _together(slots: Sequence[int], channels: int) -> slice | list[int]:
+    """Rows of some slots; those that follow one another, as they mostly do, need not be picked one by one."""
+    first, after = min(slots, default=0), max(slots, default=-1) + 1
+    if tuple(slots) == tuple(range(first, after)):
+        return slice(first * channels, after * channels)
+    return [slot * channels + channel for slot in slots for channel in range(channels)]
 
 
 def _folded(stems: np.ndarray) -> Tensor:

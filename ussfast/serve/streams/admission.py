@@ -14,20 +14,27 @@ class Load:
 
     Args:
         most: streams at once, None: as many as time allows. headroom: the share of the time that they may take.
+        threads: that work.
     Attributes:
-        cost: seconds of work for one of audio of one channel. busy: share of the time that went into what was due.
+        cost: seconds of work for one of audio of one channel, as a share of all threads. busy: share of the time of
+            all of them that went into what was due.
     """
 
-    def __init__(self, most: int | None, headroom: float):
-        self.most, self.headroom = most, headroom
+    def __init__(self, most: int | None, headroom: float, threads: int = 1):
+        self.most, self.headroom, self._threads = most, headroom, threads
         self.streams = self.channels = 0
         self.cost = self.busy = 0.0
         self._lock = threading.Lock()
         self._since = time.perf_counter()
         self._worked = self._together_s = self._audio_s = 0.0
 
+    def tried(self, cost: float) -> None:
+        """What a second of audio took a thread before there were any streams."""
+        with self._lock:
+            self.cost = max(self.cost, cost / self._threads)
+
     def note(self, worked_s: float, audio_s: float, streams: int, due: float) -> None:
-        """A turn of the hub: audio of all channels of so many streams, and the share of it that was due."""
+        """A turn of a hub: audio of all channels of so many streams, and the share of it that was due."""
         with self._lock:
             self._worked += worked_s * due
             if streams >= TOGETHER:
@@ -41,9 +48,9 @@ class Load:
             passed = now - self._since
             if passed < WINDOW_S:
                 return
-            self.busy = min(1.0, self._worked / passed)
+            self.busy = min(1.0, self._worked / passed / self._threads)
             if self._together_s > TELLING_S:
-                measured = self._together_s / self._audio_s
+                measured = self._together_s / self._audio_s / self._threads
                 self.cost = measured if not self.cost else 0.7 * self.cost + 0.3 * measured
             self._since, self._worked, self._together_s, self._audio_s = now, 0.0, 0.0, 0.0
 

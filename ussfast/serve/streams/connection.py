@@ -12,7 +12,6 @@ from ussfast.serve.streams.wire import Wire
 
 if TYPE_CHECKING:
     from ussfast.serve.settings import ServeSettings
-    from ussfast.serve.streams.hub import Hub
     from ussfast.serve.streams.keeper import Keeper
 
 PAUSE_S = 0.02  # between looks whether a client is still ahead
@@ -32,8 +31,8 @@ class Connection:
         done: set once the stream is put down, and may be gone on with.
     """
 
-    def __init__(self, live: Live, wire: Wire, hub: "Hub", keeper: "Keeper", settings: "ServeSettings", begun: float):
-        self.live, self._wire, self._hub, self._keeper, self._settings = live, wire, hub, keeper, settings
+    def __init__(self, live: Live, wire: Wire, keeper: "Keeper", settings: "ServeSettings", begun: float):
+        self.live, self._wire, self._keeper, self._settings = live, wire, keeper, settings
         self._begun, self._loop = begun, asyncio.get_running_loop()
         self._outs: deque[Out] = deque()  # what could not be written yet
         self._unsent_s = 0.0
@@ -124,7 +123,7 @@ class Connection:
         except InputError as error:
             self.close(Close.GARBAGE, "error", code="garbage", detail=str(error))
             return
-        self._hub.notify(live)
+        live.hub.notify(live)
         if not self._held and self._ahead():
             self._held = True
             self._wire.hold(True)
@@ -170,7 +169,7 @@ class Connection:
         else:
             self._said_end = isinstance(message, End)
             live.items.append(message)
-            self._hub.notify(live)
+            live.hub.notify(live)
 
     def _too_often(self) -> bool:
         now = time.perf_counter()

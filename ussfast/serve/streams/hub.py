@@ -1,4 +1,4 @@
-"""The thread that computes all live streams, those that are waiting together."""
+"""A thread that computes live streams, those that are waiting together."""
 
 import asyncio
 import logging
@@ -48,16 +48,15 @@ class Hub:
     """Streams are told that they have work by `notify`; all that touches sessions runs in `call`.
 
     Args:
-        threads: of the CPU.
         deadline_s: pieces that leave later than so after their last sample was due are late.
         snapshot_s: between snapshots of a stream.
     """
 
     def __init__(
-        self, separator: "Separator", load: Load, metrics: "StreamMetrics", keeps: Keeps, threads: int,
-        deadline_s: float, snapshot_s: float, loop: asyncio.AbstractEventLoop,
+        self, separator: "Separator", load: Load, metrics: "StreamMetrics", keeps: Keeps, deadline_s: float,
+        snapshot_s: float, loop: asyncio.AbstractEventLoop,
     ):  # fmt: skip
-        self._places, self._load, self._metrics, self._keeps = Places(separator, threads), load, metrics, keeps
+        self._places, self._load, self._metrics, self._keeps = Places(separator), load, metrics, keeps
         self._deadline_s, self._snapshot_s, self._loop = deadline_s, snapshot_s, loop
         self._queue: queue.SimpleQueue[Live | Callable[[], None] | None] = queue.SimpleQueue()
         self._working: dict[Live, None] = {}
@@ -275,7 +274,7 @@ class Hub:
 
     def trial(self, asked: Asked, prompts: tuple[str, ...], seconds: float) -> None:
         """Measures what streams cost before there are any."""
-        self._load.cost = self._places.trial(asked, prompts, seconds)
+        self._load.tried(self._places.trial(asked, prompts, seconds))
 
 
 def _send(outs: list[tuple[Live, list[Out]]]) -> None:

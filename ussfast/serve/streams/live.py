@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from ussfast.streaming.live.pcm import decode
 from ussfast.streaming.pool import SessionPool
 from ussfast.streaming.session import Session
 from ussfast.streaming.states import SessionState
+
+if TYPE_CHECKING:
+    from ussfast.serve.streams.hub import Hub
 
 
 class Out(NamedTuple):
@@ -55,11 +58,13 @@ class Taken:
 
 
 class Live:
-    """The connection's side adds chunks, changes and the end; all else is the hub's.
+    """The connection's side adds chunks, changes and the end; all else is the hub's, in whose thread the pool is.
 
     id: the right to go on with it. asked: by the client. skip: output frames up to this position are not sent, for the
     client has them. changes: to be made again when their positions are reached. number: of the newest change.
     """
+
+    hub: "Hub"
 
     def __init__(self, id: str, asked: Asked, skip: int = 0, changes: tuple[Recorded, ...] = (), number: int = 0):
         self.id, self.asked, self.skip = id, asked, skip

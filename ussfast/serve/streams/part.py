@@ -16,6 +16,7 @@ from ussfast.serve.streams.admission import RETRY_S, Load
 from ussfast.serve.streams.connection import Connection
 from ussfast.serve.streams.folders import Folder, Snapshot
 from ussfast.serve.streams.hub import Hub
+from ussfast.serve.streams.hubs import Hubs
 from ussfast.serve.streams.keeper import Keeper
 from ussfast.serve.streams.live import Live, Out, Recorded
 from ussfast.serve.streams.protocol import NAME, Asked, Close, asked_of, check_names, number_in, query_of, text_of
@@ -33,9 +34,9 @@ TRIAL_S, TICK_S, SWEEP_S = 0.25, 0.5, 30.0
 
 
 class Streams:
-    """A `Part` of the server; `hub`, `keeper` and `load` are there from `start` on."""
+    """A `Part` of the server; `hubs`, `keeper` and `load` are there from `start` on."""
 
-    hub: Hub
+    hubs: Hubs
     keeper: Keeper
     load: Load
 
@@ -51,16 +52,17 @@ class Streams:
 
     async def start(self) -> None:
         loop, settings, separator = asyncio.get_running_loop(), self._settings, self._server.separator
-        self.load = Load(settings.max_streams, settings.headroom)
+        count = settings.threads if separator.engine.device.type == "cpu" else 1
+        self.load = Load(settings.max_streams, settings.headroom, count)
         self.keeper = Keeper(settings.data / "streams", self._metrics, loop)
-        self.hub = Hub(
-            separator, self.load, self._metrics, self.keeper, settings.threads, settings.deadline_ms / 1000,
-            settings.snapshot_s, loop,
-        )  # fmt: skip
+        seconds = settings.deadline_ms / 1000, settings.snapshot_s
+        self.hubs = Hubs(
+            count, self.load, lambda: Hub(separator, self.load, self._metrics, self.keeper, *seconds, loop)
+        )
         self.keeper.start()
-        self.hub.start()
+        self.hubs.start()
         if self.possible:
-            await self.hub.call(self.hub.trial, PREPARED, tuple(separator.prompts)[:2], TRIAL_S)
+            await self.hubs.trial(PREPARED, tuple(separator.prompts)[:2], TRIAL_S)
         self._metrics.busy.set_function(self.load.busy_now)
         self._metrics.open.set_function(lambda: self.load.streams)
         self._tasks = [asyncio.create_task(work()) for work in (self._tick, self._sweep)]
@@ -89,18 +91,18 @@ class Streams:
             connection.close(Close.DRAINED)
             with suppress(TimeoutError):
                 await asyncio.wait_for(connection.done.wait(), 5)
-        await asyncio.to_thread(self.hub.stop)
+        await asyncio.to_thread(self.hubs.stop)
         await asyncio.to_thread(self.keeper.stop)
 
     def lacks(self) -> str | None:
         if not self._started:
             return "not started"
-        return None if self.hub.alive else "the thread that computes streams has ended"
+        return None if self.hubs.alive else "a thread that computes streams has ended"
 
     def swap(self, prompt: Prompt) -> None:
         """Another vector for an enrolled prompt, in all streams that ask for it."""
         if self._started and self.possible:
-            task = asyncio.ensure_future(self.hub.call(self.hub.swap, prompt))
+            task = asyncio.ensure_future(self.hubs.swap(prompt))
             self._tasks.append(task)
             task.add_done_callback(self._tasks.remove)
 
@@ -153,7 +155,7 @@ class Streams:
             return
         live, hello, begun = opened
         wire = wire_of(scope, receive, send)
-        connection = Connection(live, wire, self.hub, self.keeper, self._settings, begun)
+        connection = Connection(live, wire, self.keeper, self._settings, begun)
         self._connections[live.id] = connection
         self._opening.discard(live.id)
         try:
@@ -168,9 +170,9 @@ class Streams:
         plan = (await asyncio.to_thread(self.check, asked)).plan
         live = Live(secrets.token_hex(16), asked)
         self._check_room(asked)  # others may have come meanwhile
-        self.load.take(asked.channels)
+        self.hubs.take(live)
         try:
-            await self.hub.call(self.hub.join, live, plan)
+            await live.hub.call(live.hub.join, live, plan)
             if asked.resumable:
                 await self.keeper.run(self.keeper.begin, live, asked, plan)
         except BaseException:
@@ -218,14 +220,14 @@ class Streams:
         last = changes[-1] if changes else Recorded(0, 0, plan)
         newer = self._newer(last.plan, max(one.input, last.at), folder.number)
         live = Live(name, asked, received, (*changes, *newer), folder.number + len(newer))
-        self.load.take(asked.channels)
+        self.hubs.take(live)
         try:
             await asyncio.to_thread(_warm, self._server.separator.sample_rate, asked.sample_rate)
-            await self.hub.call(self.hub.join, live, plan)
+            await live.hub.call(live.hub.join, live, plan)
             if one != Snapshot():
-                template = await self.hub.call(lambda: live.session.state)
+                template = await live.hub.call(lambda: live.session.state)
                 state = await self.keeper.run(states.load, folder.path / one.name, template)
-                await self.hub.call(self.hub.load, live, one.input, one.output, state)
+                await live.hub.call(live.hub.load, live, one.input, one.output, state)
             await self.keeper.run(self.keeper.go_on, live, folder, newer)
         except UssfastError as error:
             await self._release(live)
@@ -258,21 +260,21 @@ class Streams:
     async def _put_down(self, connection: Connection) -> None:
         live = connection.live
         try:
-            taken = await self.hub.call(self.hub.leave, live)
+            taken = await live.hub.call(live.hub.leave, live)
             if live.asked.resumable and not (live.ended and connection.heard_all):
                 await self.keeper.run(self.keeper.put_down, live, taken)
             else:
                 await self.keeper.run(self.keeper.end, live)
         finally:
-            self.load.release(live.asked.channels)
+            self.hubs.release(live)
             if self._connections.get(live.id) is connection:
                 del self._connections[live.id]
             connection.done.set()
 
     async def _release(self, live: Live) -> None:
         """Of a stream that did not begin."""
-        self.load.release(live.asked.channels)
-        await self.hub.call(self.hub.leave, live)
+        self.hubs.release(live)
+        await live.hub.call(live.hub.leave, live)
         await self.keeper.run(self.keeper.put_down, live, None)
 
     # In the background.

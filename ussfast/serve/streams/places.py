@@ -18,10 +18,10 @@ SPARE = 4  # kinds of streams whose last pool stays when it is empty
 
 
 class Places:
-    """Pools come as they are needed, and go when nobody is in them. threads: of the CPU."""
+    """Pools come as they are needed, and go when nobody is in them."""
 
-    def __init__(self, separator: "Separator", threads: int):
-        self._separator, self._threads = separator, threads
+    def __init__(self, separator: "Separator"):
+        self._separator = separator
         self._pools: dict[tuple[int, int], list[SessionPool]] = {}
         self.lives: set[Live] = set()
 
@@ -63,9 +63,7 @@ class Places:
             if len(pool) < size:
                 return pool
         pools.append(
-            self._separator.pool(
-                size, asked.sample_rate, channels=asked.channels, max_prompts=MOST_PROMPTS, threads=self._threads
-            )
+            self._separator.pool(size, asked.sample_rate, channels=asked.channels, max_prompts=MOST_PROMPTS, threads=1)
         )
         return pools[-1]
 
