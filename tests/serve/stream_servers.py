@@ -48,6 +48,7 @@ class Here:
 
     def __init__(self, folder, directory, ws=None, **settings):
         usual = {"data": folder, "port": 0, "device": "cpu", "model": directory, "rate_per_minute": 10**6}
+        usual["threads"] = 2
         self.settings = ServeSettings(**usual | settings)
         self.uvicorn = made(self.settings)
         if ws is not None:

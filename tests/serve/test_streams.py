@@ -12,6 +12,7 @@ from stream_servers import Here, alone, by_label, get, parsed, run, same, separa
 from tiny import TUSS, noise, tiny_directory
 
 from ussfast.errors import InputError, UssfastError
+from ussfast.prompts.bank import Prompt
 from ussfast.serve.client import StreamClient
 
 RATE = 8000
@@ -185,6 +186,38 @@ def wait_for_none(server):
     while server.streams.load.streams:
         assert time.monotonic() < until, "a stream is left"
         time.sleep(0.02)
+
+
+def test_threads_share_streams_out_and_all_swap_prompts(server):
+    bank = server.server.separator.prompts
+    bank.add(Prompt("ours", bank["bass"].vector.clone(), "enrolled"))
+    hubs = server.streams.hubs._all
+    swap = server.uvicorn.servers[0].get_loop().call_soon_threadsafe
+
+    async def work():
+        sockets = [await opened(server, "sample_rate=8000&prompts=ours") for _ in range(4)]
+        counts = [[len(hub._places.lives) for hub in hubs]]
+        for socket in sockets:
+            await socket.recv()
+        swap(server.streams.swap, Prompt("ours", bank["drums"].vector.clone(), "enrolled"))
+        told = [json.loads(await socket.recv()) for socket in sockets]
+        for socket in sockets[::2]:  # both of one thread
+            await socket.close()
+        until = time.monotonic() + 20
+        while server.streams.load.streams > 2:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.02)
+        counts.append([len(hub._places.lives) for hub in hubs])
+        sockets += [await opened(server) for _ in range(2)]
+        counts.append([len(hub._places.lives) for hub in hubs])
+        for socket in sockets:
+            await socket.close()
+        return counts, told
+
+    counts, told = run(work())
+    assert counts[0] == counts[2] == [2, 2] and sorted(counts[1]) == [0, 2]
+    assert told == [{"type": "swapped", "prompt": "ours"}] * 4
+    wait_for_none(server)
 
 
 def test_other_servers_of_asgi_take_streams_too(tmp_path, directory):

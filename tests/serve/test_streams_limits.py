@@ -115,6 +115,16 @@ def test_what_streams_cost_is_what_turns_took():
     assert load.reason(1) is None
 
 
+def test_threads_hold_as_many_streams_each():
+    load = Load(None, 0.8, threads=2)
+    load.tried(0.1)
+    assert load.cost == pytest.approx(0.05) and load.room(1) == 16
+    load.note(1.2, 12.0, 6, 1.0)
+    load._since -= 2
+    load.note(1.2, 12.0, 6, 1.0)
+    assert load.cost == pytest.approx(0.05) and load.busy == pytest.approx(0.6, abs=0.01) and load.room(1) == 4
+
+
 def test_no_new_streams_while_the_server_ends(server):
     server.server.draining = True
     try:

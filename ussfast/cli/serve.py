@@ -31,7 +31,9 @@ def serve(
     detector: QueryDetector = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    threads: Annotated[int | None, typer.Option(help="Of the CPU, for live streams; 1 if not given.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Of the CPU, each with live streams of its own; half of the cores if not given.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes for files and prompts; 1 if not given.")] = None,
     max_streams: Annotated[int | None, typer.Option(help="Live streams at once, at most.")] = None,
     log_level: Annotated[LogLevel | None, typer.Option(help="info if not given.")] = None,

@@ -23,14 +23,19 @@ def data_folder() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "ussfast" / "serve"
 
 
+def half_of_the_cores() -> int:
+    """The others are for what is around live streams; with more than four threads, Python would be what they wait for."""
+    return min(4, max(1, len(os.sched_getaffinity(0)) // 2))
+
+
 class ServeSettings(BaseSettings):
     """Settings of a server; times in seconds, sizes in bytes.
 
     host, port: what it listens on. data: the folder that jobs, prompts and streams live in. token: that callers must
     show; without one only this machine may call. allowed_origins: of pages elsewhere that may call.
 
-    model, detector, device, dtype: as for `Separator`. threads: of the CPU, for live streams. workers: processes for
-    files and prompts; nice: how far their priority is below that of live streams.
+    model, detector, device, dtype: as for `Separator`. threads: of the CPU, each with live streams of its own. workers:
+    processes for files and prompts; nice: how far their priority is below that of live streams.
 
     max_streams: live streams at once, if not as many as time allows. headroom: share of the time that live streams may
     take. deadline_ms: how long a piece may take after its last sample came. max_ahead_s: how far a client may be ahead
@@ -57,7 +62,7 @@ class ServeSettings(BaseSettings):
     detector: str | None = None
     device: str = "auto"
     dtype: str = "auto"
-    threads: Count = 1
+    threads: Count = Field(default_factory=half_of_the_cores)
     workers: Count = 1
     nice: Annotated[int, Field(ge=0, le=19)] = 10
 
