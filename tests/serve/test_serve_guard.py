@@ -8,11 +8,13 @@ from live_server import problem, run
 from pydantic import ValidationError
 from starlette.routing import Mount
 
+from ussfast.audio import FORMATS
 from ussfast.cli import serve as command
 from ussfast.cli.main import main
 from ussfast.errors import InputError
 from ussfast.serve import guard
 from ussfast.serve.app import create_app
+from ussfast.serve.jobs import asking
 from ussfast.serve.settings import ServeSettings, settings_of
 
 TOKEN = "a-token-of-some-length"
@@ -196,3 +198,15 @@ def test_variables_and_options(monkeypatch, tmp_path):
     assert (found.port, found.max_jobs, found.data) == (8500, 7, tmp_path)
     assert found.allowed_origins == ("https://a.example", "https://b.example")
     assert TOKEN not in repr(settings_of({"token": TOKEN}))
+
+
+def test_the_schema_has_the_fields_that_forms_may_have(tmp_path):
+    schema = caller(tmp_path)("/openapi.json").json()
+    places = {"/v1/audio/separations": ("file", *asking.SEPARATION), "/v1/prompts": ("clips", *asking.ENROLMENT)}
+    for path, fields in places.items():
+        route = schema["paths"][path]["post"]
+        body = route["requestBody"]["content"]["multipart/form-data"]["schema"]
+        assert tuple(body["properties"]) == fields and set(body["required"]) <= set(fields)
+        if "format" in fields:
+            assert body["properties"]["format"]["enum"] == list(FORMATS)
+            assert [one["name"] for one in route["parameters"]] == ["Prefer"]

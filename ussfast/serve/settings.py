@@ -24,7 +24,7 @@ def data_folder() -> Path:
 
 
 def half_of_the_cores() -> int:
-    """The others are for what is around live streams; with more than four threads, Python would be what they wait for."""
+    """The others are for what is around live streams; more than four threads would wait for Python's lock."""
     return min(4, max(1, len(os.sched_getaffinity(0)) // 2))
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
-from ussfast.serve.jobs import asking
+from ussfast.serve.jobs import asking, described
 from ussfast.serve.jobs.accept import preferred
 from ussfast.serve.jobs.archive import archive
 from ussfast.serve.jobs.records import Job, shown
@@ -32,7 +32,7 @@ def job_routes(server: Server) -> APIRouter:
     def answer(job: Job, status: int = 200, headers: dict[str, str] | None = None) -> Response:
         return JSONResponse(shown(job, jobs.progress(job.id)), status, headers)
 
-    @router.post("/v1/audio/separations")
+    @router.post("/v1/audio/separations", openapi_extra=described.SEPARATION)
     async def separate(request: Request) -> Response:
         later = "respond-async" in request.headers.get("prefer", "").lower()
         accept = request.headers.get("accept")

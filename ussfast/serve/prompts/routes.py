@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from ussfast.serve.jobs import asking
+from ussfast.serve.jobs import asking, described
 from ussfast.serve.jobs.records import shown
 from ussfast.serve.jobs.uploads import received
 from ussfast.serve.problems import Problem
@@ -21,7 +21,7 @@ def prompt_routes(server: Server) -> APIRouter:
     async def listed() -> list[dict[str, Any]]:
         return library.all()
 
-    @router.post("/v1/prompts")
+    @router.post("/v1/prompts", openapi_extra=described.ENROLMENT)
     async def make(request: Request) -> Response:
         jobs.check_open()
         clips = {"clips": server.settings.max_clips}
