@@ -13,6 +13,7 @@ from ussfast.streaming.live.ring import Ring
 
 # Delay that queues may add when the work falls behind; what is beyond is dropped and counted.
 QUEUE_SECONDS = 0.5
+WAKE_SECONDS = 1.0
 
 
 class LiveQueues:
@@ -61,7 +62,8 @@ class LiveQueues:
     def blocks(self) -> Iterator[np.ndarray]:
         """What arrives, float32 [channels, n], without end; UssfastError once the card has stopped."""
         while True:
-            self._news.wait()
+            # Python notices an interrupt that comes just before the wait begins only when it wakes.
+            self._news.wait(WAKE_SECONDS)
             self._news.clear()
             over = self._over
             if count := len(self._arrived):
