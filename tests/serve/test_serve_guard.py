@@ -161,6 +161,12 @@ def test_a_host_that_others_reach_needs_a_token(tmp_path):
         assert ServeSettings(host=host, data=tmp_path).is_loopback
 
 
+def test_no_more_threads_than_cores(tmp_path):
+    with pytest.raises(ValidationError, match="less than or equal"):
+        ServeSettings(data=tmp_path, threads=10**6)
+    assert 1 <= ServeSettings(data=tmp_path).threads <= 4
+
+
 @pytest.mark.parametrize(
     "variables, told",
     [

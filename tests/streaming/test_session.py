@@ -43,6 +43,24 @@ def test_a_stream_equals_the_whole(sizes, samples, rate, channels, prompts):
     close(stems, whole.stems)
 
 
+@pytest.mark.parametrize("rate", [RATE, 2 * RATE])
+def test_chunks_and_pieces_are_the_callers(rate):
+    """Whoever records may use the same buffer again, and pieces stay what they are."""
+    audio, session, buffer = noise(1, 20 * HOP + 7), SEPARATOR.session(rate, channels=1), np.zeros((1, 100), np.float32)
+    pieces, as_they_came = [], []
+    for at in range(0, audio.shape[1], 100):
+        block = buffer[:, : min(100, audio.shape[1] - at)]
+        block[:] = audio[:, at : at + 100]
+        pieces.append(session.push(block).stems)
+        as_they_came.append(pieces[-1].copy())
+        buffer[:] = 9
+    rest = session.flush().stems
+    np.testing.assert_array_equal(np.concatenate(pieces, -1), np.concatenate(as_they_came, -1))
+    want = SEPARATOR.session(rate, channels=1)
+    got = np.concatenate([want.push(audio).stems, want.flush().stems], -1)
+    np.testing.assert_allclose(np.concatenate([*pieces, rest], -1), got, atol=1e-6)
+
+
 def test_stream_yields_what_a_session_gives():
     audio = noise(2, 3000)
     pieces = list(SEPARATOR.stream(cut(audio, [0, 700, 1, 900]), 16000, prompts="sfx"))

@@ -25,7 +25,7 @@ def data_folder() -> Path:
 
 def half_of_the_cores() -> int:
     """The others are for what is around live streams; more than four threads would wait for Python's lock."""
-    return min(4, max(1, len(os.sched_getaffinity(0)) // 2))
+    return min(4, max(1, (os.cpu_count() or 1) // 2))
 
 
 class ServeSettings(BaseSettings):
@@ -62,7 +62,7 @@ class ServeSettings(BaseSettings):
     detector: str | None = None
     device: str = "auto"
     dtype: str = "auto"
-    threads: Count = Field(default_factory=half_of_the_cores)
+    threads: Annotated[int, Field(ge=1, le=os.cpu_count() or 1)] = Field(default_factory=half_of_the_cores)
     workers: Count = 1
     nice: Annotated[int, Field(ge=0, le=19)] = 10
 
