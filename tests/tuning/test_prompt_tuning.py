@@ -268,14 +268,13 @@ def test_bundled_backgrounds():
 @pytest.mark.skipif(cpu_isa() != "avx512_bf16", reason="other CPUs stay in float32")
 def test_models_without_kernels_of_ours_learn_in_bfloat16():
     model = tiny_model(ASP).eval()
-    frozen, audio = Frozen(model), torch.from_numpy(noise(2, 4001)) * 0.2
-    ahead, found = frozen.ahead(audio), []
+    audio, found = torch.from_numpy(noise(2, 4001)) * 0.2, []
     torch.manual_seed(0)
     vector = torch.randn(model.prompt_size)
-    for precision in ("bfloat16", "float32"):
-        frozen.precision = precision
+    for precision in (None, "float32"):
+        frozen = Frozen(model, precision)
         asked = vector.clone().requires_grad_()
-        out = frozen.estimate(ahead, asked)
+        out = frozen.estimate(frozen.ahead(audio), asked)
         (out * audio.sign()).sum().backward()
         found.append((out.detach(), asked.grad))
     (narrow, gradient), (wide, expected) = found

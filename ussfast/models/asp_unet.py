@@ -156,7 +156,8 @@ class AspUnet(SpectralModel):
             x = F.pad(x, (0, 0, 0, factor - 1)).narrow(1, 0, (frames + factor - 1) // factor * factor)[:, None]
         else:
             x = F.pad(x, (0, 0, 0, -frames % factor))[:, None]
-        if magnitude.device.type == "cpu" and not torch.is_grad_enabled():
+        learning = torch.is_grad_enabled() and self.out.weight.requires_grad
+        if magnitude.device.type == "cpu" and not learning:
             # More rows at once are no faster on a CPU, and need more memory.
             each = [self._rows(x[i : i + 1], rows[i, j : j + 1], frames) for i in range(batch) for j in range(sources)]
             out = torch.cat(each)

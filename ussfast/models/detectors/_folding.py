@@ -1,13 +1,14 @@
 """Convolutions of detectors, with a batch norm behind them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ussfast.models._folded import as_scale, laid_out
+from ussfast.models._folded import LaidOut, as_scale
 from ussfast.models._packed import Preparable
 
 
@@ -21,13 +22,11 @@ class ConvNorm(Preparable):
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
 
-    @torch.no_grad()
     def fold(self, dtype: torch.dtype) -> None:
         """Keeps the convolution with the norm's gain and offset in it."""
-        scale, shift = as_scale(self.norm)
-        run = laid_out((self.conv.weight * scale[:, None, None, None]).to(dtype), 1, relu=True)
-        bias = shift.to(dtype)
-        self._prepared = lambda x: run(x.to(dtype), bias)
+        bias = as_scale(self.norm)[1].to(dtype)
+        run = LaidOut(partial(_scaled, self.conv.weight, self.norm, dtype), 1)
+        self._prepared = lambda x: run(x.to(dtype), bias, relu=True)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles are not prepared: what is arranged for a CPU cannot be read."""
@@ -38,3 +37,7 @@ class ConvNorm(Preparable):
         if self._prepared is None or self.training or torch.is_grad_enabled():
             return F.relu(self.norm(self.conv(x)))
         return self._prepared(x)
+
+
+def _scaled(weight: Tensor, norm: nn.BatchNorm2d, dtype: torch.dtype) -> Tensor:
+    return (weight * as_scale(norm)[0][:, None, None, None]).to(dtype)
