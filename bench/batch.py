@@ -46,16 +46,24 @@ class Watch(threading.Thread):
         self.start()
 
     def run(self) -> None:
+        paths, looked = list[Path](), 0.0
         while not self._end.wait(0.2):
-            for path in Path("/proc").glob("[0-9]*"):
+            if time.time() - looked > 3:  # at all processes, which itself takes time of the CPU
+                paths, looked = [path for path in Path("/proc").glob("[0-9]*") if self._works(path)], time.time()
+            for path in paths:
                 try:
-                    if b"MapWorker" not in (path / "cmdline").read_bytes():
-                        continue
                     fields = (path / "stat").read_text().rpartition(")")[2].split()
                 except OSError:
                     continue
                 used = (int(fields[11]) + int(fields[12])) / TICKS
                 self.seconds.setdefault(int(path.name), []).append((time.time(), used))
+
+    @staticmethod
+    def _works(path: Path) -> bool:
+        try:
+            return b"MapWorker" in (path / "cmdline").read_bytes()
+        except OSError:
+            return False
 
     def between(self, begin: float, end: float) -> float:
         """CPU seconds of all of them together."""
