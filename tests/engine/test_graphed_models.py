@@ -1,6 +1,8 @@
 """Models, files and streams through recorded graphs give what they give without, whatever comes in between."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ def graphed(config, **settings):
     separator = Separator.from_model(tiny_model(config), **settings)
     recorder = StandIn()
     separator.engine.graphs = Graphs(recorder)
+    separator.engine.after_fork()  # what runs through them is made anew
     return separator, recorder
 
 
@@ -114,6 +117,22 @@ def test_files_of_causal_models(kind):
     shapes = {{name: shape for name, shape, _ in key[1:]}["0"][1] for key in separator.engine.graphs._seen}
     whole = round(0.1 * RATE / CONFIGS[kind].stft.hop)
     assert whole in shapes and all(frames == whole or frames.bit_count() == 1 for frames in shapes)
+
+
+def test_causal_files_fill_up_batches():
+    """Three files at once are four rows of graphs."""
+    (separator, recorder), other = (make(CAUSAL, segment=0.1, overlap=0.0, batch=4) for make in (graphed, plain))
+    audios, rows = [noise(1, 20000, seed=seed) for seed in range(3)], []
+    real = separator.engine.model.advance
+    separator.engine.model.advance = lambda spec, *rest: rows.append(len(spec)) or real(spec, *rest)
+
+    def stems(one, audio):
+        return one.separate(audio, RATE, prompts=("speech", "sfx")).stems
+
+    with ThreadPoolExecutor(3) as pool:
+        for got, audio in zip(pool.map(partial(stems, separator), audios), audios, strict=True):
+            same(got, stems(other, audio))
+    assert 4 in rows and all(count.bit_count() == 1 for count in rows) and recorder.recorded
 
 
 def pieces(separator, audio, change=("drums", "bass", "vocals")):

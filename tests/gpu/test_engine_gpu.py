@@ -1,6 +1,7 @@
 """The engine on a real GPU: graphs, copies and bfloat16. Everything else about it is tested on the CPU."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -35,11 +36,23 @@ def test_graphs_and_batches_change_nothing(name):
     config, audio = CONFIGS[name], noise(2, 30000)
     graphed, eager, cpu = separator(config), separator(config, batch=1), separator(config, device="cpu")
     eager.engine.graphs = Graphs(None)
+    eager.engine.after_fork()  # what runs through them is made anew
     for _ in range(3):  # eagerly, recorded, replayed
         out = graphed.separate(audio, RATE).stems
         close(out, eager.separate(audio, RATE).stems, 1e-5)
         close(out, cpu.separate(audio, RATE).stems, 1e-3)
     assert len(graphed.engine.graphs) and not graphed.engine.graphs.reasons
+
+
+@pytest.mark.parametrize("name", ["causal", "tuss"])
+def test_recordings_of_several_threads(name):
+    config, audios = CONFIGS[name], [noise(1 + seed % 2, 30000, seed) for seed in range(5)]
+    gpu, cpu = separator(config), separator(config, device="cpu")
+    wanted = [cpu.separate(audio, RATE).stems for audio in audios]
+    for _ in range(3):  # eagerly, recorded, replayed
+        with ThreadPoolExecutor(5) as pool:
+            for got, stems in zip(pool.map(lambda x: gpu.separate(x, RATE).stems, audios), wanted, strict=True):
+                close(got, stems, 1e-3)
 
 
 @pytest.mark.parametrize("name", ["causal", "tuss"])

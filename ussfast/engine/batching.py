@@ -1,11 +1,11 @@
-"""Windows of one file, of several files and of streams, computed together when they wait at the same time."""
+"""Windows of files and streams, and chunks of files, computed together when they wait at the same time."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Condition
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,36 +15,66 @@ from ussfast.errors import OutOfMemoryError
 
 T = TypeVar("T")
 
-# From items [items, (channels,) samples] and prompts [items, sources, dim] to what waits for [items, sources, ...].
-Launch = Callable[[np.ndarray, Tensor | None], Callable[[], np.ndarray]]
+# From what was joined, such as items [items, (channels,) samples] and prompts [items, sources, dim] of windows, to what
+# waits for its result, [items, sources, ...].
+Launch = Callable[..., Callable[[], Any]]
 
 PATIENCE_SECONDS = 0.004  # for windows of threads that are between two of theirs: much less than a window takes
 FLYING = 2  # batches that may be under way: one computes, one is copied
 
 
-@dataclass(eq=False)
-class Ticket:
-    """A window and what became of it; items [items, (channels,) samples], not empty; prompts [sources, dim] or None."""
+class Waiting:
+    """A piece of work and what became of it."""
 
-    items: np.ndarray
-    prompts: Tensor | None
-    out: np.ndarray | None = None
+    out: Any = None
     error: Exception | None = None
 
     @property
     def done(self) -> bool:
         return self.out is not None or self.error is not None
 
+    def fits(self, other: Any) -> bool:
+        """Whether both can be in one batch."""
+        raise NotImplementedError
+
+    @staticmethod
+    def joined(batch: Sequence[Any]) -> tuple[Any, ...]:
+        """What is launched for them together."""
+        raise NotImplementedError
+
+    @staticmethod
+    def parts(out: Any, batch: Sequence[Any]) -> list[Any]:
+        """What each of them has of it."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class Ticket(Waiting):
+    """A window: items [items, (channels,) samples], not empty; prompts [sources, dim] or None."""
+
+    items: np.ndarray
+    prompts: Tensor | None
+
     def fits(self, other: "Ticket") -> bool:
-        """Whether both can be in one batch. Prompts may differ, but not their number: the model would see others."""
+        """Prompts may differ, but not their number: the model would see others."""
         shapes = [(t.items.shape[1:], None if t.prompts is None else t.prompts.shape) for t in (self, other)]
         return shapes[0] == shapes[1]
+
+    @staticmethod
+    def joined(batch: "Sequence[Ticket]") -> tuple[np.ndarray, Tensor | None]:
+        items = np.concatenate([ticket.items for ticket in batch])
+        prompts = [t.prompts.expand(len(t.items), *t.prompts.shape) for t in batch if t.prompts is not None]
+        return items, torch.cat(prompts) if prompts else None
+
+    @staticmethod
+    def parts(out: np.ndarray, batch: "Sequence[Ticket]") -> list[np.ndarray]:
+        return np.split(out, np.cumsum([len(ticket.items) for ticket in batch])[:-1])
 
 
 @dataclass(eq=False)
 class _Flight:
-    tickets: list[Ticket]
-    wait: Callable[[], np.ndarray]
+    tickets: list[Waiting]
+    wait: Callable[[], Any]
 
 
 class Batches:
@@ -58,7 +88,7 @@ class Batches:
     def __init__(self, launch: Launch, most: int):
         self._launch, self.most = launch, most
         self._changed = Condition()
-        self._waiting: list[Ticket] = []
+        self._waiting: list[Waiting] = []
         self._flying = self._present = self._inside = 0
         self._launching = False
 
@@ -74,8 +104,8 @@ class Batches:
                 self._present -= 1
                 self._changed.notify_all()
 
-    def run(self, tickets: list[Ticket]) -> list[np.ndarray]:
-        """Results [items, sources, (channels,) samples] of the windows, in order.
+    def run(self, tickets: Sequence[Waiting]) -> list[Any]:
+        """Results of the windows, [items, sources, (channels,) samples], in order.
 
         Raises:
             OutOfMemoryError: a window alone does not fit. Whatever else a window's batch raised.
@@ -99,7 +129,7 @@ class Batches:
                 raise ticket.error
         return [ticket.out for ticket in tickets if ticket.out is not None]
 
-    def _leave(self, tickets: list[Ticket], mine: list[_Flight]) -> None:
+    def _leave(self, tickets: Sequence[Waiting], mine: list[_Flight]) -> None:
         with self._changed:
             self._inside -= 1
             # Only after an interrupt is anything left here.
@@ -111,7 +141,7 @@ class Batches:
     def _free(self) -> bool:
         return bool(self._waiting) and not self._launching and self._flying < FLYING
 
-    def _next(self, tickets: list[Ticket], flying: bool) -> list[Ticket]:
+    def _next(self, tickets: Sequence[Waiting], flying: bool) -> list[Waiting]:
         """A batch to launch; none if it is time to look after one's own."""
         with self._changed:
             self._changed.wait_for(lambda: flying or self._free() or all(ticket.done for ticket in tickets))
@@ -135,9 +165,9 @@ class Batches:
         while len(self._waiting) < self.most and self._inside < self._present and (left := end - time.monotonic()) > 0:
             self._changed.wait(left)
 
-    def _begin(self, batch: list[Ticket]) -> list[_Flight]:
+    def _begin(self, batch: list[Waiting]) -> list[_Flight]:
         try:
-            wait = self._attempt(batch, lambda: self._launch(*_together(batch)))
+            wait = self._attempt(batch, lambda: self._launch(*batch[0].joined(batch)))
         finally:
             with self._changed:
                 self._launching = False
@@ -145,16 +175,17 @@ class Batches:
         return [] if wait is None else [_Flight(batch, wait)]
 
     def _end(self, flight: _Flight) -> None:
-        out = self._attempt(flight.tickets, flight.wait)
-        if out is None:
+        tickets = flight.tickets
+        parts = self._attempt(tickets, lambda: tickets[0].parts(flight.wait(), tickets))
+        if parts is None:
             return
         with self._changed:
-            for ticket in flight.tickets:
-                ticket.out, out = out[: len(ticket.items)], out[len(ticket.items) :]
+            for ticket, part in zip(flight.tickets, parts, strict=True):
+                ticket.out = part
             self._flying -= 1
             self._changed.notify_all()
 
-    def _attempt(self, batch: list[Ticket], work: Callable[[], T]) -> T | None:
+    def _attempt(self, batch: list[Waiting], work: Callable[[], T]) -> T | None:
         """What work gives; None if it failed, and then the batch waits again or has the error."""
         try:
             return work()
@@ -173,21 +204,16 @@ class Batches:
             raise
         return None
 
-    def _fail(self, batch: list[Ticket], error: Exception) -> None:
+    def _fail(self, batch: list[Waiting], error: Exception) -> None:
         with self._changed:
             for ticket in batch:
                 ticket.error = error
             self._flying -= 1
             self._changed.notify_all()
 
-    def _back(self, batch: list[Ticket], without: list[Ticket] | None = None) -> None:
+    def _back(self, batch: list[Waiting], without: Sequence[Waiting] | None = None) -> None:
         """The batch is no longer under way: its windows wait again, in front; the lock is held."""
         self._waiting[:0] = [ticket for ticket in batch if ticket not in (without or [])]
         self._flying -= 1
         self._changed.notify_all()
 
-
-def _together(batch: list[Ticket]) -> tuple[np.ndarray, Tensor | None]:
-    items = np.concatenate([ticket.items for ticket in batch])
-    prompts = [t.prompts.expand(len(t.items), *t.prompts.shape) for t in batch if t.prompts is not None]
-    return items, torch.cat(prompts) if prompts else None

@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ussfast import stft
-from ussfast.engine.graphs import Graphs, bucket
+from ussfast.engine.advancing import Advancing
+from ussfast.engine.graphs import bucket
 from ussfast.models._linked import linked
-from ussfast.models.causal import CausalModel, Modulation, TrunkState
+from ussfast.models.causal import Modulation, TrunkState
 
 
 class CausalChunks:
@@ -17,17 +18,12 @@ class CausalChunks:
         modulation: of the prompts, from `model.condition`.
         frames: of a chunk, at least 1.
         shared: the rows are channels of one recording that get the same masks, see `linked`.
-        autocast: as for `SpectralModel.separate`.
-        graphs: that the network runs through, those of this model alone.
+        advance: the network.
     """
 
-    def __init__(
-        self, model: CausalModel, modulation: Modulation, frames: int, shared: bool = False, autocast: bool = False,
-        graphs: Graphs | None = None,
-    ):  # fmt: skip
-        self.model, self.modulation, self.shared, self.autocast = model, modulation, shared, autocast
-        self.graphs = Graphs(None) if graphs is None else graphs
-        self.size = (frames + 1) * model.config.stft.hop
+    def __init__(self, advance: Advancing, modulation: Modulation, frames: int, shared: bool = False):
+        self.model, self.advance, self.modulation, self.shared = advance.model, advance, modulation, shared
+        self.size = (frames + 1) * self.model.config.stft.hop
         self.taken = self.given = 0
         # Samples of frames to come; spectrum and mask of the last frame.
         self.held: Tensor | None = None
@@ -58,7 +54,7 @@ class CausalChunks:
         hop = self.model.config.stft.hop
         # The last frame is centred on the last sample or behind it.
         fill = -self.held.shape[1] % hop + hop
-        if self.graphs.on:
+        if self.advance.graphs.on:
             # Silence behind the end changes nothing before it, and few graphs serve all lengths.
             frames = (self.held.shape[1] + fill) // hop - 1
             fill += (bucket(frames) - frames) * hop
@@ -71,7 +67,7 @@ class CausalChunks:
         spec = torch.fft.rfft(audio.unfold(1, config.n_fft, config.hop) * stft.window(config, audio.device))
         seen = linked(spec, 0)[None] if self.shared else spec
         state = self.model.initial_state(len(seen)) if self.state is None else self.state
-        masks, self.state = self.graphs.run("advance", self._advance, seen, self.modulation, state)
+        masks, self.state = self.advance(seen, self.modulation, state)
         masks = masks.float().expand(len(spec), -1, -1, -1, -1)
         if self.spectra is not None and self.masks is not None:
             spec, masks = torch.cat((self.spectra, spec), 1), torch.cat((self.masks, masks), 2)
@@ -80,7 +76,3 @@ class CausalChunks:
         if not last:
             return audio.new_zeros(len(spec), masks.shape[1], 0)
         return stft.synthesize(masks, config, last * config.hop, spec[:, : last + 1])
-
-    def _advance(self, spec: Tensor, modulation: Modulation, state: TrunkState) -> tuple[Tensor, TrunkState]:
-        with torch.autocast(spec.device.type, torch.bfloat16, enabled=self.autocast):
-            return self.model.advance(spec, modulation, state)

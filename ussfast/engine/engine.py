@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ussfast.engine import forks
+from ussfast.engine.advancing import Advancing
 from ussfast.engine.backends import EXPORTED
 from ussfast.engine.backends.networks import Exportedly
 from ussfast.engine.batching import Batches, Ticket
@@ -86,7 +87,11 @@ class Engine:
 
     def after_fork(self) -> None:
         """What threads share, as if there were none yet."""
-        self._batches = Batches(self._begin, self.batch) if self.batch > 1 else None
+        self._advancing: Advancing | None
+        causal, self._advancing = self.causal, None
+        if causal is not None:
+            self._advancing = Advancing(causal, self.graphs, self.autocast, self.batch)
+        self._batches = Batches(self._begin, self.batch) if self.batch > 1 and causal is None else None
         self._conditionings.after_fork()
 
     @property
@@ -155,9 +160,9 @@ class Engine:
         """What makes the model carry on from block to block, so many frames at once; None for one that sees windows."""
         # Channels of sources that can be told apart in each of them only get the same masks.
         shared = self.linked or bool(plan.groups)
-        if (causal := self.causal) is not None and plan.vectors is not None:
+        if (advance := self._advancing) is not None and plan.vectors is not None:
             asked = self.condition(plan.vectors)
-            return lambda frames: CausalChunks(causal, asked, frames, shared, self.autocast, self.graphs)
+            return lambda frames: CausalChunks(advance, asked, frames, shared)
         if isinstance(self.model, Chimera) and self.model.carries_on:
             return partial(RecurrentChunks, self.model, shared=shared, autocast=self.autocast)
         return None
@@ -181,7 +186,8 @@ class Engine:
 
     def present(self) -> AbstractContextManager[None]:
         """Inside, this thread brings windows again and again: those of other threads may wait a little for them."""
-        return nullcontext() if self._batches is None else self._batches.present()
+        together = self._advancing or self._batches
+        return nullcontext() if together is None else together.present()
 
     def share(self, channels: int) -> float:
         """Of what is computed at once, 1 or less, for channels that need no more memory than stereo then; what each has
