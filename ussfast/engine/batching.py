@@ -89,7 +89,8 @@ class Batches:
         self._launch, self.most = launch, most
         self._changed = Condition()
         self._waiting: list[Waiting] = []
-        self._flying = self._present = self._inside = 0
+        self._flying = self._present = 0
+        self._runs: list[Sequence[Waiting]] = []  # of the threads that are in here
         self._launching = False
 
     @contextmanager
@@ -113,7 +114,7 @@ class Batches:
         mine: list[_Flight] = []
         with self._changed:
             self._waiting += tickets
-            self._inside += 1
+            self._runs.append(tickets)
             self._changed.notify_all()
         try:
             while mine or not all(ticket.done for ticket in tickets):
@@ -131,7 +132,7 @@ class Batches:
 
     def _leave(self, tickets: Sequence[Waiting], mine: list[_Flight]) -> None:
         with self._changed:
-            self._inside -= 1
+            self._runs = [run for run in self._runs if run is not tickets]
             # Only after an interrupt is anything left here.
             self._waiting = [ticket for ticket in self._waiting if ticket not in tickets]
             for flight in mine:
@@ -160,10 +161,14 @@ class Batches:
             return batch
 
     def _gather(self) -> None:
-        """Waits for windows of threads that are present and not in here."""
+        """Waits for windows of threads that are present and do not wait in here themselves."""
         end = time.monotonic() + PATIENCE_SECONDS
-        while len(self._waiting) < self.most and self._inside < self._present and (left := end - time.monotonic()) > 0:
+        while len(self._waiting) < self.most and self._waits() < self._present and (left := end - time.monotonic()) > 0:
             self._changed.wait(left)
+
+    def _waits(self) -> int:
+        """Threads whose windows are not all done: others are about to leave, and to bring their next ones."""
+        return sum(not all(ticket.done for ticket in run) for run in self._runs)
 
     def _begin(self, batch: list[Waiting]) -> list[_Flight]:
         try:
