@@ -156,7 +156,7 @@ class AspUnet(SpectralModel):
             x = F.pad(x, (0, 0, 0, factor - 1)).narrow(1, 0, (frames + factor - 1) // factor * factor)[:, None]
         else:
             x = F.pad(x, (0, 0, 0, -frames % factor))[:, None]
-        learning = torch.is_grad_enabled() and self.out.weight.requires_grad
+        learning = torch.is_grad_enabled() and self.after.second._prepared is None  # weights too, or being traced
         if magnitude.device.type == "cpu" and not learning:
             # More rows at once are no faster on a CPU, and need more memory.
             each = [self._rows(x[i : i + 1], rows[i, j : j + 1], frames) for i in range(batch) for j in range(sources)]
