@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tiny import CAUSAL, PROMPTS, RATE, STFT, noise, tiny_model
 
 from ussfast import Separator
+from ussfast.engine.advancing import Advancing
 from ussfast.engine.chunks import CausalChunks
 from ussfast.engine.nested import copied, tensors_of
 from ussfast.errors import InputError, PromptError
@@ -63,7 +64,7 @@ def test_chunks_of_a_recording_are_the_same_as_all_of_it(name, cuts, samples, fr
     edges = sorted({0, *(cut for cut in cuts if cut <= samples), samples + 1})
     with torch.inference_mode():
         prompts = model.prompt_vectors(("speech", "speech", "bass"))
-        chunks = CausalChunks(model, model.condition(prompts), frames)
+        chunks = CausalChunks(Advancing(model), model.condition(prompts), frames)
         parts = [chunks.push(x[:, a:b]) for a, b in pairwise(edges)] + [chunks.flush()]
         close(torch.cat(parts, -1), model.separate(x, prompts))
 
@@ -72,11 +73,11 @@ def test_shared_masks_in_chunks_are_those_of_the_whole():
     x, prompts = audio(2, 1500), MODEL.prompt_vectors(("speech", "bass"))
     with torch.inference_mode():
         modulation = MODEL.condition(prompts)
-        chunks = CausalChunks(MODEL, modulation, 4, shared=True)
+        chunks = CausalChunks(Advancing(MODEL), modulation, 4, shared=True)
         both = torch.cat((chunks.push(x), chunks.flush()), -1)
         close(both, MODEL.separate(x[None], prompts)[0].transpose(0, 1), 1e-5)
     with pytest.raises(ValueError, match="nothing was pushed"):
-        CausalChunks(MODEL, modulation, 4).flush()
+        CausalChunks(Advancing(MODEL), modulation, 4).flush()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -53,13 +53,15 @@ class Advancing:
     """`CausalModel.advance`, for many recordings.
 
     Args:
-        graphs: that the network runs through, those of this model alone.
+        graphs: that the network runs through, those of this model alone; None for none.
         autocast: as for `SpectralModel.separate`.
         most: chunks that are computed together.
     """
 
-    def __init__(self, model: CausalModel, graphs: Graphs, autocast: bool, most: int):
-        self.model, self.graphs, self.autocast = model, graphs, autocast
+    def __init__(
+        self, model: CausalModel, graphs: Graphs | None = None, autocast: bool = False, most: int = 1
+    ):  # fmt: skip
+        self.model, self.graphs, self.autocast = model, Graphs(None) if graphs is None else graphs, autocast
         self._batches = Batches(self._begin, most) if most > 1 else None
 
     def present(self) -> AbstractContextManager[None]:
