@@ -7,13 +7,14 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import RATE, SHORT, STEREO, TUSS, TUSS_SFC, UNCONDITIONAL, noise, tiny_directory, tiny_model
+from tiny import CAUSAL, RATE, SHORT, STEREO, TUSS, TUSS_SFC, UNCONDITIONAL, noise, tiny_directory, tiny_model
 
 from ussfast import InputError, Separator
 from ussfast.audio import OutputFormat
 from ussfast.audio.jobs import plan
 from ussfast.cli.main import main
 from ussfast.cli.many_files import separate_all
+from ussfast.engine import batching
 from ussfast.errors import AudioError
 from ussfast.long_audio.policy import SegmentPolicy
 from ussfast.long_audio.windows import Batch, FadeStitcher, separate_blocks
@@ -24,10 +25,10 @@ def separators(config=TUSS, batch=3, **settings):
     return [Separator.from_model(tiny_model(config), batch=count, **settings) for count in (1, batch)]
 
 
-def sizes_of(separator):
+def sizes_of(separator, network="separate"):
     """How many items each call of the model gets."""
-    sizes, real = [], separator.engine.model.separate
-    separator.engine.model.separate = lambda x, *rest: sizes.append(x.shape[0]) or real(x, *rest)
+    sizes, real = [], getattr(separator.engine.model, network)
+    setattr(separator.engine.model, network, lambda x, *rest: sizes.append(x.shape[0]) or real(x, *rest))
     return sizes
 
 
@@ -125,9 +126,11 @@ def test_lack_of_memory_of_one_window_shortens_the_segment():
     assert lengths[0] == (3, 3200) and (1, 3200) in lengths and {shape[1] for shape in lengths} == {3200, 1600}
 
 
-def test_files_of_several_jobs(tmp_path):
-    alone, together = separators(prompts=("speech", "sfx"), batch=4)
-    sizes, files = sizes_of(together), [tmp_path / f"{name}.wav" for name in "abc"]
+@pytest.mark.parametrize("config, network", [(TUSS, "separate"), (CAUSAL, "advance")], ids=["windows", "chunks"])
+def test_files_of_several_jobs(config, network, tmp_path, monkeypatch):
+    monkeypatch.setattr(batching, "PATIENCE_SECONDS", 0.2)
+    alone, together = separators(config, prompts=("speech", "sfx"), batch=4)
+    sizes, files = sizes_of(together, network), [tmp_path / f"{name}.wav" for name in "abc"]
     for number, path in enumerate(files):
         soundfile.write(path, noise(1 + number % 2, 15000 + 3000 * number, seed=number).T, RATE, subtype="FLOAT")
     (tmp_path / "broken.wav").write_bytes(b"RIFF")

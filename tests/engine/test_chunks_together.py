@@ -1,22 +1,19 @@
 """Chunks of recordings that a causal model computes together give what they give alone."""
 
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import soundfile
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CAUSAL, RATE, noise, tiny_model
 
 from ussfast import Separator
-from ussfast.audio import OutputFormat
-from ussfast.audio.jobs import plan
-from ussfast.cli.many_files import separate_all
 from ussfast.engine import batching
-from ussfast.errors import AudioError, OutOfMemoryError
+from ussfast.errors import OutOfMemoryError
 
 PAIRS = (("speech", "sfx"), ("drums", "bass"), ("sfx", "sfx"), ("vocals",))
 
@@ -130,23 +127,6 @@ def test_a_chunk_that_does_not_fit_alone_is_tried_with_less(monkeypatch):
         together.separate(noise(1, 30000), RATE)
 
 
-def test_files_of_several_jobs(tmp_path, monkeypatch):
-    monkeypatch.setattr(batching, "PATIENCE_SECONDS", 0.2)
-    alone, together = separators()
-    rows, files = rows_of(together), [tmp_path / f"{name}.wav" for name in "abc"]
-    for number, path in enumerate(files):
-        soundfile.write(path, noise(1 + number % 2, 15000 + 3000 * number, seed=number).T, RATE, subtype="FLOAT")
-    (tmp_path / "broken.wav").write_bytes(b"RIFF")
-    options = {"template": "{name}/{label}.wav", "residual": False, "format": OutputFormat()}
-    jobs, _ = plan([*files, tmp_path / "broken.wav"], tmp_path / "out", options["template"])
-    results = separate_all(together, jobs, jobs_at_once=3, quiet=True, options=options)
-    for path, result in zip(files, results, strict=False):
-        assert result.error is None
-        for stem, file in zip(alone.separate(path).stems, result.outputs, strict=True):
-            same(soundfile.read(file, dtype="float32", always_2d=True)[0].T, stem)
-    assert isinstance(results[3].error, AudioError) and max(rows) >= 3
-
-
 def test_one_recording_waits_for_nobody(monkeypatch):
     monkeypatch.setattr(batching, "PATIENCE_SECONDS", 1000.0)
     alone, together = separators()
@@ -155,9 +135,6 @@ def test_one_recording_waits_for_nobody(monkeypatch):
 
 
 def test_an_engine_goes_with_its_last_reference():
-    import gc
-    import weakref
-
     one, _ = separators()
     gone = weakref.ref(one.engine.model)
     gc.collect()
@@ -167,4 +144,3 @@ def test_an_engine_goes_with_its_last_reference():
         assert gone() is None
     finally:
         gc.enable()
-    assert torch.is_grad_enabled()

@@ -58,9 +58,7 @@ class Advancing:
         most: chunks that are computed together.
     """
 
-    def __init__(
-        self, model: CausalModel, graphs: Graphs | None = None, autocast: bool = False, most: int = 1
-    ):  # fmt: skip
+    def __init__(self, model: CausalModel, graphs: Graphs | None = None, autocast: bool = False, most: int = 1):
         self.model, self.graphs, self.autocast = model, Graphs(None) if graphs is None else graphs, autocast
         self._batches = Batches(self._begin, most) if most > 1 else None
 

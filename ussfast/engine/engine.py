@@ -87,10 +87,8 @@ class Engine:
 
     def after_fork(self) -> None:
         """What threads share, as if there were none yet."""
-        self._advancing: Advancing | None
-        causal, self._advancing = self.causal, None
-        if causal is not None:
-            self._advancing = Advancing(causal, self.graphs, self.autocast, self.batch)
+        causal = self.causal
+        self._advancing = None if causal is None else Advancing(causal, self.graphs, self.autocast, self.batch)
         self._batches = Batches(self._begin, self.batch) if self.batch > 1 and causal is None else None
         self._conditionings.after_fork()
 

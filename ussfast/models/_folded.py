@@ -61,8 +61,8 @@ class NormedConv(Preparable):
 
         Args:
             precision: int8 is bfloat16 here, and so is what comes out. A CPU that has no bfloat16 computes in float32.
-            pack: whether weights are also laid out as oneDNN wants them: with many channels and few pixels, that is
-                what takes longest in a plain call. False prepares nothing.
+            pack: whether weights are also laid out as oneDNN wants them, at the first call with images of a size: with
+                many channels and few pixels, that is what takes longest in a plain call. False prepares nothing.
         """
         self._prepared = self._folded(precision) if pack else None
 
