@@ -10,7 +10,7 @@ from fuzz.harness import TARGETS, fuzz
 MINUTE = 60.0
 KINDS = {
     3: "KeyError: 'a traceback' @ _broken.py", 4: "the process ended: SIGABRT",
-    5: "more than 0.3 s", 6: r"\d{3} MiB, 64 are the bound", 7: "AssertionError: a wrong result",
+    5: "more than 3.0 s", 6: r"\d{3} MiB, 64 are the bound", 7: "AssertionError: a wrong result",
 }  # fmt: skip
 
 

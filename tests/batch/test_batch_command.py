@@ -25,6 +25,8 @@ from ussfast.batch.task import Task
 
 pytest.importorskip("ray", reason="Ray runs collections")
 
+LONG = 8  # files of a command that takes a while
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -173,10 +175,10 @@ def begin(folder):
 @pytest.fixture
 def long(folder, model):
     """A command that takes a while."""
-    for number in range(12):
+    for number in range(LONG):
         path = folder / f"in/{number}.wav"
         path.parent.mkdir(exist_ok=True)
-        soundfile.write(path, noise(1, 2_000_000, seed=number).T, RATE)
+        soundfile.write(path, noise(1, 800_000, seed=number).T, RATE)
     return "in", "-m", str(model), "-p", "speech", "-o", "out", "--workers", "2", "-q"
 
 
@@ -186,7 +188,7 @@ def test_an_interrupt_stops_all_workers(ray_here, folder, long, begin):
     _, err = process.communicate(timeout=120)
     assert process.returncode == 143 and err == ""
     assert not list((folder / "out").rglob(".ussfast-*.wav"))  # nothing half-written
-    assert summary()["complete"] is False and 0 < len(list((folder / "out").rglob("speech.wav"))) < 12
+    assert summary()["complete"] is False and 0 < len(list((folder / "out").rglob("speech.wav"))) < LONG
 
 
 def test_a_killed_run_goes_on_where_it_was(ray_here, folder, long, begin, capsys):
@@ -202,13 +204,13 @@ def test_a_killed_run_goes_on_where_it_was(ray_here, folder, long, begin, capsys
     process.communicate(timeout=120)
     wait_until(lambda: not processes_of(mark))
     before = {path: os.stat(path).st_mtime_ns for path in (folder / "out").rglob("speech.wav")}
-    assert 0 < len(before) < 12
+    assert 0 < len(before) < LONG
     complete = [path for path in before if list(path.parent.glob(".ussfast.*.json"))]
     assert len(complete) >= len(before) - 2  # one of each worker may lack its record
     code, out, err = run(capsys, "batch", *long)
-    assert (code, err) == (0, "") and summary()["done"] == 12 - len(complete)
+    assert (code, err) == (0, "") and summary()["done"] == LONG - len(complete)
     assert all(os.stat(path).st_mtime_ns == before[path] for path in complete)
     assert [path for path in files_in(folder / "out") if path.endswith(".wav")] == sorted(
-        f"{n}/speech.wav" for n in range(12)
+        f"{n}/speech.wav" for n in range(LONG)
     )
-    assert len(rows()) == 12 and {row["status"] for row in rows()} == {"done", "skipped"}
+    assert len(rows()) == LONG and {row["status"] for row in rows()} == {"done", "skipped"}

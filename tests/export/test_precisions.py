@@ -24,7 +24,7 @@ def audio_inputs(name, one, seconds=2.0):
     audio = demo_audio(net.config.sample_rate, seconds)
     spec = torch.view_as_real(net.analyze(audio)[0])[:, : one.graph.dims["frames"][1]]
     given["spec"] = spec.contiguous()
-    if name in ("default", "causal"):
+    if name == "default":
         with torch.no_grad():
             asked = net.condition(net.prompt_vectors(("speech", "sfx"))[None])
         given |= {"scale": asked.scale, "shift": asked.shift}
@@ -92,7 +92,7 @@ def narrow(proto):
 def test_what_stays_float32():
     from onnx import TensorProto
 
-    one = made("causal", "step", "step")
+    one = made("default", "step", "step")
     for precision in ("fp16", "bf16"):
         proto = lowered(one.copy(), one.graph, precision)
         kinds, low = narrow(proto)
@@ -107,7 +107,7 @@ def test_what_stays_float32():
             if node.op_type == "MatMul" and not low & set(node.input):
                 assert not any(name in casts and name.endswith(precision) for name in node.input)
     # Prompts are computed once.
-    asked = made("causal", "prompts", "step")
+    asked = made("default", "prompts", "step")
     assert lowered(asked.copy(), asked.graph, "bf16") == asked.proto
 
 
@@ -115,7 +115,7 @@ def test_what_stays_float32():
 def test_weights_that_do_not_fit_into_fp16():
     from onnx import numpy_helper
 
-    one = made("tuss")
+    one = made("default")
     proto = one.copy()
     products = [n for n in proto.graph.node if n.op_type == "MatMul"]
     tensors = {t.name: t for t in proto.graph.initializer}

@@ -117,6 +117,15 @@ def test_what_is_held_out_can_speak_against_the_tuned_prompt(separator):
     assert right.kept and right.after > right.before + 1
 
 
+def test_steps_and_minutes_both_end_it(separator):
+    clips, seen = [tones(i) for i in range(3)], []
+    separator.tune("tone", clips, [hiss(1)], RATE, steps=2, minutes=60, on_step=seen.append, **SHORT)
+    assert [one.step for one in seen] == [1, 2]
+    separator.tune("tone", clips, [hiss(1)], RATE, steps=10**6, minutes=0.001, on_step=seen.append, **SHORT)
+    assert 2 < len(seen) < 1000
+    assert TuneConfig().share(60, 1e9) == 0.5 and TuneConfig(minutes=0.0).share(0, 0.0) == 1.0
+
+
 def test_a_single_clip_is_trusted_half_the_way(separator):
     """Its crops say how good the tuned prompt is for that clip, not for others of its kind."""
     weights = []

@@ -6,14 +6,16 @@ from typing import Annotated, Literal
 from ussfast.errors import InputError
 from ussfast.plain import Checked, Range
 
+STEPS = 120
+
 
 @dataclass(frozen=True)
 class TuneConfig(Checked):
     """loss: "snr" (negative, in dB), or "l1" of waveforms as published.
 
-    steps: of the optimiser (Adam), at most; minutes: instead of that, if given. batch: mixtures per step. folds: other
-        vectors that learn beside the prompt's, each without some of the clips, which show how good it is, from a
-        quarter of the mixtures; 1: the prompt itself learns without every fourth clip.
+    steps: of the optimiser (Adam), and minutes, at most; STEPS of the former where neither is given. batch: mixtures
+        per step. folds: other vectors that learn beside the prompt's, each without some of the clips, which show how
+        good it is, from a quarter of the mixtures; 1: the prompt itself learns without every fourth clip.
     lr: per step, of a vector of 64 numbers whose root mean square is 1 (of more numbers it is less, by the root of
         their ratio); it falls as half a cosine. find_lr: finds one by a short test instead. weights_lr: of a model
         whose weights learn too (joint).
@@ -27,7 +29,7 @@ class TuneConfig(Checked):
     """
 
     loss: Literal["snr", "l1"] = "snr"
-    steps: Annotated[int, Range(1, 1e7)] = 120
+    steps: Annotated[int, Range(1, 1e7)] | None = None
     minutes: Annotated[float, Range(0, 1e5)] | None = None
     folds: Annotated[int, Range(1, 100)] = 5
     batch: Annotated[int, Range(1, 1024)] = 4
@@ -50,3 +52,10 @@ class TuneConfig(Checked):
         super().__post_init__()
         if self.batch > self.mixtures:
             raise InputError(f"batch must be at most mixtures, {self.mixtures}, got {self.batch}")
+
+    def share(self, steps: int, seconds: float) -> float:
+        """How much of what it may take is over, from 0 to 1."""
+        steps_most = STEPS if self.steps is None and self.minutes is None else self.steps
+        seconds_most = None if self.minutes is None else 60 * self.minutes
+        parts = [(steps, steps_most), (seconds, seconds_most)]
+        return max(min(1.0, spent / most) if most else 1.0 for spent, most in parts if most is not None)

@@ -246,9 +246,7 @@ def tune(
     optimizer = tuner.optimizer(find_lr(tuner) if config.find_lr else config.lr)
     since = step = 0
     while since < config.patience:
-        share = step / config.steps
-        if config.minutes is not None:
-            share = (time.monotonic() - begun) / (60 * config.minutes)
+        share = config.share(step, time.monotonic() - begun)
         if share >= 1:
             break
         loss = tuner.step(optimizer, min(1, (step + 1) / 10) * (0.5 + 0.5 * math.cos(math.pi * share)))
