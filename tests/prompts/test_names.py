@@ -31,6 +31,26 @@ def test_what_are_no_prompts(prompts, said):
 
 
 @pytest.mark.parametrize(
+    ("said", "meant"),
+    {
+        "noise": "sfxbg", "Background noise": "sfxbg", "background music": "musicbg", "background": "sfxbg or musicbg",
+        "voice": "speech or vocals", "guitars": "other", "speach": "speech", "musicbgs": "musicbg",
+    }.items(),
+)  # fmt: skip
+def test_words_that_people_try_first(said, meant):
+    known = ("speech", "sfx", "sfxbg", "drums", "vocals", "other", "musicbg")
+    with pytest.raises(PromptError, match=f"^unknown prompt '{said}'; did you mean {meant}. The model knows: speech, "):
+        check_prompts(said, known, vectors=True)
+    with pytest.raises(PromptError, match=f"^unknown prompt '{said}'; the model knows: a, b$"):
+        check_prompts(said, ("a", "b"))
+
+
+def test_sounds_without_a_name_are_shown():
+    with pytest.raises(PromptError, match="; the model knows: speech; other sounds are shown by example clips: enroll"):
+        check_prompts("dog", ("speech",), vectors=True)
+
+
+@pytest.mark.parametrize(
     ("name", "said"),
     [
         (7, r"is text, not int \(7\)"), (["a"], r"is text, not list"), (None, "is text, not NoneType"),

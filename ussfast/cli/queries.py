@@ -109,7 +109,7 @@ class Queries:
             raise PromptError(_none(known))
         if vectors and not known:
             raise PromptError(f"unknown prompt {prompts[0]!r}: this model knows none by name; {SHOW}")
-        names = check_prompts(prompts, known, vectors=vectors)
+        names = check_prompts(prompts, known, vectors=takes)
         check_repeats(names, of.equal_prompts)
         return number_repeats(names) if takes else of.labels
 

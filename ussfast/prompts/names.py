@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import re
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
@@ -45,6 +46,19 @@ def _short(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
+# Words that people try first, by the published name of the prompt that they mean.
+MEANT = {
+    prompt: frozenset(words.split())
+    for prompt, words in {
+        "speech": "voice voices talk talking talker speaker speakers dialog dialogue conversation spoken person people",
+        "sfx": "effect effects fx foley event events",
+        "sfxbg": "noise noises background backgrounds ambience ambiance ambient atmosphere environment environmental",
+        "drums": "percussion beat beats",
+        "vocals": "voice voices singing singer singers sing sung song acapella",
+        "other": "guitar guitars piano keys keyboard synth strings instrument instruments instrumental accompaniment",
+        "musicbg": "music background score soundtrack bgm",
+    }.items()
+}
 NONE_YET = (
     "this model knows no prompts by name: make some of clips with Separator.enroll, or add vectors with "
     "Separator.prompts.add"
@@ -57,13 +71,15 @@ def unknown_prompt(name: str, known: tuple[str, ...], vectors: bool = False) -> 
         return f"unknown prompt {_short(name)}; {NONE_YET}"
     if not known:
         return f"prompt {_short(name)} was given, but this model takes no prompts: it always returns its own sources"
-    near = difflib.get_close_matches(name.lower()[:LONGEST], known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return (
-        f"unknown prompt {_short(name)}{hint} The model knows: {', '.join(known)}"
-        if hint
-        else (f"unknown prompt {_short(name)}; the model knows: {', '.join(known)}")
-    )
+    lower = name.lower()[:LONGEST]
+    said = set(re.findall(r"\w+", lower))
+    meant = {one: len(said & MEANT.get(one, frozenset())) for one in known}
+    near = [one for one in known if meant[one] and meant[one] == max(meant.values())]
+    near += [one for one in difflib.get_close_matches(lower, known, n=3, cutoff=0.5) if one not in near]
+    if near:
+        return f"unknown prompt {_short(name)}; did you mean {' or '.join(near)}? The model knows: {', '.join(known)}"
+    clips = "; other sounds are shown by example clips: enroll or tune" if vectors else ""
+    return f"unknown prompt {_short(name)}; the model knows: {', '.join(known)}{clips}"
 
 
 def check_prompts(
