@@ -24,7 +24,7 @@ JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 .PHONY: test demo lint bench bench-models bench-streaming docs embed first-screen web web-ort fuzz asan gpu-build gpu-test gpu-bench gpu-lease gpu-lease-pack clean
 
 test: lint
-	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --junitxml=build/tests.xml
 	$(BIN)/python -m ussfast.ops.aot --arch 80,90,100 --check
 	USSFAST_IMPL=reference $(BIN)/python -m pytest -q tests/ops/test_contract.py -k "not triton"
 	for isa in $(OTHER_ISAS); do echo "== $$isa" && \

@@ -31,7 +31,7 @@ def test_onnxruntime_gives_what_pytorch_gives(name, graph, mode, record_property
     traced = [one.graph.size(dim) for dim in one.graph.dims]
     assert traced != [one.graph.size(dim, **SIZES[1]) for dim in one.graph.dims]  # others than those exported with
     assert {node.domain for node in onnx_graph.nodes(one.proto.graph)} == {""}
-    record_property("tensorrt", json.dumps(report(one.proto)))  # a report per model, with --junitxml
+    record_property("tensorrt", json.dumps(report(one.proto)))  # a report per model, in build/tests.xml
     assert not unsupported(one.proto)
 
 
