@@ -160,7 +160,7 @@ def test_python_runs(page, folder, monkeypatch):
     tune, blocks = ussfast.Separator.tune, pages.python_blocks(page)
     # Clips of noise have no end of learning before the last step.
     few = {"steps": 5, "mixtures": 8, "held": 4}
-    monkeypatch.setattr(ussfast.Separator, "tune", lambda *args, **more: tune(*args, **few, **more))
+    monkeypatch.setattr(ussfast.Separator, "tune", lambda *args, **more: tune(*args, **few | more))
     for name in re.findall(r'"([\w-]+\.(?:wav|flac|mp3))"', "\n".join(blocks)):
         record(folder / name)
     if "plot(" in "\n".join(blocks):

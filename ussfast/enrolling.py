@@ -100,7 +100,7 @@ class Enrolling:
                 that come with the package, and the clips of other prompts in `prompts`.
             sample_rate: of arrays among them, in Hz.
             start: "enrolled", the name of a prompt, or a Prompt: what it begins with.
-            steps, minutes: that it takes at most; 120 steps where neither is given.
+            steps, minutes: that it takes at most; where neither is given, `STEPS` of `ussfast.tuning.config`.
             on_step: called after every step.
             settings: see `ussfast.tuning.config.TuneConfig`.
         Returns:

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 from ussfast.errors import InputError
 from ussfast.plain import Checked, Range
 
-STEPS = 120
+STEPS = 120  # where neither these nor minutes are given
 
 
 @dataclass(frozen=True)
 class TuneConfig(Checked):
     """loss: "snr" (negative, in dB), or "l1" of waveforms as published.
 
-    steps: of the optimiser (Adam), and minutes, at most; STEPS of the former where neither is given. batch: mixtures
+    steps: of the optimiser (Adam), and minutes, at most; STEPS where neither is given. batch: mixtures
         per step. folds: other vectors that learn beside the prompt's, each without some of the clips, which show how
         good it is, from a quarter of the mixtures; 1: the prompt itself learns without every fourth clip.
     lr: per step, of a vector of 64 numbers whose root mean square is 1 (of more numbers it is less, by the root of
