@@ -9,6 +9,7 @@ Prints JSON: late pieces as the server counts them and as the client sees them, 
 
 import argparse
 import asyncio
+import collections
 import json
 import os
 import random
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -114,6 +116,27 @@ class Server:
             self.process.wait()
 
 
+class Stolen(threading.Thread):
+    """CPU time that the machine under this one gave to others, by seconds of the loop's clock."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.seconds: dict[int, float] = {}
+        self.start()
+
+    def run(self) -> None:
+        before = self._so_far()
+        while True:
+            at = int(time.monotonic())
+            time.sleep(1 - time.monotonic() % 1)
+            now = self._so_far()
+            self.seconds[at], before = now - before, now
+
+    @staticmethod
+    def _so_far() -> float:
+        return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / TICKS
+
+
 async def load(server: Server, asked: argparse.Namespace, given: np.ndarray) -> dict[str, Any]:
     """asked.streams streams for asked.seconds after they have warmed up."""
     loop, rng = asyncio.get_running_loop(), random.Random(0)
@@ -129,7 +152,7 @@ async def load(server: Server, asked: argparse.Namespace, given: np.ndarray) -> 
     period, begun, facts = CHUNK_S, loop.time() + 0.2, {}
     phases = [rng.random() * period for _ in streams]
     refused, lag, number, end = [], 0.0, 0, begun + WARM_S + asked.seconds
-    measured = False
+    measured, stolen = False, Stolen()
     while begun + number * period < end:
         if not measured and begun + number * period > begun + WARM_S:
             measured = True
@@ -137,6 +160,7 @@ async def load(server: Server, asked: argparse.Namespace, given: np.ndarray) -> 
             for stream in streams:
                 stream.late = stream.server_late = stream.pieces = 0
                 stream.worst = 0.0
+                stream.late_in.clear()
             for _ in range(asked.more):
                 refused.append((await connect(server.host, server.port, path)).open.result())
         base = begun + number * period
@@ -155,6 +179,8 @@ async def load(server: Server, asked: argparse.Namespace, given: np.ndarray) -> 
     seconds = loop.time() - facts["at"]
     audio = seconds * len(streams)
     threads = {tid: t - facts["threads"].get(tid, 0.0) for tid, t in server.threads().items()}
+    late_in = sum((stream.late_in for stream in streams), collections.Counter[int]())
+    taken = {second: share for second, share in stolen.seconds.items() if second >= facts["at"]}
     result = {
         "streams": len(streams), "seconds": round(seconds, 1), "pieces": sum(s.pieces for s in streams),
         "late_server": sum(s.server_late for s in streams), "late_client": sum(s.late for s in streams),
@@ -163,7 +189,9 @@ async def load(server: Server, asked: argparse.Namespace, given: np.ndarray) -> 
         "server_cpu_per_stream_s": round((server.cpu() - facts["server"]) / audio, 5),
         "client_cpu_per_stream_s": round((cpu() - facts["client"]) / audio, 5),
         "threads_cpu_per_stream_s": [round(t / audio, 5) for t in sorted(threads.values(), reverse=True)[:4]],
-        "load_average": os.getloadavg()[0],
+        "load_average": os.getloadavg()[0], "stolen_cpu_s": round(sum(taken.values()), 2),
+        "late_in_seconds": len(late_in),
+        "stolen_cpu_s_then": round(sum(taken.get(second, 0.0) for second in late_in), 2),
     }  # fmt: skip
     for stream in streams:
         stream.socket.transport.write(said(type="end"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import collections
 import json
 import os
 import struct
@@ -124,6 +125,7 @@ class Paced:
         self.due: list[float] = []
         self.pieces = self.late = self.server_late = self.frames = self.gaps = self.lag_over = 0
         self.worst = 0.0
+        self.late_in = collections.Counter[int]()  # pieces that the server calls late, by seconds of the clock
         self._number = 0
         self._time = asyncio.get_running_loop().time
         socket.on_piece, socket.on_text = self._piece, self._text
@@ -137,7 +139,9 @@ class Paced:
     def _piece(self, first: int, frames: int, late_ms: int) -> None:
         now = self._time()
         self.pieces += 1
-        self.server_late += late_ms > 0
+        if late_ms > 0:
+            self.server_late += 1
+            self.late_in[int(now)] += 1
         self.gaps += first != self.frames
         self.frames = first + frames
         given, number = self._given, self._number
