@@ -33,6 +33,16 @@ def test_the_mean_of_two(directory, tmp_path, capsys):
     assert (tmp_path / "mean" / "CREDITS.md").read_text() == "A.\n\nB.\n"
 
 
+def test_models_of_one_name_are_told_apart(directory, tmp_path):
+    models = [tmp_path / run / "model" for run in ("one", "two")]
+    for path in models:
+        path.parent.mkdir()
+        again(directory, path, 0.0, "A.\n")
+    mean_model(models, tmp_path / "mean")
+    source = load_model(tmp_path / "mean")[1].source
+    assert source == {"mean_of": 2, **{f"of {path}": "step 3" for path in models}}
+
+
 def test_what_has_no_mean(directory, tmp_path):
     with pytest.raises(InputError, match="two models at least, not of 1"):
         mean_model([directory], tmp_path / "mean")

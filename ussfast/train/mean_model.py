@@ -33,7 +33,10 @@ def mean_model(models: Sequence[Path], output: Path) -> Path:
         if other.config != info.config:
             raise InputError(f"{path} and {models[0]} are of different configurations: there is no mean of them")
     model.load_state_dict(average([one.state_dict() for one, _ in loaded]))
-    sources = {f"of {path.name}": _said(other.source) for path, (_, other) in zip(models, loaded, strict=True)}
+    names = [path.name for path in models]
+    if len(set(names)) < len(names):  # such as "model", which is what training calls all of them
+        names = [str(path) for path in models]
+    sources = {f"of {name}": _said(other.source) for name, (_, other) in zip(names, loaded, strict=True)}
     output.parent.mkdir(parents=True, exist_ok=True)
     source = {"mean_of": len(models), **sources}
     save_model(output, model, name=info.name, license=info.license, source=source, dtype=torch.float16, overwrite=True)
