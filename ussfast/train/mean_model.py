@@ -35,7 +35,7 @@ def mean_model(models: Sequence[Path], output: Path) -> Path:
     model.load_state_dict(average([one.state_dict() for one, _ in loaded]))
     names = [path.name for path in models]
     if len(set(names)) < len(names):  # such as "model", which is what training calls all of them
-        names = [str(path) for path in models]
+        names = [f"{name} {number}" for number, name in enumerate(names, 1)]
     sources = {f"of {name}": _said(other.source) for name, (_, other) in zip(names, loaded, strict=True)}
     output.parent.mkdir(parents=True, exist_ok=True)
     source = {"mean_of": len(models), **sources}
