@@ -1,15 +1,17 @@
 """Models exported once for all tests of a run, with the graphs that they were exported as."""
 
 import copy
+import os
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+import onnx
 import torch
 from golden_detectors import golden_detector
 from golden_io import golden_model
 from golden_sfc import WHOLE, sfc_model
-from tiny import ASP, CAUSAL, STEREO, TUSS, TUSS_SFC, UNCONDITIONAL, tiny_model
+from tiny import ASP, CAUSAL, STEREO, TUSS, TUSS_SFC, tiny_model
 
 from ussfast.checkpoints import store
 from ussfast.export.graphs import Graph, Limits, graphs_of
@@ -19,7 +21,6 @@ TINY = {
     "tuss": TUSS,
     "tuss with sfc": TUSS_SFC,
     "stereo with sfc": STEREO,
-    "unconditional": UNCONDITIONAL,
     "asp": ASP,
     "causal": CAUSAL,
     # The highest bin of ASP U-Net is padded, levels of waveforms differ in where they are measured.
@@ -29,6 +30,7 @@ GOLDEN = (
     "tuss_tiny", "bslocoformer_tiny", "tflocoformer_tiny", WHOLE,
     "zeroshot_unet_tiny", "htsat_tiny", "cnn14_tiny", "cnn14_dlmax_tiny",
 )  # fmt: skip
+SHARED = "USSFAST_TESTS_EXPORTED"  # where the processes of a run leave each other what they exported
 LIMITS = Limits(seconds=4.0, prompts=5, batch=4)
 
 
@@ -54,11 +56,27 @@ class Made:
         return copy.deepcopy(self.proto)
 
 
-@cache
+def graph_of(name, graph="model", mode="offline", with_stft=False):
+    return {one.name: one for one in graphs_of(model(name), mode, LIMITS, with_stft)}[graph]
+
+
 def made(name, graph="model", mode="offline", with_stft=False):
-    """A graph of a model, and the ONNX that it became."""
-    found = {one.name: one for one in graphs_of(model(name), mode, LIMITS, with_stft)}[graph]
-    return Made(found, to_onnx(found))
+    """A graph of a model, and the ONNX that it became: once per run, in whichever of its processes comes first."""
+    return _made(name, graph, mode, with_stft)
+
+
+@cache
+def _made(*which):
+    found = graph_of(*which)
+    shared = Path(os.environ[SHARED], "-".join(map(str, which)) + ".onnx") if SHARED in os.environ else None
+    if shared is not None and shared.is_file():
+        return Made(found, onnx.load(shared))
+    proto = to_onnx(found)
+    if shared is not None:
+        part = shared.with_suffix(f".{os.getpid()}")
+        onnx.save(proto, part)
+        os.replace(part, shared)
+    return Made(found, proto)
 
 
 def session(proto):

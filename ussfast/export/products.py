@@ -9,11 +9,16 @@ from torch.overrides import TorchFunctionMode
 
 
 class AsProducts(TorchFunctionMode):
-    """Inside, torch.einsum of two tensors is permutations around one torch.matmul."""
+    """Inside, torch.einsum of two tensors is permutations around one torch.matmul, and casts that change nothing are
+    left out: the tracer would write down two nodes for each, and every pass behind it takes as much longer."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.einsum and len(args) == 3:
             return contract(*args)
+        if func is Tensor.float and args[0].dtype == torch.float32:
+            return args[0]
+        if func is Tensor.to and len(args) == 2 and not kwargs and args[0].dtype == args[1]:
+            return args[0]
         return func(*args, **(kwargs or {}))
 
 
