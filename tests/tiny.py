@@ -152,11 +152,7 @@ def tiny_recipe(**changes):
         "optim": {"steps": 4, "lr": 0.01, "warmup": 1},
         "mix": {"seconds": 0.4, "rows": 4},
         "run": {
-            "log_every": 1,
-            "validate_every": 1000,
-            "validate_items": 1,
-            "checkpoint_every": 1000,
-            "tensorboard": False,
+            "log_every": 1, "validate_every": 1000, "validate_items": 1, "checkpoint_every": 1000, "tensorboard": False
         },
     }
     for table, entries in changes.items():

@@ -8,11 +8,9 @@ from exported_models import SHARED
 
 @pytest.fixture(scope="session", autouse=True)
 def _exported_once(tmp_path_factory):
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = tmp_path_factory.getbasetemp().parent / "exported"
-        folder.mkdir(exist_ok=True)
-        with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            folder = tmp_path_factory.getbasetemp().parent / "exported"
+            folder.mkdir(exist_ok=True)
             patch.setenv(SHARED, str(folder))
-            yield
-    else:
         yield

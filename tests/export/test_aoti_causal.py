@@ -11,7 +11,8 @@ import pytest
 import soundfile
 import torch
 from aoti_packages import LIMITS, equal, packages, wanted
-from tiny import CAUSAL_SMALL, RATE, noise, tiny_model
+from tiny import CAUSAL_SMALL as CAUSAL
+from tiny import RATE, noise, tiny_model
 
 from ussfast import Separator
 from ussfast.engine.backends.aoti import AotiRunner
@@ -19,15 +20,15 @@ from ussfast.export import graphs_of
 from ussfast.export.networks import as_tensors
 from ussfast.models.causal import hop
 
-HOP = CAUSAL_SMALL.stft.hop
+HOP = CAUSAL.stft.hop
 SOURCE = Path(__file__).parents[2] / "export" / "cpp"
 PROMPTS = ("speech", "drums", "bass")
-LATE = CAUSAL_SMALL.latency_samples - HOP
+LATE = CAUSAL.latency_samples - HOP
 
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny_model(CAUSAL_SMALL).eval()
+    return tiny_model(CAUSAL).eval()
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_state_carries_on_from_call_to_call(folder, graphs):
 def test_steps_equal_those_of_the_model(folder, model, graphs):
     """Hop by hop beside `hop.step`, with vectors that the model does not know; what goes in is not changed."""
     runner, rng = AotiRunner(folder), torch.Generator().manual_seed(5)
-    vectors = torch.randn(2, 2, CAUSAL_SMALL.dim, generator=rng)
+    vectors = torch.randn(2, 2, CAUSAL.dim, generator=rng)
     asked, mine = runner.run("prompts", {"prompts": vectors}), hop.initial_state(model, 2, 2)
     state = {"context": mine.context, "overlap": mine.overlap}
     state |= dict(zip([n for n, _ in graphs["step"].state][2:], as_tensors(mine.frames), strict=True))
@@ -150,7 +151,7 @@ def test_cpp_streams(program, folder, stems, samples):
 
 def test_cpp_takes_vectors_from_another_file(program, folder, model, tmp_path):
     """A prompt that is newer than the export, of a name that JSON escapes, beside one that is asked for twice."""
-    vector = torch.randn(CAUSAL_SMALL.dim, generator=torch.Generator().manual_seed(6))
+    vector = torch.randn(CAUSAL.dim, generator=torch.Generator().manual_seed(6))
     (tmp_path / "mine.json").write_text(json.dumps({"K\u00e4uzchen \U0001d11e": vector.tolist()}))
     audio = noise(1, 6 * HOP)
     soundfile.write(tmp_path / "in.wav", audio.T, RATE, subtype="FLOAT")

@@ -10,7 +10,7 @@ from ussfast import stft
 from ussfast.errors import InputError, UssfastError
 from ussfast.export import onnx_graph
 from ussfast.export.graphs import EXAMPLE, Limits, graphs_of
-from ussfast.export.onnx_graph import to_onnx
+from ussfast.export.products import AsProducts
 from ussfast.export.spectra import Analysis, Synthesis
 from ussfast.export.supported import report, unsupported
 from ussfast.stft import StftConfig
@@ -77,6 +77,13 @@ def test_transforms_as_products_are_the_transforms(config):
     assert error({"audio": found[..., sure]}, {"audio": truth[..., sure]}) <= 5e-6
 
 
+def test_casts_that_change_nothing_are_not_traced():
+    x = torch.ones(2)
+    with AsProducts():
+        assert x.float() is x and x.to(torch.float32) is x
+        assert x.to(torch.float64).dtype == torch.float64 and x.double().float().dtype == torch.float32
+
+
 @pytest.mark.slow
 def test_a_stream_of_steps_is_the_whole():
     net, ask, one = model("default"), made("default", "prompts", "step"), made("default", "step", "step")
@@ -115,7 +122,7 @@ def test_a_prompt_made_after_the_export():
 def test_the_model_is_left_as_it_was():
     net = model("default")
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    to_onnx(graph_of("default", "prompts", "step"))
+    onnx_graph.to_onnx(graph_of("default", "prompts", "step"))
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert all(p.requires_grad for n, p in net.named_parameters() if not n.startswith("query_encoder.described"))
 

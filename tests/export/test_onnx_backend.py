@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tiny import CAUSAL_SMALL, RATE, TUSS, noise, tiny_directory, tiny_model
+from tiny import CAUSAL_SMALL as CAUSAL
+from tiny import RATE, TUSS, noise, tiny_directory, tiny_model
 from typer.testing import CliRunner
 
 from ussfast import Separator
@@ -24,7 +25,7 @@ SHORT = {"segment": 0.8, "overlap": 0.2}
 @pytest.fixture(scope="module")
 def causal(tmp_path_factory):
     folder = tmp_path_factory.mktemp("causal") / "export"
-    export_onnx(tiny_model(CAUSAL_SMALL), folder, limits=LIMITS, name="small", check=True)
+    export_onnx(tiny_model(CAUSAL), folder, limits=LIMITS, name="small", check=True)
     return folder
 
 
@@ -40,7 +41,7 @@ def close(found, wanted):
     assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("kind, config, settings", [("causal", CAUSAL_SMALL, {}), ("tuss", TUSS, SHORT)])
+@pytest.mark.parametrize("kind, config, settings", [("causal", CAUSAL, {}), ("tuss", TUSS, SHORT)])
 def test_files_as_by_pytorch(request, kind, config, settings):
     folder = request.getfixturevalue(kind)
     here = Separator.from_model(tiny_model(config).eval(), device="cpu", dtype="float32", **settings)
@@ -59,7 +60,7 @@ def test_files_as_by_pytorch(request, kind, config, settings):
 
 
 def test_equal_prompts_are_told_apart(causal):
-    here = Separator.from_model(tiny_model(CAUSAL_SMALL).eval(), device="cpu", dtype="float32")
+    here = Separator.from_model(tiny_model(CAUSAL).eval(), device="cpu", dtype="float32")
     audio = noise(1, RATE)
     close(
         Separator(causal).separate(audio, RATE, prompts=("speech", "speech")).stems,
@@ -67,7 +68,7 @@ def test_equal_prompts_are_told_apart(causal):
     )
 
 
-@pytest.mark.parametrize("kind, config", [("causal", CAUSAL_SMALL), ("tuss", TUSS)])
+@pytest.mark.parametrize("kind, config", [("causal", CAUSAL), ("tuss", TUSS)])
 def test_streams_as_by_pytorch(request, kind, config):
     settings = {} if kind == "causal" else SHORT
     here = Separator.from_model(tiny_model(config).eval(), ("speech", "sfx"), device="cpu", dtype="float32", **settings)
@@ -87,9 +88,9 @@ def test_streams_as_by_pytorch(request, kind, config):
 
 def test_prompts_change_and_are_new(causal):
     """A vector that no export ever saw, given while a stream runs."""
-    here = Separator.from_model(tiny_model(CAUSAL_SMALL).eval(), device="cpu", dtype="float32")
+    here = Separator.from_model(tiny_model(CAUSAL).eval(), device="cpu", dtype="float32")
     there, audio = Separator(causal), noise(1, RATE)
-    vector = torch.randn(CAUSAL_SMALL.dim, generator=torch.Generator().manual_seed(4))
+    vector = torch.randn(CAUSAL.dim, generator=torch.Generator().manual_seed(4))
     found = []
     for separator in (here, there):
         from ussfast.prompts.bank import Prompt
@@ -158,26 +159,22 @@ def test_damaged_exports(causal, tmp_path):
 
 def test_a_runner_by_itself(causal):
     runner = OnnxRunner(causal, threads=1, arena=False)
-    vectors = torch.randn(1, 2, CAUSAL_SMALL.dim)
+    vectors = torch.randn(1, 2, CAUSAL.dim)
     found = runner.run("prompts", {"prompts": vectors})
     assert list(found) == ["scale", "shift"] and found["scale"].dtype == torch.float32
     for given, words in (
         ({}, "needs prompts .*, got nothing"),
-        ({"prompts": torch.randn(2, CAUSAL_SMALL.dim)}, "needs prompts"),
-        ({"prompts": torch.randn(1, 2, CAUSAL_SMALL.dim + 1)}, "needs prompts"),
-        ({"prompts": torch.randn(1, 5, CAUSAL_SMALL.dim)}, "takes 1 to 4 sources, got 5: export it with other limits"),
-        ({"prompts": torch.randn(3, 2, CAUSAL_SMALL.dim)}, "takes 1 to 2 batch, got 3"),
+        ({"prompts": torch.randn(2, CAUSAL.dim)}, "needs prompts"),
+        ({"prompts": torch.randn(1, 2, CAUSAL.dim + 1)}, "needs prompts"),
+        ({"prompts": torch.randn(1, 5, CAUSAL.dim)}, "takes 1 to 4 sources, got 5: export it with other limits"),
+        ({"prompts": torch.randn(3, 2, CAUSAL.dim)}, "takes 1 to 2 batch, got 3"),
     ):
         with pytest.raises(InputError, match=words):
             runner.run("prompts", given)
     with pytest.raises(CheckpointError, match="has no graph 'else'"):
         runner.run("else", {})
     about = read_exported(causal)
-    assert (about.name, about.latency_samples, about.hop) == (
-        "small",
-        CAUSAL_SMALL.latency_samples,
-        CAUSAL_SMALL.stft.hop,
-    )
+    assert (about.name, about.latency_samples, about.hop) == ("small", CAUSAL.latency_samples, CAUSAL.stft.hop)
 
 
 def test_copies_and_moves(causal):
@@ -193,10 +190,7 @@ def test_copies_and_moves(causal):
 
 def test_prompts_of_the_model_itself(causal, tmp_path):
     """What the exported model enrolled or tuned, the export takes; it learns nothing itself."""
-    here, there = (
-        Separator.from_model(tiny_model(CAUSAL_SMALL).eval(), device="cpu", dtype="float32"),
-        Separator(causal),
-    )
+    here, there = Separator.from_model(tiny_model(CAUSAL).eval(), device="cpu", dtype="float32"), Separator(causal)
     here.enroll("mine", [noise(1, RATE)], RATE)
     here.save_prompts(tmp_path / "bank.safetensors")
     there.load_prompts(tmp_path / "bank.safetensors")
